@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Append differences in time to features.
+
+Usage: add_deltas.py [options] FEATS_RSPECIFIER FEATS_WSPECIFIER
+
+e.g.: add_deltas.py --delta-order=2 scp:fbank.scp ark:-
+
+See also: compute_fbank_feats.py, compute_mfcc_feats.py, apply_cmvn.py
+"""
+
+from typing import Annotated
+
+from typer import Argument
+
+from pipeline.cli import Tally, options_from_fields, progress, run
+from pipeline.errors import FeatureError
+from pipeline.feature_options import DeltaOptions
+
+
+@options_from_fields
+def main(
+    feats_rspecifier: Annotated[
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+    ],
+    feats_wspecifier: Annotated[
+        str, Argument(metavar="FEATS_WSPECIFIER", help="features of (order + 1) x the columns")
+    ],
+    options: DeltaOptions,
+) -> int:
+    """Write each utterance's features with their deltas."""
+    from pipeline.features import add_deltas, check_features
+    from pipeline.tables import MatrixReader, MatrixWriter
+
+    reader = MatrixReader(feats_rspecifier)
+    tally = Tally(permissive=reader.permissive)
+    with MatrixWriter(feats_wspecifier) as writer:
+        for utt_id, feats in progress(reader):
+            try:
+                check_features(feats)
+                feats = add_deltas(feats, order=options.delta_order, window=options.delta_window)
+            except FeatureError as error:
+                tally.fail(utt_id, error)
+                continue
+            writer.write(utt_id, feats)
+            tally.ok()
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    run(main)

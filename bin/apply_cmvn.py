@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Normalise features to mean 0 and, with --norm-vars, variance 1.
+
+Usage: apply_cmvn.py [options] STATS_RSPECIFIER|STATS_RXFILENAME FEATS_RSPECIFIER FEATS_WSPECIFIER
+
+Statistics in a plain file are for all utterances; those of a table for the utterance of that name,
+or for its speaker with --utt2spk.
+
+e.g.: apply_cmvn.py --norm-vars=true train/cmvn.mat scp:test/feats.scp ark:-
+
+e.g.: apply_cmvn.py --utt2spk=ark:test/utt2spk scp:test/cmvn.scp scp:test/feats.scp ark:-
+
+See also: compute_cmvn_stats.py, add_deltas.py
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, progress, run
+from pipeline.errors import DataError, FeatureError, UsageError
+from pipeline.table_specifiers import is_specifier
+
+if TYPE_CHECKING:
+    from pipeline.features import CmvnStats
+
+
+def main(
+    stats: Annotated[
+        str,
+        Argument(
+            metavar="STATS_RSPECIFIER|STATS_RXFILENAME", help="output of compute_cmvn_stats.py"
+        ),
+    ],
+    feats_rspecifier: Annotated[
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+    ],
+    feats_wspecifier: Annotated[
+        str, Argument(metavar="FEATS_WSPECIFIER", help="the same, normalised")
+    ],
+    norm_means: Annotated[
+        bool, Option("--norm-means/--no-norm-means", help="subtract the mean")
+    ] = True,
+    norm_vars: Annotated[
+        bool, Option("--norm-vars/--no-norm-vars", help="divide by the standard deviation")
+    ] = False,
+    reverse: Annotated[
+        bool, Option("--reverse/--no-reverse", help="undo the normalisation instead")
+    ] = False,
+    utt2spk: Annotated[
+        str, Option(help="table from an utterance to its speaker, whose statistics to use")
+    ] = "",
+) -> int:
+    """Write each utterance's normalised features."""
+    from pipeline.tables import MatrixReader, MatrixWriter
+
+    if norm_vars and not norm_means:
+        raise UsageError("--norm-vars needs --norm-means; drop --norm-means=false")
+    stats_of = _stats_of(stats, utt2spk)
+    reader = MatrixReader(feats_rspecifier)
+    tally = Tally(permissive=reader.permissive)
+    with MatrixWriter(feats_wspecifier) as writer:
+        for utt_id, feats in progress(reader):
+            try:
+                feats = stats_of(utt_id).apply(
+                    feats, norm_means=norm_means, norm_vars=norm_vars, reverse=reverse
+                )
+            except DataError as error:
+                tally.fail(utt_id, error)
+                continue
+            writer.write(utt_id, feats)
+            tally.ok()
+    return tally.finish()
+
+
+def _stats_of(stats: str, utt2spk: str) -> "Callable[[str], CmvnStats]":
+    """A function from an utterance to the statistics that it is normalised with."""
+    from pipeline.features import CmvnStats
+    from pipeline.tables import RandomAccessReader, read_matrix
+
+    if not is_specifier(stats):
+        if utt2spk:
+            raise UsageError(f"--utt2spk needs a table of statistics; did you mean ark:{stats}?")
+        try:
+            everyone = CmvnStats(read_matrix(stats))
+        except FeatureError as error:
+            raise FeatureError(f"{stats}: {error}") from error
+        return lambda utt_id: everyone
+    table = RandomAccessReader(stats, kind="matrix")
+    speakers = RandomAccessReader(utt2spk, kind="text") if utt2spk else None
+
+    def look_up(utt_id: str) -> CmvnStats:
+        if speakers is not None and utt_id not in speakers:
+            raise FeatureError(f"not in {utt2spk}; add its speaker there")
+        key = utt_id if speakers is None else speakers[utt_id]
+        if key not in table:
+            raise FeatureError(f"no statistics of {key} in {stats}; make them again")
+        return CmvnStats(table[key])
+
+    return look_up
+
+
+if __name__ == "__main__":
+    run(main)

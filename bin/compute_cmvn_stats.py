@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Sum features and their squares, from which apply_cmvn.py normalises them.
+
+Usage: compute_cmvn_stats.py [options] FEATS_RSPECIFIER STATS_WSPECIFIER|STATS_WXFILENAME
+
+A plain file gets one matrix over all utterances; a table gets one for each utterance, or for each
+speaker with --spk2utt. Matrices are 2 x (columns + 1): sums and count; sums of squares and 0.
+
+e.g.: compute_cmvn_stats.py scp:train/feats.scp train/cmvn.mat
+
+e.g.: compute_cmvn_stats.py --spk2utt=ark:train/spk2utt scp:train/feats.scp ark:train/cmvn.ark
+
+See also: apply_cmvn.py, compute_fbank_feats.py
+"""
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, progress, run
+from pipeline.errors import FeatureError, TableError, UsageError
+from pipeline.table_specifiers import is_specifier
+
+if TYPE_CHECKING:
+    from pipeline.features import CmvnStats
+
+
+def main(
+    feats_rspecifier: Annotated[
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+    ],
+    stats: Annotated[
+        str,
+        Argument(metavar="STATS_WSPECIFIER|STATS_WXFILENAME", help="where the statistics go"),
+    ],
+    spk2utt: Annotated[
+        str, Option(help="table from a speaker to its utterances: one matrix a speaker")
+    ] = "",
+    binary: Annotated[
+        bool, Option("--binary/--no-binary", help="write a plain file in binary")
+    ] = True,
+) -> int:
+    """Write the statistics of all utterances, of each, or of each speaker."""
+    from pipeline.tables import MatrixReader, MatrixWriter, write_matrix
+
+    to_table = is_specifier(stats)
+    if spk2utt and not to_table:
+        raise UsageError(f"--spk2utt needs a table to write to; did you mean ark:{stats}?")
+    speaker_of = _speaker_of(spk2utt) if spk2utt else None
+    reader = MatrixReader(feats_rspecifier)
+    tally = Tally(permissive=reader.permissive)
+    with MatrixWriter(stats) if to_table else nullcontext() as writer:
+        each = writer if to_table and speaker_of is None else None
+        sums = _sum(reader, speaker_of, tally, each)
+        if writer and speaker_of is not None:
+            for speaker in dict.fromkeys(speaker_of.values()):
+                if speaker in sums:
+                    writer.write(speaker, sums[speaker].matrix)
+    if not to_table and sums:
+        write_matrix(stats, sums[""].matrix, text=not binary)
+    return tally.finish()
+
+
+def _speaker_of(spk2utt: str) -> dict[str, str]:
+    """Utterance to speaker, in the table's order."""
+    from pipeline.tables import TextReader
+
+    speaker_of: dict[str, str] = {}
+    for speaker, utterances in TextReader(spk2utt):
+        for utt_id in utterances.split():
+            if utt_id in speaker_of:
+                raise TableError(f"{spk2utt}: {utt_id} is there twice; make spk2utt again")
+            speaker_of[utt_id] = speaker
+    return speaker_of
+
+
+def _sum(
+    reader: Any, speaker_of: dict[str, str] | None, tally: Tally, each: Any
+) -> "dict[str, CmvnStats]":
+    """Statistics by speaker, or all under "". ``each`` is a writer for every utterance's own."""
+    from pipeline.features import CmvnStats
+
+    sums: dict[str, CmvnStats] = {}
+    missing = dict(speaker_of or {})
+    dim = 0
+    for utt_id, feats in progress(reader):
+        group = "" if speaker_of is None else missing.pop(utt_id, None)
+        if group is None:
+            continue  # of no speaker that is asked for
+        dim = dim or feats.shape[1]
+        total = CmvnStats.zeros(dim) if each or group not in sums else sums[group]
+        try:
+            total.accumulate(feats)
+        except FeatureError as error:
+            tally.fail(utt_id, error)
+            continue
+        if each:
+            each.write(utt_id, total.matrix)
+        else:
+            sums[group] = total
+        tally.ok()
+    for utt_id in missing:
+        tally.fail(utt_id, "is in spk2utt but has no features; compute them or fix spk2utt")
+    return sums
+
+
+if __name__ == "__main__":
+    run(main)

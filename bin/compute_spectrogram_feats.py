@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Compute log power spectra of recordings; the first column is the log energy.
+
+Usage: compute_spectrogram_feats.py [options] WAV_RSPECIFIER FEATS_WSPECIFIER
+
+Recordings are WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE, without a pipe.
+Options are those of Kaldi's compute-spectrogram-feats and have its defaults, but for --dither.
+
+e.g.: compute_spectrogram_feats.py scp:wav.scp ark,scp:spectrogram.ark,spectrogram.scp
+
+See also: compute_fbank_feats.py, compute_mfcc_feats.py, add_deltas.py, compute_cmvn_stats.py
+"""
+
+from typing import Annotated
+
+from typer import Argument
+
+from pipeline.audio import WavReader
+from pipeline.cli import Tally, options_from_fields, progress, run
+from pipeline.extraction import ExtractionOptions, extract
+from pipeline.feature_options import SpectrogramOptions
+
+
+@options_from_fields
+def main(
+    wav_rspecifier: Annotated[
+        str, Argument(metavar="WAV_RSPECIFIER", help="scp: of files, or ark: of RIFF files")
+    ],
+    feats_wspecifier: Annotated[
+        str, Argument(metavar="FEATS_WSPECIFIER", help="where the features go")
+    ],
+    options: SpectrogramOptions,
+    extraction: ExtractionOptions,
+) -> int:
+    """Write the features of each recording."""
+    wavs = WavReader(wav_rspecifier, allow_pipes=extraction.allow_pipes)
+    tally = Tally(permissive=wavs.permissive)
+    left_out = extract(progress(wavs), feats_wspecifier, options, extraction, tally)
+    return tally.finish(f"{left_out} shorter than --min-duration" if left_out else "")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Write how many frames each utterance has, or print how many there are in all.
+
+Usage: feat_to_len.py [options] FEATS_RSPECIFIER [LEN_WSPECIFIER]
+
+The lengths are lines ``utterance frames``. Only headers are read from binary features.
+
+e.g.: feat_to_len.py scp:feats.scp ark,t:utt2num_frames
+
+e.g.: feat_to_len.py scp:feats.scp
+
+See also: copy_feats.py, compute_fbank_feats.py
+"""
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, progress, run
+
+
+def main(
+    rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
+    wspecifier: Annotated[
+        str | None,
+        Argument(
+            metavar="[LEN_WSPECIFIER]",
+            help="lengths in frames, one a line; without it their sum is printed",
+            show_default=False,
+        ),
+    ] = None,
+    allow_pipes: Annotated[
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+    ] = False,
+) -> int:
+    """Count frames."""
+    from pipeline.tables import ShapeReader, TextWriter
+
+    reader = ShapeReader(rspecifier, allow_pipes=allow_pipes)
+    tally = Tally(permissive=reader.permissive)
+    total = 0
+    if wspecifier is None:
+        for _, (frames, _) in progress(reader):
+            total += frames
+            tally.ok()
+        print(total)
+    else:
+        with TextWriter(wspecifier) as writer:
+            for utt_id, (frames, _) in progress(reader):
+                writer.write(utt_id, str(frames))
+                total += frames
+                tally.ok()
+    tally.failed += reader.skipped
+    return tally.finish(f"{total} frames")
+
+
+if __name__ == "__main__":
+    run(main)

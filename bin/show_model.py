@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Print the layers of a model and count its weights.
+
+Usage: show_model.py [options] MODEL
+
+e.g.: show_model.py conf/ctc_3l_250h.toml
+      show_model.py --json exp/ctc
+
+MODEL is a directory made by train_*.py or an architecture (TOML).
+
+See also: train_ctc.py, train_predictor.py, train_transducer.py
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import run
+from pipeline.config import load_model_config
+from pipeline.errors import ConfigError
+
+
+def main(
+    model: Annotated[Path, Argument(help="model directory or architecture TOML")],
+    num_tokens: Annotated[
+        int, Option(help="outputs with the blank, for a TOML that does not say; 0: as it says")
+    ] = 0,
+    as_json: Annotated[bool, Option("--json/--no-json", help="print JSON")] = False,
+) -> int:
+    if model.suffix == ".toml":
+        config = load_model_config(model)
+        if num_tokens:
+            config = dataclasses.replace(config, num_tokens=num_tokens)
+        if config.num_tokens is None:
+            raise ConfigError(f"{model}: does not say num_tokens; give --num-tokens")
+    else:
+        from pipeline.model_dir import ModelDir
+
+        config = ModelDir.open(model).config
+    from pipeline.nn.models import build_model
+
+    assert config.num_tokens is not None
+    network = build_model(config, num_tokens=config.num_tokens)
+    layers = {n: (tuple(p.shape), p.numel()) for n, p in network.named_parameters()}
+    total = sum(count for _, count in layers.values())
+    if as_json:
+        facts = {
+            "kind": config.kind,
+            "num_tokens": config.num_tokens,
+            "weights": total,
+            "layers": {name: list(shape) for name, (shape, _) in layers.items()},
+        }
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(f"kind    {config.kind}\ntokens  {config.num_tokens}\n")
+    width = max(map(len, layers))
+    for name, (shape, count) in layers.items():
+        print(f"{name:{width}}  {'×'.join(map(str, shape)):>14}  {count:>12,}")
+    print(f"{'total weights':{width}}  {'':>14}  {total:>12,}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

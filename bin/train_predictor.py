@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Train a prediction network to predict the next token of a transcription ([G13] section 3.2).
+
+Usage: train_predictor.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
+
+e.g.: train_predictor.py --config=conf/train_predictor.conf conf/trans_3l_250h.toml \\
+        data/tokens.txt data/train data/dev exp/predictor
+
+Only the file `text` of the data directories is read. The dev error is the share of next tokens
+that the network does not rank first; bits are per token. The same command on the same MODEL_DIR
+goes on after the last whole epoch.
+
+See also: train_transducer.py, show_model.py
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, options_from_fields, run
+from pipeline.training.options import TrainOptions
+
+
+def main(
+    architecture: Annotated[Path, Argument(help="TOML file with a [predictor]")],
+    tokens: Annotated[Path, Argument(help="tokens.txt")],
+    train_dir: Annotated[Path, Argument(help="data directory with text to train on")],
+    dev_dir: Annotated[Path, Argument(help="data directory that chooses the best epoch")],
+    model_dir: Annotated[Path, Argument(help="where the model goes")],
+    options: TrainOptions,
+    init: Annotated[Path | None, Option(help="start from this predictor model")] = None,
+) -> int:
+    from pipeline.training.setup import TrainArguments, train
+
+    arguments = TrainArguments(
+        kind="predictor",
+        config=architecture,
+        tokens=tokens,
+        train_dir=train_dir,
+        dev_dir=dev_dir,
+        model_dir=model_dir,
+        init=init,
+    )
+    tally = Tally("training utterances")
+    tally.ok(train(arguments, options))
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    run(options_from_fields(main))

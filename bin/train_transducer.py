@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Train an RNN transducer: encoder, predictor and joiner together ([G12]; [G13] section 3.2).
+
+Usage: train_transducer.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
+
+e.g.: train_transducer.py --config=conf/train_transducer.conf --init-ctc=exp/ctc \\
+        --init-predictor=exp/predictor conf/trans_3l_250h.toml data/tokens.txt \\
+        data/train data/dev exp/transducer
+
+With --init-ctc and --init-predictor the encoder and the predictor start from trained networks;
+their output layers are dropped and the joiner starts random, as PreTrans-3l-250h in [G13]. The
+same command on the same MODEL_DIR goes on after the last whole epoch.
+
+See also: train_ctc.py, train_predictor.py, decode_transducer.py
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, options_from_fields, run
+from pipeline.training.options import TrainOptions
+
+
+def main(
+    architecture: Annotated[
+        Path, Argument(help="TOML file with [encoder], [predictor] and [joiner]")
+    ],
+    tokens: Annotated[Path, Argument(help="tokens.txt")],
+    train_dir: Annotated[Path, Argument(help="data directory to train on")],
+    dev_dir: Annotated[Path, Argument(help="data directory that chooses the best epoch")],
+    model_dir: Annotated[Path, Argument(help="where the model goes")],
+    options: TrainOptions,
+    init_ctc: Annotated[Path | None, Option(help="CTC model whose encoder to start from")] = None,
+    init_predictor: Annotated[
+        Path | None, Option(help="predictor model whose predictor to start from")
+    ] = None,
+    init: Annotated[
+        Path | None, Option(help="start from this whole transducer, e.g. for weight noise")
+    ] = None,
+    phone_map: Annotated[
+        Path | None, Option(help="fold to 39 phones by this map before dev PER")
+    ] = None,
+    cmvn: Annotated[
+        str, Option(help="global CMVN statistics; empty: TRAIN_DIR/cmvn.ark; none: none")
+    ] = "",
+) -> int:
+    from pipeline.training.setup import TrainArguments, train
+
+    sources = {"encoder": init_ctc, "predictor": init_predictor}
+    arguments = TrainArguments(
+        kind="transducer",
+        config=architecture,
+        tokens=tokens,
+        train_dir=train_dir,
+        dev_dir=dev_dir,
+        model_dir=model_dir,
+        phone_map=phone_map,
+        cmvn=cmvn,
+        init=init,
+        parts=tuple((part, path) for part, path in sources.items() if path is not None),
+    )
+    tally = Tally("training utterances")
+    tally.ok(train(arguments, options))
+    return tally.finish()
+
+
+if __name__ == "__main__":
+    run(options_from_fields(main))

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# CTC and RNN transducer on speechocean762: English read by Mandarin speakers, half of them
+# children (J. Zhang et al., Interspeech 2021; OpenSLR 101).
+#
+#   ./run.sh --corpus /path/to/speechocean762
+#   ./run.sh --corpus DIR --stage 7   only search and scores, of what is there
+#
+# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --device cpu|cuda|auto --beam W
+# --work DIR (where data/, feats/ and exp/ go) --model FILE.toml --regime DIR --config FILE
+# (any of these, as name=value lines). `test` is used where the corpus has it.
+# A step whose command, inputs and outputs are unchanged is not run again.
+set -euo pipefail
+caller=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+
+stage=1
+stop_stage=8
+corpus=
+work=.
+nj=2
+device=auto
+allow_partial=false       # accept a corpus that is not whole
+model=conf/model.toml     # architecture
+regime=conf/train         # folder of training options
+beam=10
+. parse_options.sh
+. recipe.sh
+
+if [ -z "$corpus" ]; then
+  echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
+  exit 2
+fi
+corpus=$(from_caller "$corpus")
+if [ "$work" != . ]; then work=$(from_caller "$work"); fi
+data=$work/data exp=$work/exp map=
+title="speechocean762: 39 phones of the canonical transcription, no silence"
+paper=()
+mkdir -p "$data" "$exp"
+prepare=()
+if [ "$allow_partial" = true ]; then prepare=(--allow-partial); fi
+
+# Every tenth of the sorted training speakers, from the fifth, is dev.
+if runs 1; then
+  begin 1 "data directories"
+  prepare_data.py "${prepare[@]}" "$corpus" "$data"
+fi
+sets=(dev)
+if [ -d "$data/test" ]; then sets+=(test); fi
+
+if runs 2; then
+  begin 2 "features: 123 a frame"
+  make_features train "${sets[@]}"
+fi
+
+if runs 3; then
+  begin 3 "tokens: the blank and 39 phones"
+  step tokens "$data/train/text" "$data/tokens.txt" \
+    train_tokenizer.py --kind=phones "ark:$data/train/text" "$data/tokens.txt"
+fi
+
+if runs 4; then
+  begin 4 "CTC network"
+  train ctc
+fi
+if runs 5; then
+  begin 5 "prediction network, on the transcriptions"
+  train predictor
+fi
+if runs 6; then
+  begin 6 "transducer, from both"
+  train transducer --init-ctc="$exp/ctc" --init-predictor="$exp/predictor"
+fi
+
+if runs 7; then
+  begin 7 "search, beam $beam"
+  search "${sets[@]}"
+fi
+
+if runs 8; then
+  begin 8 "scores"
+  score "${sets[@]}"
+fi

@@ -1,0 +1,118 @@
+"""The speakers of the demo corpus: their voices, their rooms and what they say.
+
+A voice is a file of espeak-ng's: pitch range, scales of nine formants (a vocal tract's length and
+what makes it one's own), roughness, flutter, and for one in four a Klatt synthesizer instead of
+the default one. `breath` and `echo` are left out: the first gives other samples in another
+process, the second fills the closures.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from demo_acoustics import Channel, draw_channel
+from demo_sentences import Sentence, make_prompts
+
+_FORMANTS = 9
+_WORDS_PER_MINUTE = (155.0, 210.0)
+_STEPS = (0.8567, 0.7339, 0.6287, 0.5386)  # powers of 1 / 1.1673, where 1.1673^5 = 1.1673 + 1
+_PITCH_HZ = {"M": (80.0, 135.0), "F": (155.0, 235.0)}  # of the lower end of the range
+_TRACT_PERCENT = {"M": (92.0, 104.0), "F": (104.0, 117.0)}  # formant scale
+
+
+@dataclass(frozen=True)
+class SpeakerPlan:
+    """All that makes a speaker's ten recordings.
+
+    Attributes:
+        speaker: like TIMIT's, ``FXAB0``: sex, three letters, a digit.
+        sex: M or F.
+        dialect: 1 to 8; it only places the directory.
+        use: TRN or TST, as in TIMIT's SPKRINFO.TXT.
+        part: train, dev or test.
+        voice_file: espeak-ng's voice variant.
+        words_per_minute: rate of speaking.
+        speed: factor by which the recording is played faster.
+        channel: room, line and noise.
+        prompts: what the speaker says.
+    """
+
+    speaker: str
+    sex: str
+    dialect: int
+    use: str
+    part: str
+    voice_file: str
+    words_per_minute: int
+    speed: float
+    channel: Channel
+    prompts: tuple[Sentence, ...]
+
+    @property
+    def directory(self) -> str:
+        """Where the recordings are, from the corpus's root."""
+        top = "TRAIN" if self.use == "TRN" else "TEST"
+        return f"{top}/DR{self.dialect}/{self.speaker}"
+
+
+def plan_speakers(seed: int, num_train: int, num_dev: int, num_test: int) -> list[SpeakerPlan]:
+    """All speakers: those of TRAIN, then the development set's, then the test set's."""
+    train_prompts, test_prompts = make_prompts(seed, num_train, num_dev + num_test)
+    parts = ["train"] * num_train + ["dev"] * num_dev + ["test"] * num_test
+    prompts = train_prompts + test_prompts
+    return [_plan(seed, i, part, prompts[i]) for i, part in enumerate(parts)]
+
+
+def _plan(seed: int, index: int, part: str, prompts: list[Sentence]) -> SpeakerPlan:
+    rng = np.random.default_rng([seed, 2, index])
+    sex = "MF"[index % 2]
+    rate, quietness, tract, pitch = _spread(seed, index)
+    return SpeakerPlan(
+        speaker=f"{sex}X{chr(65 + index // 26 % 26)}{chr(65 + index % 26)}{index // 676}",
+        sex=sex,
+        dialect=index // 2 % 8 + 1,
+        use="TRN" if part == "train" else "TST",
+        part=part,
+        voice_file=_voice_file(
+            rng, sex, _between(_TRACT_PERCENT[sex], tract), _between(_PITCH_HZ[sex], pitch)
+        ),
+        words_per_minute=int(_between(_WORDS_PER_MINUTE, rate)),
+        speed=float(rng.uniform(0.92, 1.08)),
+        channel=draw_channel(rng, index // 2, quietness),
+        prompts=tuple(prompts),
+    )
+
+
+def _spread(seed: int, index: int) -> list[float]:
+    """Four numbers in [0, 1) that a few speakers in sequence cover evenly, in either sex.
+
+    Without it dev and test, of eight speakers each, differ in how hard they are.
+    """
+    start = np.random.default_rng([seed, 4]).random(len(_STEPS)) + 0.5 * (index % 2)
+    return [float(x) for x in (start + index // 2 * np.array(_STEPS)) % 1.0]
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    return ends[0] + share * (ends[1] - ends[0])
+
+
+def _voice_file(rng: np.random.Generator, sex: str, tract: float, low: float) -> str:
+    """A voice with formants scaled to ``tract`` percent and a pitch that starts at ``low`` Hz."""
+    high = low * rng.uniform(1.2, 1.8)
+    lines = [
+        "language variant",
+        "name demo",
+        f"gender {'male' if sex == 'M' else 'female'}",
+        f"pitch {low:.0f} {high:.0f}",
+        f"flutter {rng.integers(1, 9)}",
+        f"roughness {rng.integers(0, 5)}",
+        f"voicing {rng.integers(80, 131)}",
+        f"consonants {rng.integers(80, 126)} {rng.integers(80, 126)}",
+        f"stressAdd {' '.join(str(rng.integers(-15, 16)) for _ in range(8))}",
+    ]
+    for formant in range(_FORMANTS):
+        scale = tract * rng.uniform(0.96, 1.04)
+        height, width = rng.integers(75, 121), rng.integers(80, 141)
+        lines.append(f"formant {formant} {scale:.0f} {height} {width}")
+    if rng.random() < 0.25:
+        lines.append(f"klatt {rng.integers(1, 5)}")
+    return "\n".join(lines) + "\n"

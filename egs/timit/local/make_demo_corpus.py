@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Make a synthetic corpus in TIMIT's layout, for trying the recipe without TIMIT.
+
+Usage: make_demo_corpus.py [options] OUT_DIR
+
+espeak-ng speaks made-up sentences in as many voices as there are speakers; rooms and noise are
+added, and the phones' times are written as TIMIT has them: TRAIN and TEST, DR1 to DR8, a
+directory a speaker with SA, SX and SI sentences as .WAV (SPHERE), .PHN, .WRD and .TXT, and DOC
+with the lists of the dev and test speakers. The same options give the same files. Numbers
+measured on it are not comparable with any on TIMIT.
+
+It needs the package espeakng-loader: pip install 'espeakng-loader' (the extra `synth`).
+espeak-ng is free software under the GPL, version 3 or later, and its recorded consonants are in
+the audio: make the corpus on your own machine, and do not add it to a repository.
+
+A second call with the same options returns at once; one that was interrupted goes on.
+
+e.g.: make_demo_corpus.py data/demo_corpus
+e.g.: make_demo_corpus.py --size=smoke --jobs=2 data/demo_smoke
+
+See also: prepare_data.py
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from demo_acoustics import RATE
+from demo_espeak import library_and_data
+from demo_voices import SpeakerPlan, plan_speakers
+from typer import Argument, Option
+
+import pipeline
+from pipeline.cli import Tally, progress, run
+from pipeline.errors import DataError, UsageError
+
+log = logging.getLogger("pipeline")
+
+FORMAT = 1  # raised when the same options give another corpus
+MARKER = ".demo_corpus.json"  # in the root: the options that it was made with
+SIZES = {"full": (40, 8, 8), "smoke": (16, 4, 4)}  # speakers for train, dev and test
+_WORKER = Path(__file__).with_name("demo_speaker.py")
+_NO_NUMBER = -1
+
+Options = dict[str, int]
+
+
+def main(
+    out_dir: Annotated[Path, Argument(metavar="OUT_DIR", help="the corpus; made if absent")],
+    seed: Annotated[int, Option(min=0, help="of voices, sentences, rooms and noise")] = 0,
+    size: Annotated[str, Option(help="full: 40, 8, 8 speakers; smoke: 16, 4, 4")] = "full",
+    num_train: Annotated[int, Option(help="speakers for training; -1: by --size")] = _NO_NUMBER,
+    num_dev: Annotated[int, Option(help="speakers for development; -1: by --size")] = _NO_NUMBER,
+    num_test: Annotated[int, Option(help="speakers for testing; -1: by --size")] = _NO_NUMBER,
+    jobs: Annotated[int, Option(min=0, help="speakers at a time; 0: one a core")] = 0,
+) -> int:
+    options = _options(seed, size, (num_train, num_dev, num_test))
+    if _is_made(out_dir, options):
+        log.info("%s: is there already, with the same options", out_dir)
+        return _finish(out_dir)
+    library_and_data()
+    plans = plan_speakers(*options_of_plan(options))
+    building = out_dir.with_name(out_dir.name + ".tmp")
+    with _only_builder(building, options):
+        _record_all(plans, options, building, jobs or os.cpu_count() or 1)
+        _write_documents(building / "DOC", plans)
+        os.rename(building, out_dir)
+    return _finish(out_dir)
+
+
+def options_of_plan(options: Options) -> tuple[int, int, int, int]:
+    """Seed and numbers of speakers, in the order in which programs take them."""
+    return options["seed"], options["num_train"], options["num_dev"], options["num_test"]
+
+
+def _options(seed: int, size: str, given: tuple[int, int, int]) -> Options:
+    if size not in SIZES:
+        raise UsageError(f"--size is full or smoke, not {size!r}")
+    counts = [SIZES[size][k] if n == _NO_NUMBER else n for k, n in enumerate(given)]
+    for name, count in zip(("train", "dev", "test"), counts, strict=True):
+        if count < 1:
+            raise UsageError(f"--num-{name} is at least 1, not {count}")
+    names = ("num_train", "num_dev", "num_test")
+    return {"format": FORMAT, "seed": seed, **dict(zip(names, counts, strict=True))}
+
+
+def _is_made(out_dir: Path, options: Options) -> bool:
+    """Whether the corpus is there; another's directory or another corpus is an error."""
+    if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
+        return False
+    made_with = _read_marker(out_dir)
+    if made_with is None:
+        raise UsageError(f"{out_dir}: is there and is no demo corpus; name another directory")
+    if made_with != options:
+        shown = " ".join(f"{name}={value}" for name, value in made_with.items())
+        raise UsageError(
+            f"{out_dir}: holds a demo corpus made with other options ({shown}); "
+            "remove it or name another directory"
+        )
+    return True
+
+
+def _read_marker(directory: Path) -> Options | None:
+    try:
+        return dict(json.loads((directory / MARKER).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _only_builder(building: Path, options: Options) -> Iterator[None]:
+    """Make or take over the directory under construction, and let nobody else have it."""
+    if building.exists() and _read_marker(building) is None and any(building.iterdir()):
+        raise UsageError(f"{building}: is there and is not ours; move it away")
+    building.parent.mkdir(parents=True, exist_ok=True)
+    lock = building.with_name(building.name + ".lock")
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"{building}: another program is making this corpus") from None
+        if _read_marker(building) != options:
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            (building / MARKER).write_text(json.dumps(options) + "\n", encoding="utf-8")
+        yield
+        lock.unlink()
+
+
+def _record_all(plans: list[SpeakerPlan], options: Options, building: Path, jobs: int) -> None:
+    """Record every speaker that is not there yet, each in a process of its own."""
+    with ThreadPoolExecutor(jobs) as pool:
+        tasks = [
+            pool.submit(_record, index, plan, options, building)
+            for index, plan in enumerate(plans)
+            if not (building / plan.directory).is_dir()
+        ]
+        try:
+            for task in progress(as_completed(tasks), total=len(tasks), what="speakers"):
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _record(index: int, plan: SpeakerPlan, options: Options, building: Path) -> None:
+    target = building / plan.directory
+    shutil.rmtree(target.with_name(target.name + ".part"), ignore_errors=True)
+    numbers = [str(number) for number in (*options_of_plan(options), index)]
+    root = str(Path(pipeline.__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, str(_WORKER), *numbers, str(target)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        what = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise DataError(
+            f"{plan.speaker}: recording failed (status {done.returncode}): {what[-1]}; "
+            "run the same command again to go on"
+        )
+
+
+def _write_documents(directory: Path, plans: list[SpeakerPlan]) -> None:
+    """SPKRINFO.TXT and the lists of speakers, as in TIMIT's DOC and in Kaldi's recipe."""
+    directory.mkdir(exist_ok=True)
+    lines = ["; Speakers of a synthetic corpus: no persons", "; ID  Sex  DR  Use  Noise  SNR"]
+    for plan in plans:
+        noise = f"{plan.channel.noise:6s}  {plan.channel.snr_db:.0f} dB"
+        lines.append(f"{plan.speaker[1:]}  {plan.sex}  {plan.dialect}  {plan.use}  {noise}")
+    (directory / "SPKRINFO.TXT").write_text("\n".join(lines) + "\n", encoding="ascii")
+    for part in ("dev", "test"):
+        speakers = [plan.speaker.lower() for plan in plans if plan.part == part]
+        path = directory / f"{part}_spk.list"
+        path.write_text("".join(f"{name}\n" for name in speakers), encoding="ascii")
+
+
+def _finish(corpus: Path) -> int:
+    """Count what is there, say so, and return the exit status."""
+    tally, samples, phones, speakers = Tally(), 0, 0, set()
+    for path in corpus.glob("*/*/*/*.PHN"):
+        lines = path.read_text(encoding="ascii").splitlines()
+        samples += int(lines[-1].split()[1])
+        phones += len(lines)
+        speakers.add(path.parent.name)
+        tally.ok()
+    hours = samples / RATE / 3600
+    return tally.finish(f"{len(speakers)} speakers, {hours:.2f} h, {phones} phones, synthetic")
+
+
+if __name__ == "__main__":
+    run(main)

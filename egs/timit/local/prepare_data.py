@@ -1,0 +1,358 @@
+#!/usr/bin/env python3
+"""Make Kaldi data directories of TIMIT: train, dev and test of the standard split.
+
+Usage: prepare_data.py [options] CORPUS DATA_DIR
+
+CORPUS holds TRAIN and TEST as the LDC ships them, at any depth, in upper or lower case; .WAV is
+SPHERE or RIFF, and an X.WAV.wav beside X.WAV is only read where X.WAV cannot be. Nothing is
+written into it. train is every speaker under TRAIN; dev (50 speakers) and test (the core test
+set's 24) are the speakers of conf/dev_spk.list and conf/test_spk.list, under TEST. The SA
+sentences, which everybody speaks, are left out.
+
+DATA_DIR/{train,dev,test} get wav.scp, text (61 phones), utt2spk, spk2utt, spk2gender,
+spk2dialect, utt2dur and phones.ctm (the phones' times); a directory that was there is replaced.
+
+Unless this finds 3696, 400 and 192 utterances with 15057 and 7215 phones to score in dev and
+test it stops: results on anything else are not comparable with anybody's. With --allow-partial
+it goes on, and takes the speakers' lists from the corpus if its DOC has them.
+
+e.g.: prepare_data.py /corpora/TIMIT data
+e.g.: prepare_data.py --allow-partial data/demo_corpus data/demo
+
+See also: make_demo_corpus.py, utils/validate_data_dir.py, map_phones.py
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.audio import audio_duration_s
+from pipeline.cli import Tally, progress, run
+from pipeline.data_dir import invert, write_map
+from pipeline.errors import AudioError, DataError, UsageError
+from pipeline.phones import PhoneMap, load_phone_map
+
+log = logging.getLogger("pipeline")
+
+RATE = 16000  # Hz; the times in .PHN count samples
+CONF = Path(__file__).resolve().parents[1] / "conf"
+PARTS = ("train", "dev", "test")
+SPEAKERS = {"train": 462, "dev": 50, "test": 24}
+SENTENCES = 8  # a speaker, without the two SA
+SCORED_PHONES = {"dev": 15057, "test": 7215}  # of the 39, q dropped
+SHOWN = 5  # of many faults of one kind
+
+# TRAIN|TEST / DRn / SPEAKER / SENTENCE . WAV|PHN|WAV.wav, of the path from the corpus's root
+_FILE = re.compile(
+    r"(?:.*/)?(train|test)/dr(\d)/([fm][a-z0-9]{4})/(s[aix]\d+)\.(wav|phn|wav\.wav)", re.IGNORECASE
+)
+_LIST = re.compile(r"(?:.*/)?doc/(dev|test)_spk\.list", re.IGNORECASE)
+
+
+@dataclass
+class Utterance:
+    """One sentence by one speaker, as it lies in the corpus.
+
+    Attributes:
+        utt_id: ``faks0_sx43``.
+        speaker: ``faks0``.
+        top: train or test, the directory of the corpus.
+        dialect: 1 to 8, the number of its DR directory.
+        wavs: its recordings; the first that can be read counts.
+        phn: its phones' times.
+    """
+
+    utt_id: str
+    speaker: str
+    top: str
+    dialect: str
+    directory: Path
+    wavs: list[Path] = field(default_factory=list)
+    phn: Path | None = None
+
+
+Phones = list[tuple[int, int, str]]  # start and end in samples, phone
+
+
+def main(
+    corpus: Annotated[Path, Argument(metavar="CORPUS", help="where TRAIN and TEST are")],
+    data_dir: Annotated[Path, Argument(metavar="DATA_DIR", help="gets train, dev and test")],
+    allow_partial: Annotated[
+        bool,
+        Option("--allow-partial/--no-allow-partial", help="go on with other counts than TIMIT's"),
+    ] = False,
+    include_sa: Annotated[
+        bool, Option("--include-sa/--no-include-sa", help="keep the SA sentences")
+    ] = False,
+) -> int:
+    _check_places(corpus, data_dir)
+    utterances, lists = scan_corpus(corpus)
+    if not include_sa:
+        utterances = [u for u in utterances if not u.utt_id.partition("_")[2].startswith("sa")]
+    parts = split(utterances, _speaker_lists(lists if allow_partial else {}))
+    used = [utterance for part in PARTS for utterance in parts[part]]
+    _check_pairs(used)
+    phone_map = load_phone_map(CONF / "phones.60-48-39.map")
+    known = phone_map.folds(to=61, from_set=61).keys()
+    phones = {u.utt_id: read_phn(u.phn, known) for u in used if u.phn is not None}
+    _check_counts(parts, phones, phone_map, include_sa=include_sa, allow_partial=allow_partial)
+    tally = Tally()
+    wavs = {u.utt_id: _readable(u.wavs) for u in progress(used, total=len(used), what="files")}
+    for part in PARTS:
+        _write_part(data_dir / part, parts[part], phones, wavs)
+        tally.ok(len(parts[part]))
+    return tally.finish(", ".join(f"{part} {len(parts[part])}" for part in PARTS))
+
+
+def _check_places(corpus: Path, data_dir: Path) -> None:
+    """Keep what is written away from what is read."""
+    if not corpus.is_dir():
+        raise DataError(f"{corpus}: no such directory; give the one that holds TRAIN and TEST")
+    source, target = corpus.resolve(), data_dir.resolve()
+    inside = target.is_relative_to(source)
+    if inside or any(source.is_relative_to(target / part) for part in PARTS):
+        raise UsageError(f"{data_dir}: would write into the corpus {corpus}; name another place")
+    for part in PARTS:
+        old = data_dir / part
+        if old.exists() and not (old / "wav.scp").exists() and any(old.iterdir()):
+            raise UsageError(f"{old}: is there and is no data directory; name another DATA_DIR")
+
+
+# ---- reading the corpus ------------------------------------------------------------------------
+
+
+def scan_corpus(corpus: Path) -> tuple[list[Utterance], dict[str, Path]]:
+    """All utterances, sorted, and the speakers' lists of the corpus's DOC by part.
+
+    Only paths from the root are looked at, so that the root's own name does not matter.
+
+    Raises:
+        DataError: no utterances, or one that is there twice.
+    """
+    found: dict[str, Utterance] = {}
+    lists: dict[str, Path] = {}
+    for path in sorted(_files(corpus)):
+        if match := _LIST.fullmatch(path):
+            lists[match[1].lower()] = corpus / path
+        elif match := _FILE.fullmatch(path):
+            _add_file(found, corpus / path, *(group.lower() for group in match.groups()))
+    if not found:
+        raise DataError(
+            f"{corpus}: no TRAIN/DRn/SPEAKER/SENTENCE.WAV or .PHN in it; give TIMIT's directory"
+        )
+    return [found[utt_id] for utt_id in sorted(found)], lists
+
+
+def _files(corpus: Path) -> Iterable[str]:
+    for directory, _, names in os.walk(corpus, followlinks=True):
+        inside = os.path.relpath(directory, corpus).replace(os.sep, "/")
+        for name in names:
+            yield f"{inside}/{name}"
+
+
+def _add_file(
+    found: dict[str, Utterance],
+    path: Path,
+    top: str,
+    dialect: str,
+    speaker: str,
+    name: str,
+    kind: str,
+) -> None:
+    utt_id = f"{speaker}_{name}"
+    utterance = found.setdefault(utt_id, Utterance(utt_id, speaker, top, dialect, path.parent))
+    if utterance.directory != path.parent or (kind == "phn" and utterance.phn is not None):
+        other = utterance.phn or utterance.wavs[0]
+        raise DataError(f"{path}: {utt_id} is also {other}; keep one of the copies")
+    if kind == "phn":
+        utterance.phn = path
+    elif kind == "wav":
+        utterance.wavs.insert(0, path)
+    else:
+        utterance.wavs.append(path)
+
+
+def read_phn(path: Path, known: Iterable[str]) -> Phones:
+    """The phones of a .PHN file and their times in samples.
+
+    Raises:
+        DataError: a line without three fields, times that are no numbers or go back, a phone
+            that is not among ``known``, or no phones. Names file and line.
+    """
+    phones: Phones = []
+    for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
+        try:
+            start_field, end_field, phone = line.split()
+            start, end = int(start_field), int(end_field)
+        except ValueError:
+            raise DataError(
+                f"{path}:{number}: expected START END PHONE in samples, not {line!r}; correct it"
+            ) from None
+        if end < start or start < (phones[-1][0] if phones else 0):
+            raise DataError(f"{path}:{number}: times go back: {line!r}; correct it")
+        if phone not in known:
+            raise DataError(
+                f'{path}:{number}: unknown phone "{phone}"; correct it to one of the 61'
+            )
+        phones.append((start, end, phone))
+    if not phones:
+        raise DataError(f"{path}:1: no phones; restore the file from the corpus")
+    return phones
+
+
+def _readable(wavs: list[Path]) -> tuple[Path, float]:
+    """The first recording that can be read, and its duration in seconds."""
+    for wav in wavs[:-1]:
+        try:
+            return wav, audio_duration_s(str(wav))
+        except AudioError as error:
+            log.warning("%s; taking %s", error, wavs[wavs.index(wav) + 1])
+    return wavs[-1], audio_duration_s(str(wavs[-1]))
+
+
+# ---- the split ---------------------------------------------------------------------------------
+
+
+def _speaker_lists(of_corpus: dict[str, Path]) -> dict[str, set[str]]:
+    """The dev and test speakers: from the corpus if it has both lists, else from conf."""
+    paths = {part: CONF / f"{part}_spk.list" for part in ("dev", "test")}
+    if of_corpus.keys() >= paths.keys():
+        paths = of_corpus
+        log.info("dev and test speakers: %s, %s", paths["dev"], paths["test"])
+    return {part: set(path.read_text().lower().split()) for part, path in paths.items()}
+
+
+def split(
+    utterances: Iterable[Utterance], lists: dict[str, set[str]]
+) -> dict[str, list[Utterance]]:
+    """train: all of TRAIN; dev and test: the listed speakers under TEST."""
+    parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
+    for utterance in utterances:
+        if utterance.top == "train":
+            parts["train"].append(utterance)
+        for part, speakers in lists.items():
+            if utterance.top == "test" and utterance.speaker in speakers:
+                parts[part].append(utterance)
+    missing = sorted(set.union(*lists.values()) - {u.speaker for p in parts for u in parts[p]})
+    if missing:
+        log.warning("dev or test speakers that are not under TEST: %s", _some(missing))
+    return parts
+
+
+def _check_pairs(utterances: list[Utterance]) -> None:
+    """Every recording has its phones, and the other way round."""
+    alone = [str(u.wavs[0]) for u in utterances if u.phn is None]
+    unheard = [str(u.phn) for u in utterances if not u.wavs]
+    faults = []
+    if alone:
+        faults.append(f"{_some(alone)}: no .PHN beside it")
+    if unheard:
+        faults.append(f"{_some(unheard)}: no .WAV beside it")
+    if faults:
+        raise DataError("; ".join(faults) + "; restore the files from the corpus")
+
+
+def _check_counts(
+    parts: dict[str, list[Utterance]],
+    phones: dict[str, Phones],
+    phone_map: PhoneMap,
+    *,
+    include_sa: bool,
+    allow_partial: bool,
+) -> None:
+    """Compare with the published counts: stop, or with ``allow_partial`` only say so."""
+    faults = []
+    each = SENTENCES + 2 * include_sa
+    for part, utterances in parts.items():
+        per_speaker = Counter(u.speaker for u in utterances)
+        scored = sum(
+            len(phone_map.fold([phone for _, _, phone in phones[u.utt_id]])) for u in utterances
+        )
+        found = [
+            ("utterances", len(utterances), SPEAKERS[part] * each),
+            ("speakers", len(per_speaker), SPEAKERS[part]),
+            ("scored phones", scored, scored if include_sa else SCORED_PHONES.get(part, scored)),
+        ]
+        faults += [f"{part} has {n} {what}, not {usual}" for what, n, usual in found if n != usual]
+        odd = [f"{spk} {count}" for spk, count in sorted(per_speaker.items()) if count != each]
+        if odd:
+            faults.append(f"speakers of {part} without {each} utterances: {_some(odd)}")
+    if faults and not allow_partial:
+        raise DataError(
+            f"not the whole of TIMIT: {'; '.join(faults)}; restore it, or say --allow-partial"
+        )
+    for fault in faults:
+        log.warning("not TIMIT's standard sets: %s", fault)
+    for part, utterances in parts.items():
+        if not utterances:
+            raise DataError(
+                f"{part}: no utterances; a corpus with other speakers names them in "
+                "DOC/dev_spk.list and DOC/test_spk.list"
+            )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def _write_part(
+    directory: Path,
+    utterances: list[Utterance],
+    phones: dict[str, Phones],
+    wavs: dict[str, tuple[Path, float]],
+) -> None:
+    """Write a data directory under another name, then put it in the old one's place."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, table in _tables(utterances, phones, wavs).items():
+        write_map(partial / name, table)
+    (partial / "phones.ctm").write_text(_ctm(utterances, phones), encoding="ascii")
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    partial.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _tables(
+    utterances: list[Utterance],
+    phones: dict[str, Phones],
+    wavs: dict[str, tuple[Path, float]],
+) -> dict[str, dict[str, str]]:
+    utt2spk = {u.utt_id: u.speaker for u in utterances}
+    return {
+        "wav.scp": {u: os.path.abspath(wavs[u][0]) for u in utt2spk},
+        "text": {u: " ".join(phone for _, _, phone in phones[u]) for u in utt2spk},
+        "utt2spk": utt2spk,
+        "spk2utt": {spk: " ".join(utts) for spk, utts in invert(utt2spk).items()},
+        "spk2gender": {u.speaker: u.speaker[0] for u in utterances},
+        "spk2dialect": {u.speaker: f"dr{u.dialect}" for u in utterances},
+        "utt2dur": {u: f"{wavs[u][1]:.5f}" for u in utt2spk},
+    }
+
+
+def _ctm(utterances: list[Utterance], phones: dict[str, Phones]) -> str:
+    """NIST's time marks: utterance, channel, start and duration in seconds, phone."""
+    return "".join(
+        f"{u.utt_id} 1 {start / RATE:.6f} {(end - start) / RATE:.6f} {phone}\n"
+        for u in utterances
+        for start, end, phone in phones[u.utt_id]
+    )
+
+
+if __name__ == "__main__":
+    run(main)

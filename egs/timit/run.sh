@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# CTC and RNN transducer on TIMIT: A. Graves 2012 [G12]; Graves, Mohamed and Hinton 2013 [G13].
+#
+#   ./run.sh                          the demo corpus, made at the first run; minutes
+#   ./run.sh --corpus /path/to/TIMIT  TIMIT as the LDC ships it, by the regime of [G13]
+#   ./run.sh --stage 7                only search and scores, of what is there
+#
+# Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --device cpu|cuda|auto
+# --beam W --work DIR (where data/, feats/, exp/ and the demo corpus go) --allow-partial true
+# --model FILE.toml --regime DIR --config FILE (any of these, as name=value lines).
+# A step whose command, inputs and outputs are unchanged is not run again.
+set -euo pipefail
+caller=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+
+stage=0
+stop_stage=8
+corpus=               # TIMIT; empty: the demo corpus
+work=.
+nj=2
+device=auto
+allow_partial=false   # accept a TIMIT that is not whole
+model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
+regime=               # folder of training options; empty: conf/demo, with --corpus conf/g13
+beam=                 # empty: 10, with --corpus 100 as in [G13]
+demo_size=full        # or smoke
+. parse_options.sh
+. recipe.sh
+
+if [ "$work" != . ]; then work=$(from_caller "$work"); fi
+data=$work/data exp=$work/exp map=conf/phones.60-48-39.map
+mkdir -p "$data" "$exp"
+prepare=()
+if [ -n "$corpus" ]; then
+  corpus=$(from_caller "$corpus")
+  title="TIMIT: 61 phones folded to 39, sil scored, q dropped"
+  model=${model:-conf/trans_3l_250h.toml} regime=${regime:-conf/g13} beam=${beam:-100}
+  paper=(--paper "ctc=%PER 18.6 [G13] CTC-3l-250h"
+    --paper "transducer=%PER 17.7 [G13] PreTrans-3l-250h")
+  if [ "$allow_partial" = true ]; then prepare=(--allow-partial); fi
+else
+  title="demo corpus: synthetic speech, not comparable with TIMIT"
+  model=${model:-conf/demo.toml} regime=${regime:-conf/demo} beam=${beam:-10}
+  paper=()
+  prepare=(--allow-partial)
+  corpus=$work/corpus/$demo_size
+  if runs 0; then
+    begin 0 "demo corpus, in TIMIT's layout"
+    make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
+  fi
+fi
+
+# [G13] section 4: 462 speakers to train on, no SA sentences; 50 for early stopping; core test set.
+if runs 1; then
+  begin 1 "data directories"
+  prepare_data.py "${prepare[@]}" "$corpus" "$data"
+fi
+
+# 40 mel filter-bank coefficients and energy, Δ and ΔΔ; mean 0 and variance 1 over the training set.
+if runs 2; then
+  begin 2 "features: 123 a frame"
+  make_features train dev test
+fi
+
+if runs 3; then
+  begin 3 "tokens: the blank and 61 phones"
+  step tokens "$data/train/text,$map" "$data/tokens.txt" \
+    train_tokenizer.py --kind=phones --phone-map="$map" --phone-set=61 \
+    "ark:$data/train/text" "$data/tokens.txt"
+fi
+
+# Section 3: an encoder, a predictor, then both together; only the output network starts random.
+if runs 4; then
+  begin 4 "CTC network"
+  train ctc
+fi
+if runs 5; then
+  begin 5 "prediction network, on the transcriptions"
+  train predictor
+fi
+if runs 6; then
+  begin 6 "transducer, from both"
+  train transducer --init-ctc="$exp/ctc" --init-predictor="$exp/predictor"
+fi
+
+# Section 3.3: beam search, no length normalisation.
+if runs 7; then
+  begin 7 "search, beam $beam"
+  search dev test
+fi
+
+# 61 phones are folded to 39 after search and before alignment; silence is scored.
+if runs 8; then
+  begin 8 "scores"
+  score dev test
+fi

@@ -1,0 +1,123 @@
+"""From a model directory to token sequences: one object for both kinds of model."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.audio import read_audio
+from pipeline.errors import DataError, ModelError, UsageError
+from pipeline.kernels.ctc_search import ctc_beam_search, ctc_greedy
+from pipeline.kernels.transducer_search import (
+    Hypothesis,
+    transducer_beam_search,
+    transducer_greedy,
+)
+from pipeline.model_dir import ModelDir
+from pipeline.nn.models import BLANK, CtcModel, TransducerModel
+from pipeline.training.dataset import check_features
+
+
+class Recogniser:
+    """A trained CTC or transducer model and its search.
+
+    Utterances are encoded one at a time: what comes out does not depend on what stands beside
+    an utterance, so any split of a test set gives the same bytes.
+
+    Args:
+        directory: a finished model directory.
+        device: where to compute.
+        beam: hypotheses kept after each frame; 1 is the greedy path.
+        length_normalise: transducer: sort by log Pr(y)/|y| as [G12], not by log Pr(y) as [G13].
+    """
+
+    def __init__(
+        self,
+        directory: ModelDir,
+        device: torch.device,
+        *,
+        beam: int,
+        length_normalise: bool = False,
+    ) -> None:
+        if beam < 1:
+            raise UsageError(f"--beam must be 1 or more, not {beam}")
+        self.directory, self.device = directory, device
+        self.beam, self.length_normalise = beam, length_normalise
+        model = directory.load_model(device)
+        if not isinstance(model, (CtcModel, TransducerModel)):
+            raise ModelError(f"{directory.path}: a predictor alone recognises nothing")
+        self.model = model
+        self.cmvn = directory.cmvn()
+        assert directory.config.encoder is not None
+        self.input_dim = directory.config.encoder.input_dim
+
+    def recognise(self, utt_id: str, features: np.ndarray) -> list[Hypothesis]:
+        """Hypotheses of one utterance, best first.
+
+        Args:
+            utt_id: for messages.
+            features: (T, F), not normalised: the model does that with its own statistics.
+
+        Raises:
+            FeatureError: another dimension, no frames, or values that are not finite.
+        """
+        checked = check_features(features, utt_id, self.input_dim, self.cmvn)
+        batch = torch.from_numpy(checked)[None].to(self.device)
+        lengths = torch.tensor([len(checked)], device=self.device)
+        with torch.inference_mode():
+            if isinstance(self.model, CtcModel):
+                return self._search_ctc(*self.model(batch, lengths))
+            encoded, lengths = self.model.encoder(batch, lengths)
+            return self._search_transducer(
+                self.model, self.model.joiner.project_encoder(encoded), lengths
+            )
+
+    def recognise_file(self, path: str | Path) -> list[Hypothesis]:
+        """Hypotheses of a recording, through the model's own front end.
+
+        Raises:
+            AudioError: it cannot be read, or has another rate than the model's training data.
+            ModelError: the model directory has no front end.
+        """
+        front_end = self.directory.front_end()
+        samples, rate = read_audio(str(path), sample_rate=front_end.sample_rate)
+        return self.recognise(str(path), front_end(samples, rate))
+
+    def symbols(self, hypothesis: Hypothesis) -> str:
+        """The tokens of a hypothesis as text."""
+        return " ".join(self.directory.tokens.decode(hypothesis.tokens))
+
+    def _search_ctc(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        if self.beam == 1:
+            best_path = float(log_probs.max(dim=-1).values.double().sum())
+            return [Hypothesis(tuple(ctc_greedy(log_probs, lengths)[0]), best_path)]
+        return ctc_beam_search(log_probs[0].double().cpu().numpy(), width=self.beam, blank=BLANK)
+
+    def _search_transducer(
+        self, model: TransducerModel, frames: Tensor, lengths: Tensor
+    ) -> list[Hypothesis]:
+        if self.beam == 1:
+            tokens = transducer_greedy(frames, lengths, model, blank=BLANK)[0]
+            return [Hypothesis(tuple(tokens), float("nan"))]
+        return transducer_beam_search(
+            frames[0],
+            model,
+            width=self.beam,
+            blank=BLANK,
+            length_normalise=self.length_normalise,
+        )
+
+
+def decode(
+    recogniser: Recogniser, features: Iterable[tuple[str, np.ndarray]]
+) -> Iterator[tuple[str, int, list[Hypothesis] | DataError]]:
+    """Recognise a table: each utterance's frames, and its hypotheses or the error it met."""
+    for utt_id, matrix in features:
+        result: list[Hypothesis] | DataError
+        try:
+            result = recogniser.recognise(utt_id, matrix)
+        except DataError as error:
+            result = error
+        yield utt_id, len(matrix), result

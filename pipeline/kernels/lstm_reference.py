@@ -1,0 +1,76 @@
+"""The recurrent layers of the papers as they are printed: NumPy float64, one step at a time.
+
+Gate order in every stacked weight: input i, forget f, cell c, output o. The cell-to-gate
+("peephole") weights are diagonal, hence vectors; the output gate sees the *new* cell state.
+[G12] eq. 6 prints ``W_hs h_n``; it means h_{n-1}, as in [G13] eq. 5.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def sigmoid(x: Array) -> Array:
+    """The logistic function, without overflow for large negative x."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+def peephole_lstm_step(
+    projected: Array, h: Array, c: Array, w_hidden: Array, peepholes: Array
+) -> tuple[Array, Array]:
+    """One time step, [G13] eq. 3-7.
+
+    Args:
+        projected: W_x· x_t + b for the four gates, (..., 4H).
+        h: h_{t-1}, (..., H).
+        c: c_{t-1}, (..., H).
+        w_hidden: W_hi, W_hf, W_hc, W_ho stacked, (4H, H).
+        peepholes: W_ci, W_cf, W_co, (3, H).
+
+    Returns:
+        (h_t, c_t), each (..., H).
+    """
+    x_i, x_f, x_c, x_o = np.split(projected + h @ w_hidden.T, 4, axis=-1)
+    w_ci, w_cf, w_co = peepholes
+    i = sigmoid(x_i + w_ci * c)  # eq. 3
+    f = sigmoid(x_f + w_cf * c)  # eq. 4
+    c = f * c + i * np.tanh(x_c)  # eq. 5
+    o = sigmoid(x_o + w_co * c)  # eq. 6
+    return o * np.tanh(c), c  # eq. 7
+
+
+def peephole_lstm(
+    x: Array, w_input: Array, w_hidden: Array, peepholes: Array, bias: Array
+) -> Array:
+    """One direction over one sequence, [G13] eq. 3-7.
+
+    Args:
+        x: input, (T, F).
+        w_input: (4H, F).
+        w_hidden: (4H, H).
+        peepholes: (3, H).
+        bias: (4H,).
+
+    Returns:
+        h_1 … h_T, (T, H).
+    """
+    h = c = np.zeros(w_hidden.shape[1])
+    hidden = []
+    for x_t in x:
+        h, c = peephole_lstm_step(w_input @ x_t + bias, h, c, w_hidden, peepholes)
+        hidden.append(h)
+    return np.array(hidden).reshape(len(x), -1)
+
+
+def tanh_rnn(x: Array, w_input: Array, w_hidden: Array, bias: Array) -> Array:
+    """One direction of a plain recurrent layer with H = tanh, [G13] eq. 1.
+
+    Shapes as in `peephole_lstm`, with H in place of 4H.
+    """
+    h = np.zeros(w_hidden.shape[1])
+    hidden = []
+    for x_t in x:
+        h = np.tanh(w_input @ x_t + w_hidden @ h + bias)
+        hidden.append(h)
+    return np.array(hidden).reshape(len(x), -1)

@@ -1,0 +1,248 @@
+"""A model directory: everything that turns a recording into tokens, and how it came about.
+
+::
+
+    exp/ctc/
+      config.json          architecture, kind, options, with a format version
+      tokens.txt           <blk> 0, …
+      cmvn.ark             statistics of the training features
+      front_end/           fbank.conf, delta.conf …: from a recording to features
+      final.safetensors    the weights
+      checkpoints/         last.pt: weights, optimiser, epoch; best.safetensors
+      metrics.jsonl        a line an epoch
+      provenance.json      command, commit, seed, versions, hash of the data
+      train.log
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipeline.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
+from pipeline.data_dir import atomic_write_text
+from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.features import CmvnStats, FrontEnd
+from pipeline.nn.models import Model, build_model
+from pipeline.tables import read_matrix, write_matrix
+from pipeline.tokens import Tokens
+
+
+class ModelDir:
+    """One model on disk. ``open`` checks that it is whole; ``create`` makes one."""
+
+    def __init__(self, path: Path, config: ModelConfig, tokens: Tokens, options: dict[str, Any]):
+        self.path, self.config, self.tokens, self.options = path, config, tokens, options
+
+    @property
+    def kind(self) -> str:
+        """``ctc``, ``predictor`` or ``transducer``."""
+        return self.config.kind
+
+    @property
+    def weights_path(self) -> Path:
+        """The finished weights."""
+        return self.path / "final.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last_path(self) -> Path:
+        """The state after the last whole epoch."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: ModelConfig,
+        tokens: Tokens,
+        *,
+        cmvn: CmvnStats | None,
+        front_end: Path | None,
+        options: dict[str, Any],
+    ) -> "ModelDir":
+        """Write all but the weights; ``config.json`` last, so that a directory with it is whole."""
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        tokens.save(path / "tokens.txt")
+        if cmvn is not None:
+            write_matrix(str(path / "cmvn.ark"), cmvn.matrix)
+        if front_end is not None:
+            FrontEnd.load(front_end)  # an unusable one is found now, not at recognition
+            _copy_files(front_end, path / "front_end")
+        data = {
+            "format_version": FORMAT_VERSION,
+            "kind": config.kind,
+            "model": to_data(config),
+            "options": options,
+        }
+        atomic_write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
+        return cls(path, config, tokens, options)
+
+    @classmethod
+    def open(cls, path: Path | str, *, kind: str | None = None) -> "ModelDir":
+        """Read a model directory.
+
+        Raises:
+            ModelError: it is none, is not whole, or is not of this ``kind``.
+        """
+        path = Path(path)
+        try:
+            data = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            version = data["format_version"]
+            config = model_config_from(data["model"], where=f"{path}/config.json")
+            options = data["options"]
+        except OSError as error:
+            what = "no model directory" if not path.is_dir() else "has no readable config.json"
+            raise ModelError(f"{path}: {what}; train one with train_*.py") from error
+        except (ValueError, KeyError, TypeError, ConfigError) as error:
+            raise ModelError(f"{path}/config.json: damaged: {error}") from error
+        if version != FORMAT_VERSION:
+            raise ModelError(f"{path}: format {version}; this program reads {FORMAT_VERSION}")
+        tokens = Tokens.from_file(path / "tokens.txt")
+        if config.num_tokens != len(tokens):
+            raise ModelError(
+                f"{path}/tokens.txt: {len(tokens)} tokens, but the model has {config.num_tokens} "
+                "outputs; this is the tokens file of another model"
+            )
+        if _tokens_changed(options, tokens):
+            raise ModelError(
+                f"{path}/tokens.txt: not the tokens that this model was trained with; "
+                "put its own tokens.txt back"
+            )
+        if kind is not None and config.kind != kind:
+            raise ModelError(f"{path}: a {config.kind} model; a {kind} model is needed here")
+        return cls(path, config, tokens, options)
+
+    def load_model(self, device: torch.device) -> Model:
+        """The network with its finished weights, in evaluation mode."""
+        if not self.weights_path.exists():
+            raise ModelError(
+                f"{self.path}: training has not finished (no final.safetensors); run the "
+                "train_*.py command again, it goes on where it stopped"
+            )
+        assert self.config.num_tokens is not None
+        model = build_model(self.config, num_tokens=self.config.num_tokens)
+        load_weights(model, read_weights(self.weights_path), self.weights_path)
+        return model.to(device).eval()
+
+    def cmvn(self) -> CmvnStats | None:
+        """Statistics that normalise features, or None if the model takes them as they are."""
+        path = self.path / "cmvn.ark"
+        return CmvnStats(read_matrix(str(path))) if path.exists() else None
+
+    def front_end(self) -> FrontEnd:
+        """From samples to features. Raises ModelError if the model was trained without one."""
+        path = self.path / "front_end"
+        if not path.is_dir():
+            raise ModelError(
+                f"{self.path}: the model does not know how its features were made (its training "
+                "data had no conf/ with fbank.conf or mfcc.conf); compute features and use "
+                "decode_*.py"
+            )
+        return FrontEnd.load(path)
+
+
+def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:
+    return options.get("tokens_sha256") not in (None, tokens.sha256)
+
+
+def _copy_files(source: Path, destination: Path) -> None:
+    destination.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.suffix == ".conf":
+            shutil.copyfile(file, destination / file.name)
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write all weights atomically as safetensors."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    _atomic(path, lambda temporary: save_file(tensors, temporary))
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a training state atomically; `load_state` reads it without running code."""
+    _atomic(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote. Raises ModelError if it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: damaged checkpoint ({error}); remove it to start again"
+        ) from error
+    return state
+
+
+def _atomic(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name. Raises ModelError if the file is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot read these weights: {error}") from error
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
+    """Put weights into ``model``; every name and shape must match.
+
+    Raises:
+        ModelError: the list of what does not fit.
+    """
+    own = model.state_dict()
+    problems = [f"{name}: not in the file" for name in own if name not in weights]
+    for name, tensor in weights.items():
+        if name not in own:
+            problems.append(f"{name}: not in the model")
+        elif own[name].shape != tensor.shape:
+            problems.append(f"{name}: {tuple(tensor.shape)}, model has {tuple(own[name].shape)}")
+    if problems:
+        raise ModelError(f"{where}: weights do not fit the model:\n  " + "\n  ".join(problems))
+    model.load_state_dict(weights)
+
+
+def load_part(model: torch.nn.Module, source: ModelDir, part: str) -> list[str]:
+    """Put the weights of ``source``'s ``part`` (``encoder``, ``predictor``) into ``model``.
+
+    Returns:
+        The names in ``source`` that were dropped: the output layers of pretraining, [G13] 3.2.
+
+    Raises:
+        ModelError: a name or shape of the part does not fit.
+    """
+    weights = read_weights(source.weights_path)
+    prefix = f"{part}."
+    wanted = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+    if not wanted:
+        raise DataError(f"{source.path}: has no {part}")
+    load_weights(getattr(model, part), wanted, f"{source.path} ({part})")
+    return [name for name in weights if not name.startswith(prefix)]
+
+
+def describe(config: ModelConfig) -> dict[str, Any]:
+    """The parts of an architecture that are there, as plain data."""
+    return {k: v for k, v in dataclasses.asdict(config).items() if v is not None}

@@ -1,0 +1,1 @@
+"""The papers' networks: encoder, predictor, joiner, and `build_model` that puts them together."""

@@ -1,0 +1,42 @@
+"""One recurrent layer of the papers as a module."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.kernels.lstm import peephole_lstm, tanh_rnn
+
+
+class RecurrentLayer(nn.Module):
+    """A (bidirectional) LSTM layer with peepholes or a tanh layer, [G13] eq. 1, 3-10.
+
+    An LSTM layer of H cells over F inputs has 4HF + 4H² + 3H + 4H weights a direction.
+    """
+
+    def __init__(self, *, input_dim: int, cells: int, cell: str, bidirectional: bool) -> None:
+        super().__init__()
+        directions = 2 if bidirectional else 1
+        gates = 4 * cells if cell == "lstm" else cells
+        self.w_input = nn.Parameter(torch.empty(directions, gates, input_dim))
+        self.w_hidden = nn.Parameter(torch.empty(directions, gates, cells))
+        self.bias = nn.Parameter(torch.empty(directions, gates))
+        self.peepholes = nn.Parameter(torch.empty(directions, 3, cells)) if cell == "lstm" else None
+        self.output_dim = directions * cells
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(N, T, F), (N,) -> (N, T, D·H), zero in the padding."""
+        if self.peepholes is None:
+            return tanh_rnn(x, lengths, self.w_input, self.w_hidden, self.bias)
+        return peephole_lstm(x, lengths, self.w_input, self.w_hidden, self.peepholes, self.bias)
+
+
+def initialise(module: nn.Module, *, scale: float, generator: torch.Generator) -> None:
+    """Draw every weight uniformly from [-scale, scale]; 0.1 in both papers."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            values = torch.rand(parameter.shape, generator=generator)
+            parameter.copy_((2.0 * values - 1.0) * scale)
+
+
+def count_weights(module: nn.Module) -> int:
+    """Number of trainable weights, biases included."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,110 @@
+"""The three networks that the recipe trains, and `build_model` that makes one from its config."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import JoinerConfig, ModelConfig
+from pipeline.kernels.transducer_search import State
+from pipeline.nn.encoder import Encoder
+from pipeline.nn.joiner import SumJoiner, TanhJoiner
+from pipeline.nn.predictor import Predictor
+
+BLANK = 0
+
+
+class CtcModel(nn.Module):
+    """Encoder and a linear output layer over K + 1 tokens, [G13] eq. 13."""
+
+    def __init__(self, encoder: Encoder, *, num_tokens: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.output = nn.Linear(encoder.output_dim, num_tokens)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, F), (N,) -> log Pr(k|t), (N, T', V), [G13] eq. 14, and (N,) lengths."""
+        encoded, lengths = self.encoder(features, lengths)
+        return self.output(encoded).log_softmax(dim=-1), lengths
+
+
+class PredictorModel(nn.Module):
+    """The standalone prediction network: next-token prediction over K labels, no blank."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.output = nn.Linear(predictor.output_dim, predictor.num_labels)
+
+    def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
+        """(N, U), (N,) -> log Pr(y_{u+1}|y_1 … y_u), (N, U+1, K); label k is column k - 1."""
+        return self.output(self.predictor(targets, lengths)).log_softmax(dim=-1)
+
+
+class TransducerModel(nn.Module):
+    """Encoder, predictor and joiner."""
+
+    def __init__(
+        self, encoder: Encoder, predictor: Predictor, joiner: TanhJoiner | SumJoiner
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.predictor = predictor
+        self.joiner = joiner
+
+    def join(self, encoded: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """Logits over the whole lattice.
+
+        Args:
+            encoded: the encoder's output, (N, T, E).
+            targets: (N, U) token ids.
+            target_lengths: (N,) tokens.
+
+        Returns:
+            (N, T, U+1, V).
+        """
+        rows = self.joiner.project_encoder(encoded)
+        columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
+        logits: Tensor = self.joiner(rows[:, :, None, :], columns[:, None, :, :])
+        return logits
+
+    # What a search asks for: `pipeline.kernels.transducer_search.SearchModel`.
+
+    def start(self, count: int) -> tuple[State, Tensor]:
+        """State and joiner input (N, J) of the predictor after ∅."""
+        tokens = torch.zeros(count, dtype=torch.int64, device=self.predictor.layer.bias.device)
+        return self.step(self.predictor.start(count), tokens)
+
+    def step(self, state: State, tokens: Tensor) -> tuple[State, Tensor]:
+        """State and joiner input (N, J) of the predictor after one more token each, (N,)."""
+        state = self.predictor.step(state, tokens)
+        return state, self.joiner.project_predictor(state.h)
+
+    def log_probs(self, frames: Tensor, projected: Tensor) -> Tensor:
+        """log Pr(k|t,u), [G13] eq. 18: (N, J) and (N, J), which broadcast, -> (N, V)."""
+        logits: Tensor = self.joiner(frames, projected)
+        return logits.log_softmax(dim=-1)
+
+
+Model = CtcModel | PredictorModel | TransducerModel
+
+
+def build_model(config: ModelConfig, *, num_tokens: int) -> Model:
+    """The network that ``config`` describes, weights not yet initialised."""
+    match config:
+        case ModelConfig(encoder=None, predictor=predictor) if predictor is not None:
+            return PredictorModel(Predictor(predictor, num_tokens=num_tokens))
+        case ModelConfig(encoder=encoder, predictor=None) if encoder is not None:
+            return CtcModel(Encoder(encoder), num_tokens=num_tokens)
+        case ModelConfig(encoder=encoder, predictor=predictor, joiner=joiner):
+            assert encoder is not None
+            assert predictor is not None
+            assert joiner is not None
+            encode, predict = Encoder(encoder), Predictor(predictor, num_tokens=num_tokens)
+            return TransducerModel(encode, predict, _joiner(joiner, encode, predict))
+
+
+def _joiner(config: JoinerConfig, encoder: Encoder, predictor: Predictor) -> TanhJoiner | SumJoiner:
+    dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
+    num_tokens = predictor.num_labels + 1
+    if config.kind == "sum":
+        return SumJoiner(**dims, num_tokens=num_tokens)
+    return TanhJoiner(**dims, dim=config.dim, num_tokens=num_tokens)

@@ -1,0 +1,66 @@
+"""The predictor: the prediction network of [G12] section 2.1."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import PredictorConfig
+from pipeline.kernels.lstm import peephole_lstm_step
+from pipeline.kernels.transducer_search import State
+from pipeline.nn.layers import RecurrentLayer
+
+
+class Predictor(nn.Module):
+    """One unidirectional LSTM layer over the tokens so far, [G12] eq. 2.
+
+    A token k is the one-hot vector of size K = V - 1; the start, ∅, is all zeros. So there are K
+    input columns and none for the blank.
+    """
+
+    def __init__(self, config: PredictorConfig, *, num_tokens: int) -> None:
+        super().__init__()
+        self.num_labels = num_tokens - 1
+        self.layer = RecurrentLayer(
+            input_dim=self.num_labels, cells=config.cells, cell="lstm", bidirectional=False
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.output_dim = config.cells
+
+    def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden vectors h_0 … h_U after ∅, y_1, …, y_U.
+
+        Args:
+            targets: token ids 1 … K, (N, U), anything in the padding.
+            lengths: (N,) tokens.
+
+        Returns:
+            (N, U+1, H).
+        """
+        one_hot = nn.functional.one_hot(targets.clamp(0, self.num_labels), self.num_labels + 1)
+        inputs = one_hot[:, :, 1:].to(self.layer.w_input.dtype)
+        start = inputs.new_zeros(len(inputs), 1, self.num_labels)
+        hidden: Tensor = self.layer(torch.cat([start, inputs], dim=1), lengths + 1)
+        return self.dropout(hidden)
+
+    def start(self, count: int) -> State:
+        """State before anything is read, (N, H) zeros."""
+        zeros = self.layer.w_hidden.new_zeros(count, self.output_dim)
+        return State(zeros, zeros)
+
+    def step(self, state: State, tokens: Tensor) -> State:
+        """State after one more token each; id 0 is the start ∅, a vector of zeros.
+
+        Args:
+            state: (N, H) each.
+            tokens: (N,) ids.
+        """
+        columns = self.layer.w_input[0].t()  # (K, 4H): row k - 1 is W e_k
+        inputs = columns[(tokens - 1).clamp(min=0)] * (tokens > 0)[:, None]
+        assert self.layer.peepholes is not None
+        return State(
+            *peephole_lstm_step(
+                inputs + self.layer.bias[0],
+                *state,
+                self.layer.w_hidden[0],
+                self.layer.peepholes[0],
+            )
+        )

@@ -1,0 +1,1 @@
+"""One visible training loop and what it needs: batches, weight noise, checkpoints."""

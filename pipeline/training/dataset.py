@@ -1,0 +1,152 @@
+"""Utterances with features and tokens, and batches of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data_dir import DataDir
+from pipeline.errors import DataDirError, FeatureError
+from pipeline.features import CmvnStats
+from pipeline.tables import read_matrix
+from pipeline.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One training example; its features stay on disk until a batch needs them."""
+
+    utt_id: str
+    features: str  # rxfilename
+    num_frames: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors of some utterances."""
+
+    utt_ids: list[str]
+    features: Tensor  # (N, T, F), zero in the padding
+    lengths: Tensor  # (N,) frames
+    targets: Tensor  # (N, U), 0 in the padding
+    target_lengths: Tensor  # (N,)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(
+            self.utt_ids,
+            self.features.to(device),
+            self.lengths.to(device),
+            self.targets.to(device),
+            self.target_lengths.to(device),
+        )
+
+
+def load_dataset(
+    directory: Path | str, tokens: Tokens, *, with_features: bool = True
+) -> list[Utterance]:
+    """All utterances of a data directory that has text and, unless told otherwise, features.
+
+    Raises:
+        DataDirError: a file is missing, or ids differ between feats.scp and text.
+        PhoneError: the text has a symbol that is no token.
+    """
+    data = DataDir(directory)
+    text = data.text
+    feats = data.feats_scp if with_features else dict.fromkeys(text, "")
+    _check_partners(directory, feats, text)
+    encoded = {
+        utt: tuple(tokens.encode(text[utt].split(), where=f"{directory}/text: {utt}"))
+        for utt in feats
+    }
+    frames = _frame_counts(data) if with_features else {u: len(t) for u, t in encoded.items()}
+    return [Utterance(utt, feats[utt], frames[utt], encoded[utt]) for utt in feats]
+
+
+def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str, str]) -> None:
+    problems = [f"{utt}: in feats.scp, not in text" for utt in feats if utt not in text]
+    problems += [f"{utt}: in text, not in feats.scp" for utt in text if utt not in feats]
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        raise DataDirError(
+            f"{directory}: {len(problems)} utterances lack a partner; run "
+            f"utils/fix_data_dir.py {directory}\n  {shown}"
+        )
+    if not feats:
+        raise DataDirError(f"{directory}: no utterances: nothing to train on")
+
+
+def _frame_counts(data: DataDir) -> dict[str, int]:
+    """Frames of each utterance, from utt2num_frames or else from the features."""
+    if data.has("utt2num_frames") and data.utt2num_frames.keys() >= data.feats_scp.keys():
+        return data.utt2num_frames
+    return {utt: len(read_matrix(rx)) for utt, rx in data.feats_scp.items()}
+
+
+def load_features(rxfilename: str, utt_id: str, dim: int, cmvn: CmvnStats | None) -> np.ndarray:
+    """Normalised features of one utterance, (T, F) float32.
+
+    Raises:
+        FeatureError: another dimension, no frames, or values that are not finite.
+    """
+    return check_features(read_matrix(rxfilename), utt_id, dim, cmvn)
+
+
+def check_features(
+    features: np.ndarray, utt_id: str, dim: int, cmvn: CmvnStats | None
+) -> np.ndarray:
+    """The same for features already read."""
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise FeatureError(
+            f"{utt_id}: features {features.shape}, but the model reads {dim} a frame; "
+            "compute them as its front_end/ says"
+        )
+    if not len(features):
+        raise FeatureError(f"{utt_id}: no frames")
+    if not np.isfinite(features).all():
+        row = int(np.argwhere(~np.isfinite(features))[0][0])
+        raise FeatureError(
+            f"{utt_id}: frame {row} is not finite (NaN or infinite); compute these features again"
+        )
+    if cmvn is not None:
+        features = cmvn.apply(features, norm_means=True, norm_vars=True)
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def make_batch(utterances: Sequence[Utterance], load: Callable[[Utterance], np.ndarray]) -> Batch:
+    """Read and pad some utterances."""
+    features = [torch.from_numpy(load(utterance)) for utterance in utterances]
+    targets = [torch.tensor(utterance.tokens, dtype=torch.int64) for utterance in utterances]
+    return Batch(
+        [utterance.utt_id for utterance in utterances],
+        torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
+        torch.tensor([len(f) for f in features]),
+        torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
+        torch.tensor([len(t) for t in targets]),
+    )
+
+
+def shuffled_batches(
+    utterances: Sequence[Utterance], size: int, generator: torch.Generator
+) -> Iterator[list[Utterance]]:
+    """Batches in random order; within stretches of 16 batches, of similar length."""
+    order = torch.randperm(len(utterances), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), 16 * size):
+        pool = [utterances[i] for i in order[start : start + 16 * size]]
+        if size > 1:
+            pool.sort(key=lambda u: (u.num_frames, u.utt_id))
+        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+    for index in torch.randperm(len(batches), generator=generator).tolist():
+        yield batches[index]
+
+
+def batches_by_length(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
+    """Batches for evaluation: longest first."""
+    ordered = sorted(utterances, key=lambda u: (-u.num_frames, u.utt_id))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

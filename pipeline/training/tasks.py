@@ -1,0 +1,178 @@
+"""What each of the three networks is trained on: its loss and its dev scores."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.kernels.ctc_search import ctc_greedy
+from pipeline.kernels.transducer_loss import transducer_loss
+from pipeline.kernels.transducer_search import transducer_greedy
+from pipeline.nn.models import BLANK, CtcModel, PredictorModel, TransducerModel
+from pipeline.scoring import edit_distance
+from pipeline.training.dataset import Batch, Utterance
+
+ToPhones = Callable[[Iterable[int]], list[str]]
+
+
+@dataclass(frozen=True)
+class DevScores:
+    """Dev scores: ``loss`` in nats a token, ``bits`` the same in bits, ``per`` in percent.
+
+    For a predictor ``per`` is the share of next tokens that it does not rank first.
+    """
+
+    loss: float
+    per: float
+
+    @property
+    def bits(self) -> float:
+        """Log-loss in bits a token, as [G12] Table 1 gives it."""
+        return self.loss / math.log(2.0)
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    def losses(self, batch: Batch) -> Tensor:
+        """-ln Pr(y|x) of each utterance, (N,), in nats."""
+
+    def evaluate(self, batches: Iterable[Batch]) -> DevScores:
+        """Scores over a dev set; the model must be in evaluation mode."""
+
+    def frames_needed(self, utterance: Utterance) -> int:
+        """Input frames without which no alignment exists."""
+
+
+class CtcTask:
+    """CTC, [G13] section 3.1."""
+
+    def __init__(self, model: CtcModel, to_phones: ToPhones) -> None:
+        self.model, self.to_phones = model, to_phones
+
+    def losses(self, batch: Batch) -> Tensor:
+        """See `Task.losses`."""
+        log_probs, lengths = self.model(batch.features, batch.lengths)
+        return _ctc_losses(log_probs, lengths, batch)
+
+    def frames_needed(self, utterance: Utterance) -> int:
+        """A frame a token, and one between equal neighbours; stacked frames count once."""
+        tokens = utterance.tokens
+        repeats = sum(a == b for a, b in itertools.pairwise(tokens))
+        groups = max(1, len(tokens) + repeats)
+        return (groups - 1) * self.model.encoder.stack_frames + 1
+
+    def evaluate(self, batches: Iterable[Batch]) -> DevScores:
+        """See `Task.evaluate`; PER by the most probable token of each frame."""
+        tally = _Tally(self.to_phones)
+        for batch in batches:
+            log_probs, lengths = self.model(batch.features, batch.lengths)
+            tally.add(_ctc_losses(log_probs, lengths, batch), batch, ctc_greedy(log_probs, lengths))
+        return tally.scores()
+
+
+def _ctc_losses(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+    return torch.nn.functional.ctc_loss(
+        log_probs.transpose(0, 1),
+        batch.targets,
+        lengths,
+        batch.target_lengths,
+        blank=BLANK,
+        reduction="none",
+    )
+
+
+class TransducerTask:
+    """The RNN transducer, [G12] section 2 and [G13] section 3.2."""
+
+    def __init__(self, model: TransducerModel, to_phones: ToPhones) -> None:
+        self.model, self.to_phones = model, to_phones
+
+    def losses(self, batch: Batch) -> Tensor:
+        """See `Task.losses`."""
+        return self._losses(*self.model.encoder(batch.features, batch.lengths), batch)
+
+    def _losses(self, encoded: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        logits = self.model.join(encoded, batch.targets, batch.target_lengths)
+        return transducer_loss(
+            logits, batch.targets, lengths, batch.target_lengths, blank=BLANK, reduction="none"
+        )
+
+    def frames_needed(self, utterance: Utterance) -> int:
+        """One: a transducer may emit any number of tokens at a frame."""
+        return 1
+
+    def evaluate(self, batches: Iterable[Batch]) -> DevScores:
+        """See `Task.evaluate`; PER by the greedy path."""
+        tally = _Tally(self.to_phones)
+        for batch in batches:
+            encoded, lengths = self.model.encoder(batch.features, batch.lengths)
+            hyps = transducer_greedy(
+                self.model.joiner.project_encoder(encoded), lengths, self.model
+            )
+            tally.add(self._losses(encoded, lengths, batch), batch, hyps)
+        return tally.scores()
+
+
+class PredictorTask:
+    """Next-token prediction on the transcriptions, [G13] section 3.2."""
+
+    def __init__(self, model: PredictorModel) -> None:
+        self.model = model
+
+    def losses(self, batch: Batch) -> Tensor:
+        """See `Task.losses`."""
+        picked, inside = self._picked(self.model(batch.targets, batch.target_lengths), batch)
+        return -(picked * inside).sum(dim=1)
+
+    def frames_needed(self, utterance: Utterance) -> int:
+        """None: no features are read."""
+        return 0
+
+    def evaluate(self, batches: Iterable[Batch]) -> DevScores:
+        """See `Task.evaluate`; ``per`` is the next-token misclassification rate."""
+        nats, wrong, total = 0.0, 0, 0
+        for batch in batches:
+            log_probs = self.model(batch.targets, batch.target_lengths)
+            picked, inside = self._picked(log_probs, batch)
+            best = log_probs[:, :-1].argmax(dim=-1) + 1
+            nats -= float((picked * inside).sum())
+            wrong += int(((best != batch.targets) & inside).sum())
+            total += int(inside.sum())
+        return DevScores(nats / max(total, 1), 100.0 * wrong / max(total, 1))
+
+    @staticmethod
+    def _picked(log_probs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """log Pr of each target (N, U), and which of them are no padding."""
+        columns = (batch.targets - 1).clamp(min=0)[:, :, None]
+        picked = log_probs[:, :-1].gather(2, columns).squeeze(2)
+        return picked, torch.arange(picked.shape[1]).to(picked.device) < batch.target_lengths[
+            :, None
+        ]
+
+
+class _Tally:
+    """Sums of losses and errors over a dev set."""
+
+    def __init__(self, to_phones: ToPhones) -> None:
+        self.to_phones = to_phones
+        self.nats, self.tokens = 0.0, 0
+        self.errors, self.ref_phones = 0, 0
+
+    def add(self, losses: Tensor, batch: Batch, hyps: list[list[int]]) -> None:
+        self.nats += float(losses.double().sum())
+        self.tokens += int(batch.target_lengths.sum())
+        for target, length, hyp in zip(
+            batch.targets.tolist(), batch.target_lengths.tolist(), hyps, strict=True
+        ):
+            ref = self.to_phones(target[:length])
+            self.errors += edit_distance(ref, self.to_phones(hyp))
+            self.ref_phones += len(ref)
+
+    def scores(self) -> DevScores:
+        per = 100.0 * self.errors / max(self.ref_phones, 1)
+        return DevScores(self.nats / max(self.tokens, 1), per)

@@ -1,0 +1,127 @@
+"""fix_data_dir.py: what it mends, what it refuses, that it keeps the old files."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pipeline.data_dir import read_map, validate
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+def shuffle_lines(path: Path, seed: int = 1) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    random.Random(seed).shuffle(lines)
+    path.write_text("".join(lines))
+
+
+def test_a_good_directory_is_left_alone(run_bin, make_data_dir) -> None:
+    path = make_data_dir()
+    before = contents(path)
+    done = run_bin("fix_data_dir.py", path, check=True)
+    assert done.stdout == b"fix_data_dir.py: kept all 12 utterances out of 12\n"
+    assert contents(path) == before
+    assert not (path / ".backup").exists()
+
+
+def test_everything_mendable_at_once(run_bin, make_data_dir) -> None:
+    path = make_data_dir()
+    for name in contents(path):
+        shuffle_lines(path / name)
+    with (path / "text").open("ab") as stream:
+        stream.write(b"s01-u1 a second one\r\n\n zz-u9 x")
+    text = (path / "text").read_bytes()
+    (path / "feats.scp").write_text("".join(f"s0{s}-u{u} f:1\n" for s in (1, 2) for u in (1, 2)))
+    (path / "utt2num_frames").write_text("s01-u1 0\ns01-u2 5\ns02-u1 7\ns02-u2 7\n")
+    done = run_bin("fix_data_dir.py", path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"fix_data_dir.py: kept 3 utterances out of 12\n"
+    assert b"feats.scp lacks 8 utterances, e.g. s01-u3" in done.stderr
+    assert validate(path) == []
+    assert read_map(path / "utt2spk") == {"s01-u2": "s01", "s02-u1": "s02", "s02-u2": "s02"}
+    assert read_map(path / "spk2utt") == {"s01": "s01-u2", "s02": "s02-u1 s02-u2"}
+    assert (path / ".backup" / "text").read_bytes() == text
+
+
+def test_first_of_duplicates_counts(run_bin, make_data_dir) -> None:
+    path = make_data_dir(speakers=1, utts=1)
+    (path / "text").write_text("s01-u1 first\ns01-u1 second\n")
+    run_bin("fix_data_dir.py", path, check=True)
+    assert (path / "text").read_text() == "s01-u1 first\n"
+
+
+def test_segments_recordings_and_warps(run_bin, make_data_dir) -> None:
+    path = make_data_dir(speakers=2, utts=1)
+    (path / "segments").write_text("s02-u1 r2 0 1\ns01-u1 r1 0 1\n")
+    (path / "wav.scp").write_text("r2 r2.wav\nr3 r3.wav\n")
+    (path / "reco2dur").write_text("r2 3\nr1 3\n")
+    (path / "utt2warp").write_text("s02-u1 1\ns01-u1 1\n")
+    (path / "stm").write_text(";; c\nr1 1 a 0 1 x\nr2 1 a 0 1 x\n")
+    run_bin("fix_data_dir.py", path, check=True)
+    assert validate(path) == []
+    assert (path / "segments").read_text() == "s02-u1 r2 0 1\n"
+    assert (path / "wav.scp").read_text() == "r2 r2.wav\n"
+    assert (path / "reco2dur").read_text() == "r2 3\n"
+    assert (path / "utt2warp").read_text() == "s02-u1 1\n"
+    assert (path / "stm").read_text() == ";; c\nr2 1 a 0 1 x\n"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_comes_out_is_valid(run_bin, make_data_dir, seed: int) -> None:
+    path, rng = make_data_dir(speakers=5), random.Random(seed)
+    for name in contents(path):
+        lines = (path / name).read_text().splitlines()
+        lines = rng.choices(lines, k=2 * len(lines))
+        (path / name).write_text("\n".join(lines) + rng.choice(["", "\n"]))
+    run_bin("fix_data_dir.py", path, check=True)
+    assert validate(path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("utt2spk", "s01-u1 s01\ns01-u2\n", 'utt2spk:2: "s01-u2" is not of the form UTT SPK'),
+        ("utt2spk", "", "utt2spk: empty; write it"),
+        ("utt2spk", "s01-u1 s02\ns01-u2 s01\n", "no sorting mends that"),
+        ("text", "other x\n", "text: no utterance is in this file and in all before it"),
+        ("spk2gender", "", "spk2gender: no utterance is in this file"),
+    ],
+)
+def test_refusals_change_nothing(run_bin, make_data_dir, name, text, message) -> None:
+    path = make_data_dir(speakers=2, utts=2)
+    (path / "spk2gender").write_text("s01 m\ns02 m\n")
+    (path / name).write_text(text)
+    before = contents(path)
+    done = run_bin("fix_data_dir.py", path)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert contents(path) == before
+
+
+def test_speaker_order_can_be_waived(run_bin, make_data_dir) -> None:
+    path = make_data_dir(speakers=2, utts=1)
+    (path / "utt2spk").write_text("s02-u1 s01\ns01-u1 s02\n")
+    run_bin("fix_data_dir.py", "--no-spk-sort", path, check=True)
+    assert (path / "utt2spk").read_text() == "s01-u1 s02\ns02-u1 s01\n"
+
+
+def test_no_backup_no_change(run_bin, make_data_dir) -> None:
+    path = make_data_dir()
+    shuffle_lines(path / "text")
+    (path / ".backup").write_text("a file in its place")
+    before = contents(path)
+    done = run_bin("fix_data_dir.py", path)
+    assert done.returncode == 1
+    assert b".backup: cannot keep a copy: " in done.stderr
+    assert contents(path) == before
+
+
+def test_missing_directory_and_missing_utt2spk(run_bin, tmp_path) -> None:
+    done = run_bin("fix_data_dir.py", tmp_path / "none")
+    assert (done.returncode, b"not a directory" in done.stderr) == (1, True)
+    done = run_bin("fix_data_dir.py", tmp_path)
+    assert (done.returncode, b"utt2spk: no such file" in done.stderr) == (1, True)

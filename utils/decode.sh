@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# decode.sh: decode a data directory with a model, in parallel jobs.
+#
+# Usage: decode.sh [options] PROGRAM MODEL_DIR DATA_DIR DECODE_DIR
+#
+# e.g.: decode.sh --nj 4 --options "--beam=100" decode_transducer.py exp/transducer data/test \
+#         exp/transducer/decode_test
+#
+# Writes DECODE_DIR/hyp.txt and DECODE_DIR/nbest in the order of DATA_DIR/feats.scp, whatever the
+# number of jobs.
+set -euo pipefail
+
+nj=2         # jobs; at most one an utterance
+cmd=run.py   # what runs them
+options=     # of PROGRAM
+. "$(dirname "$0")/parse_options.sh"
+
+if [ $# -ne 4 ]; then
+  sed -n '2,/^set/p' "$0" | grep '^#' >&2
+  exit 2
+fi
+program=$1 model=$2 data=$3 dir=$4
+utterances=$(wc -l < "$data/feats.scp")
+if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
+mkdir -p "$dir/log"
+split_data.py --per-utt "$data" "$nj"
+# shellcheck disable=SC2086  # $options are several words
+"$cmd" JOB=1:"$nj" "$dir/log/decode.JOB.log" \
+  "$program" $options --write-nbest="ark,t:$dir/log/nbest.JOB" "$model" \
+  "scp:$data/split${nj}utt/JOB/feats.scp" "ark,t:$dir/log/hyp.JOB"
+for job in $(seq "$nj"); do cat "$dir/log/nbest.$job"; done > "$dir/.nbest.tmp"
+for job in $(seq "$nj"); do cat "$dir/log/hyp.$job"; done > "$dir/.hyp.tmp"
+mv "$dir/.nbest.tmp" "$dir/nbest"
+mv "$dir/.hyp.tmp" "$dir/hyp.txt"

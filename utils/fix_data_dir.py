@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Put a Kaldi data directory in order: sorted, without duplicates, its files in agreement.
+
+Usage: fix_data_dir.py [options] DIR
+
+Sorts every file as LC_ALL=C, drops empty lines, carriage returns, second lines of a key (the first
+counts) and malformed lines, then the utterances that any file lacks. utt2spk leads; spk2utt is
+made from it. Files that change are replaced whole, after all were copied to DIR/.backup. What text
+says is not touched. Nothing is changed if utt2spk is malformed or not sorted by speaker, or if no
+utterance would remain.
+
+e.g.: fix_data_dir.py data/train && validate_data_dir.py data/train
+
+See also: validate_data_dir.py, subset_data_dir.py
+"""
+
+import shutil
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import log, run
+from pipeline.data_dir import FILES, atomic_write_text, filter_stm, filter_tables, recordings
+from pipeline.errors import DataDirError
+from pipeline.text_files import Problems, scan
+
+Tables = dict[str, dict[str, str]]
+
+
+def main(
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
+    spk_sort: Annotated[
+        bool, Option("--spk-sort/--no-spk-sort", help="utt2spk must be sorted by speaker as well")
+    ] = True,
+) -> int:
+    path = Path(directory)
+    if not path.is_dir():
+        raise DataDirError(f"{path}: not a directory; give a data directory")
+    tables = read_all(path)
+    total = len(tables["utt2spk"])
+    utts = common_utterances(path, tables)
+    if spk_sort:
+        check_speaker_order(path, {utt: tables["utt2spk"][utt] for utt in utts})
+    texts = filter_tables(tables, utts)
+    if (path / "stm").is_file():
+        stm = (path / "stm").read_bytes().decode()
+        texts["stm"] = filter_stm(stm, set(recordings(tables, utts)))
+    replace(path, texts)
+    kept = f"all {total} utterances" if len(utts) == total else f"{len(utts)} utterances"
+    print(f"{Path(sys.argv[0]).name}: kept {kept} out of {total}")
+    return 0
+
+
+def read_all(path: Path) -> Tables:
+    """All known files but spk2utt: name -> key -> value, of the lines that are well formed."""
+    tables: Tables = {}
+    for name, kind in FILES.items():
+        file = path / name
+        if name == "spk2utt" or not (file.exists() or name == "utt2spk"):
+            continue
+        rows = scan(file, Problems())
+        bad = {key for key, row in rows.items() if not kind.good(row.value)}
+        for key in sorted(bad)[:5]:
+            what = f'{file}:{rows[key].line}: "{key}" is not of the form {kind.form}'
+            if name == "utt2spk":
+                raise DataDirError(f"{what}; correct it, this file leads")
+            log.warning("%s; the line goes", what)
+        tables[name] = {key: row.value for key, row in rows.items() if key not in bad}
+    if not tables["utt2spk"]:
+        raise DataDirError(f"{path / 'utt2spk'}: empty; write it, this file leads")
+    return tables
+
+
+def common_utterances(path: Path, tables: Tables) -> list[str]:
+    """The utterances that no file lacks, sorted; an utterance needs its recording and speaker."""
+    utt2spk, utts = tables["utt2spk"], sorted(tables["utt2spk"])
+    segments = tables.get("segments")
+    for name in sorted(tables, key=lambda name: name != "segments"):
+        kind, table = FILES[name].key, tables[name]
+        if kind == "spk":
+            lost = {utt for utt in utts if utt2spk[utt] not in table}
+        elif kind == "reco" and segments is not None:
+            lost = {utt for utt in utts if segments[utt].split()[0] not in table}
+        else:
+            lost = {utt for utt in utts if utt not in table}
+        if lost:
+            log.warning("%s/%s lacks %d utterances, e.g. %s", path, name, len(lost), min(lost))
+            utts = [utt for utt in utts if utt not in lost]
+        if not utts:
+            raise DataDirError(
+                f"{path / name}: no utterance is in this file and in all before it; nothing was "
+                "changed; compare the ids of the files"
+            )
+    return utts
+
+
+def check_speaker_order(path: Path, utt2spk: dict[str, str]) -> None:
+    """Refuse utterances whose order is not that of their speakers."""
+    for (utt, spk), (next_utt, next_spk) in pairwise(utt2spk.items()):
+        if spk > next_spk:
+            what = f'in order of utterances "{spk}" ("{utt}") precedes "{next_spk}" ("{next_utt}")'
+            fix = "no sorting mends that; let each speaker's name begin those of its utterances"
+            raise DataDirError(f"{path / 'utt2spk'}: {what}; {fix}")
+
+
+def replace(path: Path, texts: dict[str, str]) -> None:
+    """Write the files that differ from what is there, after a copy of all to .backup."""
+    files = {name: path / name for name in texts}
+    changed = [
+        name
+        for name, f in files.items()
+        if not f.exists() or f.read_bytes() != texts[name].encode()
+    ]
+    if not changed:
+        return
+    backup = path / ".backup"
+    try:
+        backup.mkdir(exist_ok=True)
+        for name, file in files.items():
+            if file.exists():
+                shutil.copy2(file, backup / name)
+    except OSError as error:
+        what = f"cannot keep a copy: {error.strerror}; nothing was changed; mend that"
+        raise DataDirError(f"{backup}: {what}") from error
+    for name in changed:
+        atomic_write_text(files[name], texts[name])
+    log.info("rewrote %s; the old files are in %s", ", ".join(changed), backup)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# make_feats.sh: features of a data directory, in parallel jobs.
+#
+# Usage: make_feats.sh [options] DATA_DIR FEATS_DIR
+#
+# e.g.: make_feats.sh --nj 4 --conf conf/fbank.conf --delta-conf conf/delta.conf data/train feats
+#
+# Writes FEATS_DIR/feats_NAME.JOB.{ark,scp}, then DATA_DIR/{feats.scp,utt2num_frames,frame_shift}
+# and DATA_DIR/conf, which says how the features were made. The conf file's name chooses the
+# program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added.
+set -euo pipefail
+
+nj=2             # jobs; at most one a speaker
+cmd=run.py       # what runs them
+conf=conf/fbank.conf
+delta_conf=
+. "$(dirname "$0")/parse_options.sh"
+
+if [ $# -ne 2 ]; then
+  sed -n '2,/^set/p' "$0" | grep '^#' >&2
+  exit 2
+fi
+data=$1 feats=$2
+name=$(basename "$data")
+speakers=$(wc -l < "$data/spk2utt")
+if [ "$nj" -gt "$speakers" ]; then nj=$speakers; fi
+case $(basename "$conf") in
+  fbank.conf) program=compute_fbank_feats.py ;;
+  mfcc.conf) program=compute_mfcc_feats.py ;;
+  spectrogram.conf) program=compute_spectrogram_feats.py ;;
+  *) echo "ERROR ($0) --conf must be called fbank.conf, mfcc.conf or spectrogram.conf, not $conf" >&2
+     exit 2 ;;
+esac
+
+mkdir -p "$feats/log"
+feats=$(cd "$feats" && pwd)
+split_data.py "$data" "$nj"
+split=$data/split$nj
+write=ark,scp:$feats/feats_$name.JOB.ark,$feats/feats_$name.JOB.scp
+compute=("$program" --config="$conf" --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
+  "scp:$split/JOB/wav.scp")
+if [ -n "$delta_conf" ]; then
+  "$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" \
+    "${compute[@]}" ark:- '|' add_deltas.py --config="$delta_conf" ark:- "$write"
+else
+  "$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${compute[@]}" "$write"
+fi
+
+rm -rf "$data/conf"
+mkdir -p "$data/conf"
+cp "$conf" "$data/conf/"
+if [ -n "$delta_conf" ]; then cp "$delta_conf" "$data/conf/delta.conf"; fi
+shift_ms=$(sed -n 's/^ *--frame-shift=\([0-9.]*\).*/\1/p' "$conf")
+awk -v ms="${shift_ms:-10}" 'BEGIN { print ms / 1000 }' > "$data/frame_shift"
+for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory is complete
+  for job in $(seq "$nj"); do
+    if [ $file = feats.scp ]; then cat "$feats/feats_$name.$job.scp"; else cat "$feats/log/frames_$name.$job"; fi
+  done > "$data/.$file.tmp"
+  mv "$data/.$file.tmp" "$data/$file"
+done
+validate_data_dir.py "$data"

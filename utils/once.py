@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Run a command unless it was already done with the same inputs and its outputs are still whole.
+
+Usage: once.py [--inputs A,B …] [--outputs C,D …] STAMP COMMAND [ARGUMENT …]
+
+e.g.: once.py --inputs data/train/wav.scp,conf/fbank.conf --outputs data/train/feats.scp \\
+        exp/.done/feats_train make_feats.sh data/train feats
+
+STAMP records the command line and a digest of every input and output. If all of them are as
+recorded, nothing is run. Otherwise the command is run, and on success STAMP is written. A
+directory stands for the files directly in it. Files above 4 MiB are known by size and time of
+change, others by content. Options that change no result (--nj, --cmd, --device, --threads) are
+no part of the record.
+
+Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage.
+
+See also: run.py
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+LARGE = 4 << 20
+IRRELEVANT = {"--nj", "--cmd", "--device", "--threads"}
+
+
+def digest(path: Path) -> str:
+    """What a file or directory holds, as a short text; ``missing`` if it is not there."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        return (
+            "dir "
+            + hashlib.sha256("\n".join(f"{p.name} {digest(p)}" for p in files).encode()).hexdigest()
+        )
+    if not path.exists():
+        return "missing"
+    facts = path.stat()
+    if facts.st_size > LARGE:
+        return f"large {facts.st_size} {facts.st_mtime_ns}"
+    return "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def relevant(command: list[str]) -> list[str]:
+    """The command without options that change no result, in either dialect."""
+    kept, skip = [], False
+    for argument in command:
+        name = argument.partition("=")[0]
+        if skip:
+            skip = False
+        elif name in IRRELEVANT:
+            skip = "=" not in argument
+        else:
+            kept.append(argument)
+    return kept
+
+
+def record(command: list[str], inputs: list[Path], outputs: list[Path]) -> dict[str, object]:
+    """All that decides whether a step is done."""
+    return {
+        "command": relevant(command),
+        "inputs": {str(p): digest(p) for p in inputs},
+        "outputs": {str(p): digest(p) for p in outputs},
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, compare, run, record."""
+    lists: dict[str, list[Path]] = {"--inputs": [], "--outputs": []}
+    while arguments and (match := re.fullmatch(r"(--(?:in|out)puts)(?:=(.*))?", arguments[0])):
+        arguments.pop(0)
+        value = match[2] if match[2] is not None else (arguments.pop(0) if arguments else "")
+        lists[match[1]] += [Path(p) for p in value.split(",") if p]
+    if arguments and arguments[0] in ("--help", "-h"):
+        print(__doc__)
+        return 0
+    if len(arguments) < 2 or arguments[0].startswith("-"):
+        print((__doc__ or "").split("\n\n")[1], file=sys.stderr)
+        return 2
+    stamp, command = Path(arguments[0]), arguments[1:]
+    inputs, outputs = lists["--inputs"], lists["--outputs"]
+    missing = [str(p) for p in inputs if not p.exists()]
+    if missing:
+        print(
+            f"ERROR (once.py) {', '.join(missing)}: missing; run the earlier stages",
+            file=sys.stderr,
+        )
+        return 1
+    if _recorded(stamp) == record(command, inputs, outputs):
+        print(f"LOG (once.py) already done: {stamp.name}", file=sys.stderr)
+        return 0
+    stamp.unlink(missing_ok=True)
+    status = subprocess.run(command, check=False).returncode
+    if status != 0:
+        return status if status > 0 else 128 - status
+    absent = [str(p) for p in outputs if not p.exists()]
+    if absent:
+        print(f"ERROR (once.py) {command[0]} did not make {', '.join(absent)}", file=sys.stderr)
+        return 1
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    temporary = stamp.with_name(f".{stamp.name}.tmp.{os.getpid()}")
+    temporary.write_text(json.dumps(record(command, inputs, outputs), indent=1) + "\n")
+    temporary.replace(stamp)
+    return 0
+
+
+def _recorded(stamp: Path) -> object:
+    try:
+        return json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FileNotFoundError as error:
+        print(f"ERROR (once.py) {error.filename}: not found", file=sys.stderr)
+        sys.exit(127)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,122 @@
+# Sourced by bash scripts, after they gave their options' variables defaults:
+#
+#   nj=4             # an option --nj N
+#   clean=false      # an option --clean true|false: the default says that it is one or the other
+#   . parse_options.sh || exit 2
+#
+# Takes --name value and --name=value off the front of "$@" ("-" in a name stands for "_"), up to
+# the first word that is no option, or "--". A name whose variable the script has not set is an
+# error. --config FILE sources FILE first, lines of name=value; what was typed wins. --help prints
+# $help_message, or else the comment at the head of the script, and exits with 0. A command
+# (--cmd, --train-cmd) cannot be empty. Errors exit with 2. Works under set -eu.
+
+_options_fail() {
+  echo "ERROR ($(basename "$0")) $1" >&2
+  exit 2
+}
+
+# The options of the script: the variables that it sets at the start of a line, and that exist.
+_options_known() {
+  local name
+  sed -n 's/^\(export \)\{0,1\}\([a-z][a-zA-Z0-9_]*\)=.*/\2/p' "$0" 2>/dev/null |
+    LC_ALL=C sort -u | while read -r name; do
+      if [ -n "${!name+set}" ]; then printf ' --%s' "${name//_/-}"; fi
+    done
+}
+
+_options_help() {
+  if [ -n "${help_message:-}" ]; then
+    printf '%s\n' "$help_message"
+  else
+    awk 'NR == 1 && /^#!/ { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$0"
+    echo "Options:$(_options_known) --config --help"
+  fi
+}
+
+# Puts the name of the option "$1" into _name, and its value, from "=" or else from "$2", into
+# _value; _words is how many words that took. "$3" is how many there are.
+_options_split() {
+  _name=${1#--}
+  _words=1
+  case $_name in
+    *=*)
+      _value=${_name#*=}
+      _name=${_name%%=*}
+      ;;
+    *)
+      if [ "$3" -lt 2 ]; then _options_fail "--$_name needs a value"; fi
+      _value=$2
+      _words=2
+      ;;
+  esac
+  _name=${_name//-/_}
+}
+
+# Sets the variable "$1" to "$2", if it may be.
+_options_set() {
+  local shown=--${1//_/-}
+  if ! [[ $1 =~ ^[a-z][a-zA-Z0-9_]*$ ]] || [ -z "${!1+set}" ]; then
+    _options_fail "unknown option $shown; the options are$(_options_known) --config --help"
+  fi
+  case ${!1} in
+    true | false)
+      if [ "$2" != true ] && [ "$2" != false ]; then
+        _options_fail "$shown is true or false, not '$2'"
+      fi
+      ;;
+  esac
+  case $1 in
+    cmd | *_cmd) if [ -z "$2" ]; then _options_fail "$shown is empty; give a command, e.g. run.py"; fi ;;
+  esac
+  printf -v "$1" '%s' "$2"
+}
+
+# The values of --config among "$@", one a line, and --help, which wins over any error.
+_options_first() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help)
+        echo --help
+        return
+        ;;
+      -- | [!-]*) return ;;
+      --config=*) echo "${1#*=}" ;;
+      --config) echo "${2-}" ;;
+    esac
+    case $1 in
+      --*=*) shift ;;
+      *) shift $(($# > 1 ? 2 : 1)) ;;
+    esac
+  done
+}
+
+_configs=$(_options_first "$@")
+if [[ $_configs == *--help ]]; then
+  _options_help
+  exit 0
+fi
+while read -r _value; do
+  if [ -z "$_value" ]; then continue; fi
+  if [ ! -r "$_value" ]; then _options_fail "$_value: cannot read this file of --config"; fi
+  case $_value in */*) ;; *) _value=./$_value ;; esac
+  . "$_value"
+done <<< "$_configs"
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --)
+      shift
+      break
+      ;;
+    --*) ;;
+    -?*) _options_fail "unknown option $1; options begin with --" ;;
+    *) break ;;
+  esac
+  _options_split "$1" "${2-}" $#
+  shift "$_words"
+  if [ "$_name" != config ]; then _options_set "$_name" "$_value"; fi
+done
+
+unset _configs _name _value _words
+unset -f _options_fail _options_known _options_help _options_split _options_set _options_first
+true

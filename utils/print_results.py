@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Print a table of models: weights, error rates with their counts, and the papers' numbers.
+
+Usage: print_results.py [--title TEXT] [--paper NAME=TEXT …] NAME=MODEL_DIR …
+
+e.g.: print_results.py --title "TIMIT" --paper "ctc=18.6 [G13]" ctc=exp/ctc
+
+The rates are those of MODEL_DIR/decode_*/scoring/wer. A prediction network, which decodes
+nothing, is shown with the next-token error and log-loss of its best epoch.
+
+See also: score.sh, compute_wer.py, show_model.py
+"""
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import run
+from pipeline.errors import ModelError, UsageError
+
+
+def count_weights(path: Path) -> int:
+    """Number of weights in a safetensors file, from its header alone."""
+    try:
+        with open(path, "rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+    except (OSError, struct.error, ValueError) as error:
+        raise ModelError(f"{path}: cannot read these weights ({error}); train the model") from error
+    return sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+
+
+def rates(directory: Path) -> list[tuple[str, str]]:
+    """(set, rate with its counts) of every scored decode directory, else of the best epoch."""
+    found = []
+    for wer in sorted(directory.glob("decode_*/scoring/wer")):
+        line = wer.read_text().splitlines()[0].replace("%WER", "%PER")
+        found.append((wer.parent.parent.name.removeprefix("decode_"), line))
+    if not found and (directory / "metrics.jsonl").exists():
+        lines = [json.loads(t) for t in (directory / "metrics.jsonl").read_text().splitlines()]
+        best = [line for line in lines if line["best"]][-1]
+        text = f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits a token"
+        found.append(("dev", text))
+    return found
+
+
+def named(items: list[str], what: str) -> dict[str, str]:
+    """``["a=b"]`` -> ``{"a": "b"}``."""
+    for item in items:
+        if "=" not in item:
+            raise UsageError(f"{what} is NAME=…, not {item!r}")
+    return dict(item.split("=", 1) for item in items)
+
+
+def main(
+    models: Annotated[list[str], Argument(metavar="NAME=MODEL_DIR…", help="what to show")],
+    title: Annotated[str, Option(help="line above the table")] = "",
+    paper: Annotated[list[str] | None, Option(help="NAME=TEXT, the published number")] = None,
+) -> int:
+    papers = named(paper or [], "--paper")
+    if title:
+        print(f"\n{title}")
+    print(f"\n{'model':12}{'weights':>12}   {'set':6}error rate")
+    for name, path in named(models, "a model").items():
+        weights = f"{count_weights(Path(path) / 'final.safetensors'):,}"
+        for number, (which, rate) in enumerate(rates(Path(path))):
+            left = f"{name:12}{weights:>12}" if number == 0 else " " * 24
+            print(f"{left}   {which:6}{rate}")
+        if name in papers:
+            print(f"{'':27}{'paper':6}{papers[name]}")
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,80 @@
+# Sourced by run.sh after parse_options.sh: what the recipes share. Expects $stage, $stop_stage,
+# $exp and $caller (the folder that run.sh was called from).
+
+# True if stage $1 is to run.
+runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
+
+# begin STAGE TEXT: say what starts.
+begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
+
+# A path as the caller meant it: relative to where the recipe was called.
+from_caller() { case $1 in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac; }
+
+# step NAME INPUTS OUTPUTS COMMAND …: run COMMAND unless it is done; INPUTS and OUTPUTS are
+# comma-separated paths.
+step() { once.py --inputs "$2" --outputs "$3" "$exp/.done/$1" "${@:4}"; }
+
+# make_features SET …: features of $data/SET by conf/fbank.conf and conf/delta.conf, and the
+# statistics of $data/train.
+make_features() {
+  local set
+  for set in "$@"; do
+    step "feats_$set" "$data/$set/wav.scp,conf/fbank.conf,conf/delta.conf" \
+      "$data/$set/feats.scp,$data/$set/utt2num_frames,$data/$set/conf,$work/feats/$set" \
+      make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
+      "$data/$set" "$work/feats/$set"
+  done
+  step cmvn "$data/train/feats.scp" "$data/train/cmvn.ark" \
+    compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
+}
+
+# trained KIND: the model directory of its last phase.
+trained() { if [ -f "$regime/train_$1_noise.conf" ]; then echo "$exp/$1_noise"; else echo "$exp/$1"; fi; }
+
+# train KIND [OPTION …]: one network by $regime/train_KIND.conf and, where there is a
+# train_KIND_noise.conf, once more from there with weight noise.
+train() {
+  local kind=$1 inputs=$model,$data/tokens.txt,$data/train/text,$data/dev/text
+  local data_args=("$model" "$data/tokens.txt" "$data/train" "$data/dev")
+  local shared=(--device="$device")
+  if [ "$kind" != predictor ]; then
+    inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/dev/feats.scp
+    if [ -n "$map" ]; then shared+=(--phone-map="$map"); fi
+  fi
+  local conf=$regime/train_$kind.conf
+  step "$kind" "$inputs,$conf" "$exp/$kind/final.safetensors" \
+    "train_$kind.py" --config="$conf" "${shared[@]}" "${@:2}" "${data_args[@]}" "$exp/$kind"
+  conf=$regime/train_${kind}_noise.conf
+  if [ -f "$conf" ]; then
+    step "${kind}_noise" "$inputs,$conf,$exp/$kind/final.safetensors" \
+      "$exp/${kind}_noise/final.safetensors" "train_$kind.py" --config="$conf" "${shared[@]}" \
+      --init="$exp/$kind" "${data_args[@]}" "$exp/${kind}_noise"
+  fi
+}
+
+# search SET …: decode SETs with both models.
+search() {
+  local kind set dir
+  for kind in ctc transducer; do
+    for set in "$@"; do
+      dir=$(trained $kind)
+      step "decode_${kind}_$set" "$dir/final.safetensors,$data/$set/feats.scp" \
+        "$dir/decode_$set/hyp.txt,$dir/decode_$set/nbest" \
+        decode.sh --nj "$nj" --cmd "$cmd" --options "--beam=$beam --device=$device" \
+        "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_$set"
+    done
+  done
+}
+
+# score SET …: error rates of both models, then the table. $title and ${paper[@]} go on it.
+score() {
+  local kind set dir
+  for kind in ctc transducer; do
+    for set in "$@"; do
+      dir=$(trained $kind)
+      score.sh --map "$map" "$data/$set" "$dir/decode_$set"
+    done
+  done
+  print_results.py --title "$title" "${paper[@]}" \
+    "ctc=$(trained ctc)" "predictor=$(trained predictor)" "transducer=$(trained transducer)"
+}

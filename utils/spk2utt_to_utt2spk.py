@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Turn spk2utt (lines SPK UTT UTT ...) into utt2spk (lines UTT SPK).
+
+Usage: spk2utt_to_utt2spk.py [SPK2UTT] > UTT2SPK
+
+Utterances keep the order in which they come. Reads stdin without a file.
+
+e.g.: spk2utt_to_utt2spk.py data/train/spk2utt > data/train/utt2spk
+
+See also: utt2spk_to_spk2utt.py, fix_data_dir.py
+"""
+
+from typing import Annotated
+
+from typer import Argument
+
+from pipeline.cli import run
+from pipeline.errors import DataDirError
+
+
+def main(
+    spk2utt: Annotated[str, Argument(metavar="[SPK2UTT]", help="- is stdin")] = "-",
+) -> int:
+    table: dict[str, str] = {}
+    with open(0 if spk2utt == "-" else spk2utt, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            spk_id, *utt_ids = line.split() or [""]
+            where = f"{'stdin' if spk2utt == '-' else spk2utt}:{number}"
+            if not utt_ids:
+                raise DataDirError(f"{where}: {line.rstrip()!r}; a line of spk2utt is SPK UTT ...")
+            for utt_id in utt_ids:
+                if utt_id in table:
+                    raise DataDirError(f'{where}: "{utt_id}" a second time; keep it once')
+                table[utt_id] = spk_id
+    if not table:
+        raise DataDirError(f"{spk2utt}: empty; give lines of SPK UTT ...")
+    for utt_id, spk_id in table.items():
+        print(utt_id, spk_id)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

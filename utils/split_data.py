@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Split a data directory into parts for parallel jobs: DIR/splitN/1 to DIR/splitN/N.
+
+Usage: split_data.py [options] DIR N
+
+Parts follow the order of the files, so that joining them gives the whole. A speaker stays in one
+part unless --per-utt is given, which makes DIR/splitNutt. Parts are balanced by utt2num_frames, or
+by utt2dur, or by the number of utterances. Nothing is done if the parts of the same files exist.
+
+e.g.: split_data.py data/train 10
+e.g.: split_data.py --per-utt data/test 40
+
+See also: run.py, validate_data_dir.py, subset_data_dir.py
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import log, run
+from pipeline.data_dir import DataDir, write_subset
+from pipeline.errors import DataDirError
+
+STAMP = ".source"  # holds the content hash of the directory that was split
+
+
+def cut(weights: list[float], parts: int) -> list[tuple[int, int]]:
+    """Cut a sequence into ``parts`` contiguous, non-empty ranges of about equal weight."""
+    sums = list(accumulate(weights))
+    ends: list[int] = []
+    end = 0
+    for part in range(1, parts):
+        goal = sums[-1] * part / parts
+        first, last = end + 1, len(weights) - (parts - part)
+        end = first
+        while end < last and abs(sums[end] - goal) < abs(sums[end - 1] - goal):
+            end += 1
+        ends.append(end)
+    return list(zip([0, *ends], [*ends, len(weights)], strict=True))
+
+
+def main(
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
+    parts: Annotated[int, Argument(metavar="N", help="number of parts", min=1)],
+    per_utt: Annotated[
+        bool, Option("--per-utt/--per-spk", help="split speakers too; writes DIR/splitNutt")
+    ] = False,
+) -> int:
+    data = DataDir(directory)
+    groups = [[utt] for utt in data.utt_ids] if per_utt else list(data.spk2utt.values())
+    if parts > len(groups):
+        have = f"{len(groups)} {'utterances' if per_utt else 'speakers'}"
+        advice = "fewer parts" if per_utt else "--per-utt, or fewer parts"
+        raise DataDirError(f"{directory}: {parts} parts of {have}; use {advice}")
+    if not per_utt and list(chain(*groups)) != data.utt_ids:
+        advice = "rename utterances to begin with their speaker, or use --per-utt"
+        raise DataDirError(f"{directory}/utt2spk: not sorted by speaker; {advice}")
+    target = data.path / f"split{parts}{'utt' if per_utt else ''}"
+    if target.is_file():
+        raise DataDirError(f"{target}: a file where the parts should go; move it away")
+    with locked(data.path):
+        stamp = data.content_hash()
+        if is_current(target, parts, stamp):
+            log.info("%s is up to date", target)
+            return 0
+        of_utt = utterance_weights(data)
+        ranges = cut([sum(of_utt[utt] for utt in group) for group in groups], parts)
+        write_parts(data, [list(chain(*groups[a:b])) for a, b in ranges], target, stamp)
+    log.info("Done %d utterances, 0 failed, in %d parts: %s", len(of_utt), parts, target)
+    return 0
+
+
+def utterance_weights(data: DataDir) -> Mapping[str, float]:
+    """Utterance -> what it costs: frames, else seconds, else 1."""
+    for name in ("utt2num_frames", "utt2dur"):
+        if data.has(name):
+            weights: Mapping[str, float] = getattr(data, name)
+            if weights.keys() >= data.utt2spk.keys():
+                return weights
+            log.warning("%s/%s lacks utterances; it is not used for balance", data.path, name)
+    return dict.fromkeys(data.utt_ids, 1.0)
+
+
+def is_current(target: Path, parts: int, stamp: str) -> bool:
+    """Whether ``target`` holds all parts, made of the same files."""
+    try:
+        same = (target / STAMP).read_text() == stamp
+    except OSError:
+        return False
+    return same and all((target / str(n + 1) / "utt2spk").exists() for n in range(parts))
+
+
+def write_parts(data: DataDir, utts_of_part: list[list[str]], target: Path, stamp: str) -> None:
+    """Write all parts under a temporary name, then put them in the place of older ones."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        for number, utts in enumerate(utts_of_part, start=1):
+            write_subset(data, utts, temporary / str(number))
+        (temporary / STAMP).write_text(stamp)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Let one process at a time split a directory, where the file system can lock."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    run(main)

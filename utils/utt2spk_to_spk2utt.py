@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Turn utt2spk (lines UTT SPK) into spk2utt (lines SPK UTT UTT ...).
+
+Usage: utt2spk_to_spk2utt.py [UTT2SPK] > SPK2UTT
+
+Speakers and their utterances keep the order in which they first come. Reads stdin without a file.
+
+e.g.: utt2spk_to_spk2utt.py data/train/utt2spk > data/train/spk2utt
+
+See also: spk2utt_to_utt2spk.py, fix_data_dir.py
+"""
+
+from typing import Annotated
+
+from typer import Argument
+
+from pipeline.cli import run
+from pipeline.data_dir import invert
+from pipeline.errors import DataDirError
+
+
+def main(
+    utt2spk: Annotated[str, Argument(metavar="[UTT2SPK]", help="- is stdin")] = "-",
+) -> int:
+    table: dict[str, str] = {}
+    with open(0 if utt2spk == "-" else utt2spk, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            fields = line.split()
+            where = f"{'stdin' if utt2spk == '-' else utt2spk}:{number}"
+            if len(fields) != 2:
+                raise DataDirError(f"{where}: {line.rstrip()!r}; a line of utt2spk is UTT SPK")
+            if fields[0] in table:
+                raise DataDirError(f'{where}: "{fields[0]}" a second time; keep one of the lines')
+            table[fields[0]] = fields[1]
+    if not table:
+        raise DataDirError(f"{utt2spk}: empty; give lines of UTT SPK")
+    for spk_id, utt_ids in invert(table).items():
+        print(spk_id, *utt_ids)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""Check a Kaldi data directory and tell of all that is wrong with it.
+
+Usage: validate_data_dir.py [options] DIR
+
+Checks the form, order and keys of every file that is there, and that all of them name the same
+utterances, speakers and recordings. Each problem is one line, FILE:LINE: what; what to do. Exits
+with 1 if there are any. Warnings do not count.
+
+e.g.: validate_data_dir.py --no-feats data/train
+
+See also: fix_data_dir.py, split_data.py, subset_data_dir.py
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import log, run
+from pipeline.data_dir import validate, validation_warnings
+
+
+def main(
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
+    feats: Annotated[bool, Option("--feats/--no-feats", help="feats.scp must exist")] = True,
+    text: Annotated[bool, Option("--text/--no-text", help="look at text, which must exist")] = True,
+    wav: Annotated[bool, Option("--wav/--no-wav", help="wav.scp must exist")] = True,
+    spk_sort: Annotated[
+        bool, Option("--spk-sort/--no-spk-sort", help="utt2spk must be sorted by speaker as well")
+    ] = True,
+    non_print: Annotated[
+        bool, Option("--non-print/--no-non-print", help="allow characters that do not print")
+    ] = False,
+) -> int:
+    problems = validate(
+        directory, feats=feats, text=text, wav=wav, spk_sort=spk_sort, non_print=non_print
+    )
+    name = Path(sys.argv[0]).name
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
+        print(f"{name}: data-directory {directory} has the problems above", file=sys.stderr)
+        return 1
+    for warning in validation_warnings(directory):
+        log.warning("%s", warning)
+    print(f"{name}: Successfully validated data-directory {directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
