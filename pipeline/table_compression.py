@@ -86,7 +86,7 @@ def decompress(kind: str, header: bytes, data: bytes | bytearray) -> Float32:
 
 def _own_range(values: Float32) -> tuple[float, float]:
     """(minimum, range) in single precision; a constant matrix gets a range above 0."""
-    low, high = np.float32(values.min()), np.float32(values.max())
+    low, high = values.flat[values.argmin()], values.flat[values.argmax()]  # the first 0 or -0
     if low == high:
         high = np.float32(float(low) + (1.0 + abs(float(low))))
     with np.errstate(over="ignore"):

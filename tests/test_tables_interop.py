@@ -38,6 +38,11 @@ IN_TMP_PATH = settings(
 COMPRESSION = kaldi_native_io.CompressionMethod.__members__.values()
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
 def matrices(values: dict[type, st.SearchStrategy[float]], max_rows: int = 12) -> st.SearchStrategy:
     shapes = st.tuples(st.integers(1, max_rows), st.integers(1, 5))
     return FLOATS.flatmap(lambda dtype: st_numpy.arrays(dtype, shapes, elements=values[dtype]))
@@ -159,10 +164,13 @@ def test_text_tables_both_ways(tmp_path) -> None:
 
 def test_lengths_are_the_same(tmp_path) -> None:
     table = sample(np.float32)
-    write_all(MatrixWriter(f"ark:{tmp_path}/a", compression_method=1), table)
-    with kaldi_native_io.SequentialMatrixShapeReader(f"ark:{tmp_path}/a") as reader:
+    write_all(
+        MatrixWriter(f"ark,scp:{tmp_path}/a.ark,{tmp_path}/a.scp", compression_method=1), table
+    )
+    with kaldi_native_io.SequentialMatrixShapeReader(f"scp:{tmp_path}/a.scp") as reader:
         theirs = {key: (shape.num_rows, shape.num_cols) for key, shape in reader}
-    assert dict(ShapeReader(f"ark:{tmp_path}/a")) == theirs
+    for specifier in (f"ark:{tmp_path}/a.ark", f"scp:{tmp_path}/a.scp"):
+        assert dict(ShapeReader(specifier)) == theirs
 
 
 def test_kaldiio_reads_what_we_write(tmp_path: Path) -> None:

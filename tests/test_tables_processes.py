@@ -164,7 +164,7 @@ def test_the_list_of_an_archive_may_go_to_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), TextWriter(f"ark,scp:{ark},| cat") as writer:
         writer.write("a", str(1 // 0))
     assert not ark.exists()
-    with TextWriter(f"ark,scp:{ark},| ls {ark} && sort -r > {out}") as writer:
+    with TextWriter(f"ark,scp:{ark},| sort -r > {out} && ls {ark} > {out}.ls") as writer:
         writer.write("a", "x")
         writer.write("b", "y")
     assert out.read_text() == f"b {ark}:6\na {ark}:2\n"

@@ -36,7 +36,8 @@ class PredictorModel(nn.Module):
 
     def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
         """(N, U), (N,) -> log Pr(y_{u+1}|y_1 … y_u), (N, U+1, K); label k is column k - 1."""
-        return self.output(self.predictor(targets, lengths)).log_softmax(dim=-1)
+        logits: Tensor = self.output(self.predictor(targets, lengths))
+        return logits.log_softmax(dim=-1)
 
 
 class TransducerModel(nn.Module):

@@ -39,7 +39,8 @@ class Predictor(nn.Module):
         inputs = one_hot[:, :, 1:].to(self.layer.w_input.dtype)
         start = inputs.new_zeros(len(inputs), 1, self.num_labels)
         hidden: Tensor = self.layer(torch.cat([start, inputs], dim=1), lengths + 1)
-        return self.dropout(hidden)
+        dropped: Tensor = self.dropout(hidden)
+        return dropped
 
     def start(self, count: int) -> State:
         """State before anything is read, (N, H) zeros."""

@@ -94,7 +94,8 @@ class TransducerTask:
 
     def losses(self, batch: Batch) -> Tensor:
         """See `Task.losses`."""
-        return self._losses(*self.model.encoder(batch.features, batch.lengths), batch)
+        encoded, lengths = self.model.encoder(batch.features, batch.lengths)
+        return self._losses(encoded, lengths, batch)
 
     def _losses(self, encoded: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         logits = self.model.join(encoded, batch.targets, batch.target_lengths)

