@@ -32,10 +32,11 @@ def main(
 ) -> int:
     if model.suffix == ".toml":
         config = load_model_config(model)
+        config = config.part(config.kind, str(model))
         if num_tokens:
             config = dataclasses.replace(config, num_tokens=num_tokens)
-        if config.num_tokens is None:
-            raise ConfigError(f"{model}: does not say num_tokens; give --num-tokens")
+        if config.num_tokens is None or config.num_tokens < 2:
+            raise ConfigError(f"{model}: give --num-tokens, the blank and at least one more")
     else:
         from pipeline.model_dir import ModelDir
 

@@ -87,7 +87,7 @@ class ModelConfig:
     """A whole architecture. What is None is not part of the model."""
 
     num_tokens: int | None = _setting(
-        None, "outputs with the blank; None: as many as tokens.txt has"
+        None, "outputs with the blank; None: as many as tokens.txt has", low=2
     )
     encoder: EncoderConfig | None = _setting(None, "transcription network")
     predictor: PredictorConfig | None = _setting(None, "prediction network")
@@ -185,7 +185,7 @@ def _check(value: Any, hint: Any, f: Any, key: str, problems: list[str]) -> Any:
         problems.append(f"{key}: {wanted.__name__} expected, not {value!r}; {f.metadata['help']}")
     elif f.metadata["choices"] and value not in f.metadata["choices"]:
         problems.append(f"{key}: one of {', '.join(f.metadata['choices'])} expected, not {value!r}")
-    elif wanted in (int, float) and value < f.metadata["low"]:
+    elif wanted in (int, float) and not value >= f.metadata["low"]:  # NaN is too low as well
         problems.append(f"{key}: at least {f.metadata['low']:g} expected, not {value!r}")
     elif key.endswith("dropout") and value >= 1.0:
         problems.append(f"{key}: below 1 expected, not {value!r}")

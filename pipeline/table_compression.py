@@ -75,13 +75,14 @@ def compress(matrix: NDArray[np.floating], method: int) -> bytes:
 def decompress(kind: str, header: bytes, data: bytes | bytearray) -> Float32:
     """``CM``, ``CM2`` or ``CM3`` bytes -> (T, F) float32. ``header`` is 16 bytes."""
     low, extent, rows, columns = HEADER.unpack(header)
-    if kind == "CM":
-        return _decode_columns(data, np.float32(low), np.float32(extent), rows, columns)
-    top, dtype = (65535, "<u2") if kind == "CM2" else (255, "u1")
-    codes = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
-    step = np.float32(float(extent) * (1.0 / top))
-    decoded: Float32 = np.float32(low) + codes.astype(np.float32) * step
-    return decoded
+    with np.errstate(over="ignore", invalid="ignore"):  # a header may say anything
+        if kind == "CM":
+            return _decode_columns(data, np.float32(low), np.float32(extent), rows, columns)
+        top, dtype = (65535, "<u2") if kind == "CM2" else (255, "u1")
+        codes = np.frombuffer(data, dtype=dtype).reshape(rows, columns)
+        step = np.float32(float(extent) * (1.0 / top))
+        decoded: Float32 = np.float32(low) + codes.astype(np.float32) * step
+        return decoded
 
 
 def _own_range(values: Float32) -> tuple[float, float]:

@@ -12,6 +12,7 @@ Text objects stand in brackets, a row a line, 7 significant digits. Text is read
 A ``ByteSource`` gives the bytes; its errors name file, key and offset.
 """
 
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -148,7 +149,9 @@ def _read_head(source: ByteSource, wanted: str) -> _Head:
     elif token in _COMPRESSED:
         is_matrix = True
         raw = bytes(source.read_exact(HEADER.size))
-        _, _, rows, columns = HEADER.unpack(raw)
+        low, extent, rows, columns = HEADER.unpack(raw)
+        if not (math.isfinite(low) and math.isfinite(extent)):
+            source.fail(f"minimum {low} and range {extent} in the header: damaged; make it again")
         head = _Head(token, (rows, columns), data_size(token, rows, columns), raw)
         if columns == 0 or rows == 0:
             head = _Head(token, (0, 0), 0, raw)

@@ -266,8 +266,8 @@ def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
                 fields = [part.decode("utf-8") for part in raw.strip().split(None, 1)]
             except UnicodeDecodeError:
                 raise TableError(f"{name}:{number}: not UTF-8; is this an scp file?") from None
-            if not fields or "\0" in fields[0]:
-                what = "not text; is this an scp file?" if fields else "empty line; remove it"
+            if b"\0" in raw or not fields:
+                what = "not text; is this an scp file?" if b"\0" in raw else "empty line; remove it"
                 raise TableError(f"{name}:{number}: {what}")
             if len(fields) == 1:
                 raise TableError(

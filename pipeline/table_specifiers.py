@@ -166,6 +166,8 @@ def check_rxfilename(name: str) -> None:
     """Raise SpecifierError unless ``name`` is a file, ``path:OFFSET``, ``-`` or ``command |``."""
     if name != name.strip():
         raise SpecifierError(f"{name!r}: begins or ends with a blank")
+    if "\0" in name:
+        raise SpecifierError(f"{name!r}: holds a NUL character")
     if name.startswith("|"):
         raise SpecifierError(f"{name!r}: a pipe to read from ends in |, it does not begin with it")
     if name.endswith("|"):
@@ -179,6 +181,8 @@ def check_wxfilename(name: str) -> None:
     """Raise SpecifierError unless ``name`` is a file, ``-`` or ``| command``."""
     if name != name.strip():
         raise SpecifierError(f"{name!r}: begins or ends with a blank")
+    if "\0" in name:
+        raise SpecifierError(f"{name!r}: holds a NUL character")
     if name.endswith("|"):
         raise SpecifierError(f"{name!r}: a pipe to write to begins with |, it does not end in it")
     if name.startswith("|"):

@@ -101,6 +101,7 @@ def test_a_huge_header_allocates_nothing(header: bytes, tmp_path: Path) -> None:
         (FM + dims(-1, 3), "the header says (-1, 3): damaged"),
         (FM + dims(1, -3), "damaged"),
         (b"\0BCM " + struct.pack("<ffii", 0, 1, -5, 3), "damaged"),
+        (b"\0BCM2 " + struct.pack("<ffii", 0, np.inf, 1, 1), "range inf in the header: damaged"),
         (FM + b"\x08" + b"\0" * 20, "expected a 4-byte integer in the header, found size 8"),
         (b"\0BXYZ ", "an object of type 'XYZ' where a matrix is expected"),
         (b"\0BFV " + dims(1) + b"\0" * 4, "holds a vector where a matrix is expected"),
@@ -180,6 +181,8 @@ def test_scp_lines_that_are_no_entry(ark: Path) -> None:
         scp.write_text(good + bad)
         for reader in (MatrixReader(f"scp,p:{scp}"), ScpReader(f"scp:{scp}")):
             assert message(reader) == f"{scp}:4: {why}"
+    scp.write_bytes(b"u1 a\0b\n")
+    assert "is this an scp file?" in message(ScpReader(f"scp:{scp}"))
     scp.write_bytes(ark.read_bytes())
     assert "is this an scp file?" in message(MatrixReader(f"scp:{scp}"))
     with pytest.raises(SpecifierError, match="write scp:FILE"):
@@ -199,6 +202,7 @@ def test_scp_entries_that_cannot_be_read(
         (f"{ark}:3[7:9]", "rows 7 to 9"),
         (f"{ark}:3[x]", "'x' is not a range"),
         (f"{ark} | x", "has a | inside"),
+        ("x" * 300, "cannot read: File name too long"),
     ]:
         scp.write_text(f"u1 {entry}\n{good}")
         text = message(MatrixReader(f"scp:{scp}"))

@@ -44,7 +44,8 @@ if [ "$allow_partial" = true ]; then prepare=(--allow-partial); fi
 # Every tenth of the sorted training speakers, from the fifth, is dev.
 if runs 1; then
   begin 1 "data directories"
-  prepare_data.py "${prepare[@]}" "$corpus" "$data"
+  prepared=$(printf "$data/%s/text," train dev)$(printf "$data/%s/wav.scp," train dev)
+  step data "$corpus,$corpus/train" "$prepared" prepare_data.py "${prepare[@]}" "$corpus" "$data"
 fi
 sets=(dev)
 if [ -d "$data/test" ]; then sets+=(test); fi

@@ -55,7 +55,8 @@ fi
 # [G13] section 4: 462 speakers to train on, no SA sentences; 50 for early stopping; core test set.
 if runs 1; then
   begin 1 "data directories"
-  prepare_data.py "${prepare[@]}" "$corpus" "$data"
+  prepared=$(printf "$data/%s/text," train dev test)$(printf "$data/%s/wav.scp," train dev test)
+  step data "$corpus" "$prepared" prepare_data.py "${prepare[@]}" "$corpus" "$data"
 fi
 
 # 40 mel filter-bank coefficients and energy, Δ and ΔΔ; mean 0 and variance 1 over the training set.

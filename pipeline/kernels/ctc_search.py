@@ -22,7 +22,7 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor, *, blank: int = 0) -> list[li
     """
     hyps = []
     for path, length in zip(log_probs.argmax(dim=-1).tolist(), lengths.tolist(), strict=True):
-        before = [blank, *path[: length - 1]]
+        before = [blank, *path][:length]
         hyps.append(
             [k for k, last in zip(path[:length], before, strict=True) if k not in (blank, last)]
         )

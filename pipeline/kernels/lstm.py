@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 def peephole_lstm(
@@ -24,7 +25,7 @@ def peephole_lstm(
     """A (bidirectional) LSTM layer with peepholes, [G13] eq. 3-10.
 
     Args:
-        x: (N, T, F), padded at the end.
+        x: (N, T, F), padded at the end with anything.
         lengths: (N,) frames of each sequence.
         w_input: (D, 4H, F).
         w_hidden: (D, 4H, H).
@@ -56,6 +57,12 @@ def reversal_index(lengths: Tensor, num_frames: int) -> Tensor:
     return torch.where(t <= last, last - t, t)
 
 
+def _inside(lengths: Tensor, num_frames: int) -> Tensor:
+    """(N, T, 1), true where a sequence still goes on."""
+    t = torch.arange(num_frames, device=lengths.device)
+    return (t < lengths[:, None])[:, :, None]
+
+
 class _Reverse(Function):
     """Reverse (N, T, F) along time by an index that is its own inverse, so backward is the same."""
 
@@ -73,9 +80,9 @@ class _Reverse(Function):
 
 def _by_direction(x: Tensor, lengths: Tensor, directions: int) -> Tensor:
     """(N, T, F) -> (D, T, N, F), each direction in the order in which it is read."""
-    views = [x]
+    views = [x.masked_fill(~_inside(lengths, x.shape[1]), 0.0)]
     if directions == 2:
-        views.append(_Reverse.apply(x, reversal_index(lengths, x.shape[1])))
+        views.append(_Reverse.apply(views[0], reversal_index(lengths, x.shape[1])))
     return torch.stack([view.transpose(0, 1) for view in views])
 
 
@@ -85,8 +92,7 @@ def _beside_each_other(hidden: Tensor, lengths: Tensor) -> Tensor:
     views = [direction.transpose(0, 1) for direction in hidden]
     if len(views) == 2:
         views[1] = _Reverse.apply(views[1], reversal_index(lengths, num_frames))
-    inside = torch.arange(num_frames, device=lengths.device) < lengths[:, None]
-    return torch.cat(views, dim=-1) * inside[:, :, None]
+    return torch.cat(views, dim=-1) * _inside(lengths, num_frames)
 
 
 def _project(x: Tensor, w_input: Tensor, bias: Tensor) -> Tensor:
@@ -144,6 +150,7 @@ class _PeepholeLSTM(Function):
         return h_all[:, 1:]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, w_input, w_hidden, peepholes, gates, h_all, c_all = ctx.saved_tensors
         size = w_hidden.shape[2]
@@ -199,6 +206,7 @@ class _TanhRNN(Function):
         return h_all[:, 1:]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, w_input, w_hidden, h_all = ctx.saved_tensors
         slope = 1 - h_all[:, 1:] ** 2

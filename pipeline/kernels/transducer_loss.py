@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 # A gradient smaller than this is zero to rounding; left in, such denormal numbers make the matrix
 # products of the backward pass many times slower on a CPU.
@@ -27,7 +28,7 @@ def transducer_loss(
     """-ln Pr(y|x), [G12] eq. 17, with the gradient of eq. 20-22.
 
     Args:
-        logits: joiner outputs before the softmax, (N, T, U+1, V).
+        logits: joiner outputs before the softmax, (N, T, U+1, V), anything in the padding.
         targets: token ids, (N, U), anything in the padding.
         logit_lengths: frames of each utterance, (N,), 1 … T.
         target_lengths: tokens of each utterance, (N,), 0 … U.
@@ -38,7 +39,7 @@ def transducer_loss(
         The loss in nats, float32 (float64 for float64 logits).
 
     Raises:
-        ValueError: shapes or lengths that do not fit each other.
+        ValueError: shapes, lengths or token ids that do not fit each other.
     """
     blank = _check(logits, targets, logit_lengths, target_lengths, blank)
     if reduction not in ("none", "mean", "sum"):
@@ -68,7 +69,11 @@ def _check(
         raise ValueError(f"target_lengths must lie in 0 … {u_max - 1}")
     if not -vocab <= blank < vocab:
         raise ValueError(f"blank {blank} is no id of {vocab} outputs")
-    return blank % vocab
+    blank %= vocab
+    inside = torch.arange(u_max - 1, device=targets.device) < target_lengths[:, None]
+    if bool((inside & ((targets < 0) | (targets >= vocab) | (targets == blank))).any()):
+        raise ValueError(f"targets must lie in 0 … {vocab - 1} and not be the blank, {blank}")
+    return blank
 
 
 def _skew(cells: Tensor) -> Tensor:
@@ -146,13 +151,16 @@ class _TransducerLoss(Function):
         beta = _unskew(_backward_variables(null_rows, label_rows, final_rows), t_max)
         log_z = beta[:, 0, 0]
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(
-                _gradient(values, log_norm, alpha, beta, log_z, null, label, index, blank, final)
+            gradient = _gradient(
+                values, log_norm, alpha, beta, log_z, null, label, index, blank, final
             )
+            # Whatever stands in the padding of the logits, NaN included, changes nothing.
+            ctx.save_for_backward(gradient.masked_fill_(~inside[..., None], 0.0))
         ctx.logits_dtype = logits.dtype
         return -log_z.to(values.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         scaled = gradient * grads[0][:, None, None, None]

@@ -85,6 +85,10 @@ def transducer_beam_search(
 ) -> list[Hypothesis]:
     """Algorithm 1 of [G12], prefix sum included.
 
+    As printed, a prefix is multiplied by Pr(∅|y, t) before its extensions are made from it; they
+    are made from Pr(y) without that factor here, or no sum of paths would be Pr(y|x). An extension
+    that is in A from the start is left as it is: the prefix sum has its paths already.
+
     A child is dropped at once where it cannot enter the beam any more: its probability is below
     that of the W-th best of B, which only rises. This changes no result.
 

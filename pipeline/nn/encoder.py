@@ -47,11 +47,14 @@ class Encoder(nn.Module):
 def stack_frames(x: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Put ``count`` frames beside each other: (N, T, F) -> (N, ceil(T/count), count·F).
 
-    What the last group lacks is zero, so an utterance's values do not depend on its batch.
+    What the last group lacks is zero, whatever the padding holds, so an utterance's values do not
+    depend on its batch.
     """
     if count == 1:
         return x, lengths
     n, num_frames, dim = x.shape
     missing = -num_frames % count
+    inside = torch.arange(num_frames, device=lengths.device) < lengths[:, None]
+    x = x.masked_fill(~inside[:, :, None], 0.0)
     x = torch.nn.functional.pad(x, (0, 0, 0, missing))
     return x.reshape(n, -1, count * dim), (lengths + count - 1) // count

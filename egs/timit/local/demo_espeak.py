@@ -22,7 +22,7 @@ _PHONEME_EVENTS = 0x0001
 _DONT_EXIT = 0x8000
 _UTF8_AND_PHONEMES = 1 | 0x100  # [[...]] in a text holds phoneme names
 _WORD, _PHONEME = 1, 7
-_VOLUME, _EE_OK = 2, 0
+_WORDS_PER_MINUTE, _VOLUME, _EE_OK = 1, 2, 0
 _VOLUME_BELOW_CLIPPING = 55
 _POSITION_CHARACTER = 1
 
@@ -122,7 +122,7 @@ class Speaker:
         if self._library.espeak_SetVoiceByName(b"en-us+demo") != _EE_OK:
             raise EspeakMissingError("the American English voice is not in its data")
         self._library.espeak_SetParameter(_VOLUME, _VOLUME_BELOW_CLIPPING, 0)
-        self._library.espeak_SetParameter(1, words_per_minute, 0)
+        self._library.espeak_SetParameter(_WORDS_PER_MINUTE, words_per_minute, 0)
         self._chunks: list[np.ndarray] = []
         self._events: list[Event] = []
         self._callback = _CALLBACK(self._receive)  # kept: the library holds only its address

@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError
 
 _MARGIN_S = (0.090, 0.220)  # of the h# at both ends
 _BABBLE_VOICES = 6
+_BETWEEN_WORDS = ("pau", "epi")
 
 
 def record_speaker(plan: SpeakerPlan, seed: int, directory: Path) -> None:
@@ -76,8 +77,8 @@ def word_spans(
     found: dict[int, int] = {0: 0}
     for event in events:
         if event.position >= 0:
-            word = int(np.searchsorted(sentence.starts, event.position, side="right")) - 1
-            found.setdefault(max(word, 0), int(np.abs(edges - event.sample).argmin()))
+            index = int(np.searchsorted(sentence.starts, event.position, side="right")) - 1
+            found.setdefault(max(index, 0), int(np.abs(edges - event.sample).argmin()))
     known = sorted(found)
     count = len(sentence.words)
     places = np.interp(
@@ -87,11 +88,12 @@ def word_spans(
     spans = []
     for index, word in enumerate(sentence.words):
         first, last = starts[index], max(starts[index] + 1, starts[index + 1])
-        while last - first > 1 and segments[last - 1].label in ("pau", "epi"):
+        while last - first > 1 and segments[last - 1].label in _BETWEEN_WORDS:
             last -= 1
-        while last - first > 1 and segments[first].label in ("pau", "epi"):
+        while last - first > 1 and segments[first].label in _BETWEEN_WORDS:
             first += 1
-        spans.append((edges[first], edges[min(last, len(segments))], word.strip(".,?").lower()))
+        span = float(edges[first]), float(edges[min(last, len(segments))])
+        spans.append((*span, word.strip(",.?").lower()))
     return spans
 
 

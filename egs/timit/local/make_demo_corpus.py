@@ -128,12 +128,14 @@ def _only_builder(building: Path, options: Options) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"{building}: another program is making this corpus") from None
-        if _read_marker(building) != options:
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            (building / MARKER).write_text(json.dumps(options) + "\n", encoding="utf-8")
-        yield
-        lock.unlink()
+        try:
+            if _read_marker(building) != options:
+                shutil.rmtree(building, ignore_errors=True)
+                building.mkdir()
+                (building / MARKER).write_text(json.dumps(options) + "\n", encoding="utf-8")
+            yield
+        finally:
+            lock.unlink()
 
 
 def _record_all(plans: list[SpeakerPlan], options: Options, building: Path, jobs: int) -> None:
