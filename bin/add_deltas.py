@@ -10,7 +10,7 @@ See also: compute_fbank_feats.py, compute_mfcc_feats.py, apply_cmvn.py
 
 from typing import Annotated
 
-from typer import Argument
+from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, progress, run
 from pipeline.errors import FeatureError
@@ -26,12 +26,15 @@ def main(
         str, Argument(metavar="FEATS_WSPECIFIER", help="features of (order + 1) x the columns")
     ],
     options: DeltaOptions,
+    allow_pipes: Annotated[
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+    ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
     from pipeline.features import add_deltas, check_features
     from pipeline.tables import MatrixReader, MatrixWriter
 
-    reader = MatrixReader(feats_rspecifier)
+    reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
@@ -43,6 +46,7 @@ def main(
                 continue
             writer.write(utt_id, feats)
             tally.ok()
+    tally.failed += reader.skipped
     return tally.finish()
 
 

@@ -51,6 +51,9 @@ def main(
     utt2spk: Annotated[
         str, Option(help="table from an utterance to its speaker, whose statistics to use")
     ] = "",
+    allow_pipes: Annotated[
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+    ] = False,
 ) -> int:
     """Write each utterance's normalised features."""
     from pipeline.tables import MatrixReader, MatrixWriter
@@ -58,7 +61,7 @@ def main(
     if norm_vars and not norm_means:
         raise UsageError("--norm-vars needs --norm-means; drop --norm-means=false")
     stats_of = _stats_of(stats, utt2spk)
-    reader = MatrixReader(feats_rspecifier)
+    reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
@@ -71,6 +74,7 @@ def main(
                 continue
             writer.write(utt_id, feats)
             tally.ok()
+    tally.failed += reader.skipped
     return tally.finish()
 
 

@@ -40,6 +40,9 @@ def main(
     binary: Annotated[
         bool, Option("--binary/--no-binary", help="write a plain file in binary")
     ] = True,
+    allow_pipes: Annotated[
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+    ] = False,
 ) -> int:
     """Write the statistics of all utterances, of each, or of each speaker."""
     from pipeline.tables import MatrixReader, MatrixWriter, write_matrix
@@ -48,7 +51,7 @@ def main(
     if spk2utt and not to_table:
         raise UsageError(f"--spk2utt needs a table to write to; did you mean ark:{stats}?")
     speaker_of = _speaker_of(spk2utt) if spk2utt else None
-    reader = MatrixReader(feats_rspecifier)
+    reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
     with MatrixWriter(stats) if to_table else nullcontext() as writer:
         each = writer if to_table and speaker_of is None else None
@@ -59,6 +62,7 @@ def main(
                     writer.write(speaker, sums[speaker].matrix)
     if not to_table and sums:
         write_matrix(stats, sums[""].matrix, text=not binary)
+    tally.failed += reader.skipped
     return tally.finish()
 
 

@@ -25,10 +25,13 @@ def main(
     rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
     wspecifier: Annotated[str, Argument(metavar="HYP_WSPECIFIER", help="best hypotheses")],
     beam: Annotated[int, Option(help="prefixes kept after each frame; 1: greedy")] = 10,
-    nbest: Annotated[int, Option(help="hypotheses an utterance in --write-nbest")] = 10,
+    nbest: Annotated[int, Option(min=1, help="hypotheses an utterance in --write-nbest")] = 10,
     write_nbest: Annotated[
         str, Option(help="wspecifier of the n-best: UTT-1 log-probability tokens …")
     ] = "",
+    allow_pipes: Annotated[
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+    ] = False,
     device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
     threads: Annotated[int, Option(help="CPU threads")] = 1,
 ) -> int:
@@ -44,6 +47,7 @@ def main(
         nbest_wspecifier=write_nbest,
         device=device,
         threads=threads,
+        allow_pipes=allow_pipes,
     )
     tally = Tally(permissive=parse_rspecifier(rspecifier).permissive)
     return tally.finish(decode_table(arguments, tally))

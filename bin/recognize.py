@@ -36,16 +36,16 @@ def main(
     from pipeline.training.setup import choose_device
 
     directory = ModelDir.open(model_dir)
-    directory.front_end()  # a model without one cannot read recordings: say so once
     recogniser = Recogniser(
         directory, choose_device(device), beam=beam, length_normalise=length_normalise
     )
+    directory.front_end()  # a model without one cannot read recordings: say so once
     tally = Tally("recordings")
     for recording in recordings:
         try:
             best = recogniser.recognise_file(recording)[0]
         except DataError as error:
-            tally.fail(recording, error)
+            tally.fail(recording, str(error).removeprefix(f"{recording}: "))
             continue
         print(recording, recogniser.symbols(best), sep="\t", flush=True)
         tally.ok()

@@ -14,10 +14,10 @@
       train.log
 """
 
-import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
 from pipeline.data_dir import atomic_write_text
-from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.errors import ConfigError, FeatureError, ModelError
 from pipeline.features import CmvnStats, FrontEnd
 from pipeline.nn.models import Model, build_model
 from pipeline.tables import read_matrix, write_matrix
@@ -37,8 +37,17 @@ from pipeline.tokens import Tokens
 class ModelDir:
     """One model on disk. ``open`` checks that it is whole; ``create`` makes one."""
 
-    def __init__(self, path: Path, config: ModelConfig, tokens: Tokens, options: dict[str, Any]):
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        tokens: Tokens,
+        options: dict[str, Any],
+        *,
+        normalises: bool,
+    ) -> None:
         self.path, self.config, self.tokens, self.options = path, config, tokens, options
+        self.normalises = normalises
 
     @property
     def kind(self) -> str:
@@ -71,22 +80,28 @@ class ModelDir:
         front_end: Path | None,
         options: dict[str, Any],
     ) -> "ModelDir":
-        """Write all but the weights; ``config.json`` last, so that a directory with it is whole."""
+        """Write all but the weights; ``config.json`` last, so that a directory with it is whole.
+
+        What a training that came to no epoch left there is written over.
+        """
+        directory = cls(path, config, tokens, options, normalises=cmvn is not None)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (path / "config.json").unlink(missing_ok=True)
         tokens.save(path / "tokens.txt")
         if cmvn is not None:
             write_matrix(str(path / "cmvn.ark"), cmvn.matrix)
+        shutil.rmtree(path / "front_end", ignore_errors=True)
         if front_end is not None:
-            FrontEnd.load(front_end)  # an unusable one is found now, not at recognition
             _copy_files(front_end, path / "front_end")
         data = {
             "format_version": FORMAT_VERSION,
             "kind": config.kind,
             "model": to_data(config),
+            "cmvn": directory.normalises,
             "options": options,
         }
         atomic_write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
-        return cls(path, config, tokens, options)
+        return directory
 
     @classmethod
     def open(cls, path: Path | str, *, kind: str | None = None) -> "ModelDir":
@@ -96,23 +111,12 @@ class ModelDir:
             ModelError: it is none, is not whole, or is not of this ``kind``.
         """
         path = Path(path)
-        try:
-            data = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            version = data["format_version"]
-            config = model_config_from(data["model"], where=f"{path}/config.json")
-            options = data["options"]
-        except OSError as error:
-            what = "no model directory" if not path.is_dir() else "has no readable config.json"
-            raise ModelError(f"{path}: {what}; train one with train_*.py") from error
-        except (ValueError, KeyError, TypeError, ConfigError) as error:
-            raise ModelError(f"{path}/config.json: damaged: {error}") from error
-        if version != FORMAT_VERSION:
-            raise ModelError(f"{path}: format {version}; this program reads {FORMAT_VERSION}")
+        config, options, normalises = _read_config(path)
         tokens = Tokens.from_file(path / "tokens.txt")
         if config.num_tokens != len(tokens):
             raise ModelError(
                 f"{path}/tokens.txt: {len(tokens)} tokens, but the model has {config.num_tokens} "
-                "outputs; this is the tokens file of another model"
+                "outputs; this is the tokens file of another model, put its own back"
             )
         if _tokens_changed(options, tokens):
             raise ModelError(
@@ -121,24 +125,33 @@ class ModelDir:
             )
         if kind is not None and config.kind != kind:
             raise ModelError(f"{path}: a {config.kind} model; a {kind} model is needed here")
-        return cls(path, config, tokens, options)
+        return cls(path, config, tokens, options, normalises=normalises)
 
-    def load_model(self, device: torch.device) -> Model:
-        """The network with its finished weights, in evaluation mode."""
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The finished weights by name. Raises ModelError if there are none, or damaged ones."""
         if not self.weights_path.exists():
             raise ModelError(
                 f"{self.path}: training has not finished (no final.safetensors); run the "
                 "train_*.py command again, it goes on where it stopped"
             )
+        return read_weights(self.weights_path)
+
+    def load_model(self, device: torch.device) -> Model:
+        """The network with its finished weights, in evaluation mode."""
+        weights = self.weights()
         assert self.config.num_tokens is not None
         model = build_model(self.config, num_tokens=self.config.num_tokens)
-        load_weights(model, read_weights(self.weights_path), self.weights_path)
+        load_weights(model, weights, self.weights_path)
         return model.to(device).eval()
 
     def cmvn(self) -> CmvnStats | None:
         """Statistics that normalise features, or None if the model takes them as they are."""
+        if not self.normalises or self.config.encoder is None:
+            return None
         path = self.path / "cmvn.ark"
-        return CmvnStats(read_matrix(str(path))) if path.exists() else None
+        if not path.exists():
+            raise ModelError(f"{path}: missing; the model normalises by it, put it back")
+        return read_cmvn(path, self.config.encoder.input_dim)
 
     def front_end(self) -> FrontEnd:
         """From samples to features. Raises ModelError if the model was trained without one."""
@@ -150,6 +163,47 @@ class ModelDir:
                 "decode_*.py"
             )
         return FrontEnd.load(path)
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a directory holds weights of at least one epoch."""
+    return (path / "checkpoints" / "last.pt").exists() or (path / "final.safetensors").exists()
+
+
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool]:
+    """What ``config.json`` says: the architecture, the options, whether there is a cmvn.ark."""
+    file = path / "config.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["format_version"] == FORMAT_VERSION:
+            config = model_config_from(data["model"], where="model")
+            normalises = data.get("cmvn", (path / "cmvn.ark").exists())
+            return config, dict(data["options"]), bool(normalises)
+    except OSError as error:
+        what = "has no readable config.json" if path.is_dir() else "no model directory"
+        raise ModelError(f"{path}: {what}; train a model with train_*.py") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise ModelError(
+            f"{file}: damaged ({error}); put a copy back, or train in a new directory"
+        ) from error
+    raise ModelError(
+        f"{file}: format {data['format_version']}, but this program reads {FORMAT_VERSION}; "
+        "use the version of the program that wrote it"
+    )
+
+
+def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
+    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
+    try:
+        stats = CmvnStats(read_matrix(str(path)))
+    except FeatureError as error:
+        raise FeatureError(f"{path}: {error}") from error
+    if stats.dim != dim:
+        raise FeatureError(
+            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
+            "frame; make them with compute_cmvn_stats.py from such features"
+        )
+    return stats
 
 
 def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:
@@ -182,19 +236,22 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error).partition("\n")[0]  # torch goes on about pickles that run code
         raise ModelError(
-            f"{path}: damaged checkpoint ({error}); remove it to start again"
+            f"{path}: damaged checkpoint ({reason}); remove it to start again"
         ) from error
     return state
 
 
-def _atomic(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
+def _atomic(path: Path, write: Callable[[Path], None]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")  # what a killed program left is written over
     try:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of OSError
+        raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -204,7 +261,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot read these weights: {error}") from error
+        raise ModelError(
+            f"{path}: cannot read these weights ({error}); copy them again, or train again"
+        ) from error
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
@@ -234,15 +293,10 @@ def load_part(model: torch.nn.Module, source: ModelDir, part: str) -> list[str]:
     Raises:
         ModelError: a name or shape of the part does not fit.
     """
-    weights = read_weights(source.weights_path)
+    weights = source.weights()
     prefix = f"{part}."
     wanted = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
     if not wanted:
-        raise DataError(f"{source.path}: has no {part}")
+        raise ModelError(f"{source.path}: a {source.kind} model has no {part}; give another model")
     load_weights(getattr(model, part), wanted, f"{source.path} ({part})")
     return [name for name in weights if not name.startswith(prefix)]
-
-
-def describe(config: ModelConfig) -> dict[str, Any]:
-    """The parts of an architecture that are there, as plain data."""
-    return {k: v for k, v in dataclasses.asdict(config).items() if v is not None}

@@ -82,7 +82,7 @@ class Recogniser:
             ModelError: the model directory has no front end.
         """
         front_end = self.directory.front_end()
-        samples, rate = read_audio(str(path), sample_rate=front_end.sample_rate)
+        samples, rate = read_audio(str(path), sample_rate=None)  # the front end checks the rate
         return self.recognise(str(path), front_end(samples, rate))
 
     def symbols(self, hypothesis: Hypothesis) -> str:

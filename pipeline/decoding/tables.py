@@ -40,6 +40,7 @@ class DecodeArguments:
     device: str
     threads: int
     length_normalise: bool = False
+    allow_pipes: bool = False
 
 
 def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
@@ -56,7 +57,7 @@ def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
         length_normalise=arguments.length_normalise,
     )
     started, frames = time.monotonic(), 0
-    reader = MatrixReader(arguments.rspecifier)
+    reader = MatrixReader(arguments.rspecifier, allow_pipes=arguments.allow_pipes)
     with contextlib.ExitStack() as stack:
         hyps = stack.enter_context(TextWriter(arguments.wspecifier))
         nbest = None
@@ -65,7 +66,7 @@ def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
         for utt_id, length, result in decode(recogniser, reader):
             frames += length
             if isinstance(result, DataError):
-                counter.fail(utt_id, result)
+                counter.fail(utt_id, str(result).removeprefix(f"{utt_id}: "))
                 continue
             hyps.write(utt_id, recogniser.symbols(result[0]))
             if nbest is not None:

@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import DataError, FeatureError, ModelError
 from pipeline.features import CmvnStats
 from pipeline.model_dir import (
     ModelDir,
@@ -67,7 +67,7 @@ class Trainer:
         self.model, self.task, self.directory, self.options = model, task, directory, options
         self.device, self.streams = device, feature_streams
         self.cmvn: CmvnStats | None = directory.cmvn()
-        self.train, self.dev = fitting(train, task, options), fitting(dev, task, options)
+        self.train, self.dev = train, dev
         self.optimizer = _optimizer(model, options)
         self.progress = Progress()
         self.updates_an_epoch = math.ceil(len(self.train) / options.batch_size)
@@ -76,15 +76,12 @@ class Trainer:
         """Train to the end, from where the last checkpoint stands; write the final weights.
 
         Raises:
-            ModelError: the loss is not finite, or a checkpoint is damaged.
+            ModelError: a loss is not finite, or a checkpoint is damaged.
+            FeatureError: an utterance's features are not what the model reads.
         """
         self._resume()
         while self.progress.epoch < self.options.epochs and not self._out_of_patience():
             self._epoch(self.progress.epoch + 1)
-        if not self.directory.best_path.exists():
-            raise ModelError(
-                f"{self.directory.path}: no epoch was trained; give --epochs=1 or more"
-            )
         load_weights(self.model, read_weights(self.directory.best_path), self.directory.best_path)
         save_weights(self.model, self.directory.weights_path)
         log.info(
@@ -121,6 +118,8 @@ class Trainer:
                     frames / (last_line - started),
                 )
         scores = self._dev_scores()
+        if not math.isfinite(scores.loss):
+            self._stop_on_infinite(f"the dev set after epoch {epoch}")
         self._record(epoch, nats / max(tokens, 1), scores, time.monotonic() - started)
 
     def _train_batches(self, generator: torch.Generator) -> Iterator[Batch]:
@@ -139,7 +138,13 @@ class Trainer:
         config = self.directory.config.encoder
         if config is None:  # a predictor reads no features
             return torch.zeros(1, 0).numpy()
-        return load_features(utterance.features, utterance.utt_id, config.input_dim, self.cmvn)
+        features = load_features(utterance.features, utterance.utt_id, config.input_dim, self.cmvn)
+        if len(features) != utterance.num_frames:
+            raise FeatureError(
+                f"{utterance.utt_id}: {len(features)} frames, but utt2num_frames says "
+                f"{utterance.num_frames}; make it again with feat_to_len.py"
+            )
+        return features
 
     def _update(self, batch: Batch, generator: torch.Generator) -> float:
         """One step of gradient descent on the summed loss; returns that loss in nats."""
@@ -150,19 +155,21 @@ class Trainer:
             total = losses.sum()
             total.backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(float(total.detach())):
-            self._stop_on_infinite(batch, losses)
+            self._stop_on_infinite(_not_finite(batch, losses))
         if self.options.clip_norm > 0.0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
         self.optimizer.step()
         return float(total.detach())
 
-    def _stop_on_infinite(self, batch: Batch, losses: torch.Tensor) -> None:
-        bad = [
-            u for u, x in zip(batch.utt_ids, losses.tolist(), strict=True) if not math.isfinite(x)
-        ]
+    def _stop_on_infinite(self, whose: str) -> NoReturn:
+        epoch = self.progress.epoch
+        kept = (
+            f"epoch {epoch} is kept in {self.directory.last_path}" if epoch else "nothing is kept"
+        )
+        again = " in another directory" if epoch else ""
         raise ModelError(
-            f"the loss of {', '.join(bad)} is not finite; the last whole epoch is kept in "
-            f"{self.directory.last_path}; try a lower --learning-rate or --clip-norm"
+            f"{self.directory.path}: the loss of {whose} is not finite; {kept}; look at the "
+            f"features, or train{again} with a lower --learning-rate or with --clip-norm"
         )
 
     def _set_learning_rate(self, step: int) -> None:
@@ -238,10 +245,16 @@ class Trainer:
     def _resume(self) -> None:
         if not self.directory.last_path.exists():
             return
-        state = load_state(self.directory.last_path)
-        load_weights(self.model, state["model"], self.directory.last_path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        path = self.directory.last_path
+        state = load_state(path)
+        try:
+            load_weights(self.model, state["model"], path)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{path}: no state of this training ({error}); remove it to start again"
+            ) from error
         log.info("going on after epoch %d of %s", self.progress.epoch, self.directory.path)
 
     def _out_of_patience(self) -> bool:
@@ -254,6 +267,11 @@ def _epoch_of(line: str) -> float:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _not_finite(batch: Batch, losses: torch.Tensor) -> str:
+    pairs = zip(batch.utt_ids, losses.tolist(), strict=True)
+    return ", ".join(utt for utt, loss in pairs if not math.isfinite(loss)) or "a whole batch"
 
 
 def fitting(utterances: list[Utterance], task: Task, options: TrainOptions) -> list[Utterance]:

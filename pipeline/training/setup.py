@@ -1,17 +1,18 @@
 """From a training command's arguments to a `Trainer` that is ready to run, and provenance."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
-import math
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy
 import torch
@@ -19,15 +20,14 @@ import torch
 from pipeline.config import ModelConfig, load_model_config
 from pipeline.data_dir import DataDir, atomic_write_text
 from pipeline.errors import ConfigError, DataError, ModelError, UsageError
-from pipeline.features import CmvnStats
-from pipeline.model_dir import ModelDir, load_part, load_weights, read_weights
+from pipeline.features import CmvnStats, FrontEnd
+from pipeline.model_dir import ModelDir, is_trained, load_part, load_weights, read_cmvn
 from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
 from pipeline.phones import load_phone_map
-from pipeline.tables import read_matrix
 from pipeline.tokens import Tokens
 from pipeline.training.dataset import load_dataset
-from pipeline.training.loop import Trainer
+from pipeline.training.loop import Trainer, fitting
 from pipeline.training.options import RESUMABLE_CHANGES, TrainOptions
 from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask
 
@@ -39,6 +39,7 @@ CHOICES = {
     "schedule": ("constant", "linear"),
     "device": ("cpu", "cuda", "auto"),
 }
+ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,41 +66,42 @@ def train(arguments: TrainArguments, options: TrainOptions) -> int:
     """
     check_options(options)
     device = choose_device(options.device)
-    torch.set_num_threads(max(1, options.threads))
+    torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     tokens = Tokens.from_file(arguments.tokens)
     config = _config(arguments, tokens)
-    reads_features = arguments.kind != "predictor"
-    train_set = load_dataset(arguments.train_dir, tokens, with_features=reads_features)
-    dev_set = load_dataset(arguments.dev_dir, tokens, with_features=reads_features)
-    to_phones = phones_of(tokens, arguments.phone_map)
-
     model = build_model(config, num_tokens=len(tokens))
     initialise(
         model, scale=options.init_scale, generator=torch.Generator().manual_seed(options.seed)
     )
-    directory, is_new = _directory(arguments, options, config, tokens)
-    if is_new:
-        _start_from_others(model, arguments, tokens)
-    _add_log_file(directory.path)
-    log.info("%s model, %s weights, on %s", config.kind, f"{count_weights(model):,}", device)
-    model.to(device)
-    trainer = Trainer(
-        model,
-        _task(model, to_phones),
-        directory,
-        options,
-        train=train_set,
-        dev=dev_set,
-        device=device,
-        feature_streams=_streams(directory),
+    task = _task(model, phones_of(tokens, arguments.phone_map))
+    train_set, dev_set = (
+        fitting(load_dataset(path, tokens, with_features=config.kind != "predictor"), task, options)
+        for path in (arguments.train_dir, arguments.dev_dir)
     )
-    started = time.time()
-    if not directory.last_path.exists():
-        write_provenance(directory.path, arguments, options)
-    trainer.run()
-    log.info("training took %.0f s", time.time() - started)
-    return len(trainer.train)
+    directory = _directory(arguments, options, config, tokens)
+    with _log_file(directory.path):
+        if not directory.last_path.exists():
+            _start_from_others(model, arguments, tokens)
+            write_provenance(directory.path, arguments, options)
+        log.info("%s model, %s weights, on %s", config.kind, f"{count_weights(model):,}", device)
+        trainer = Trainer(
+            model.to(device),
+            task,
+            directory,
+            options,
+            train=train_set,
+            dev=dev_set,
+            device=device,
+            feature_streams=_streams(directory),
+        )
+        started = time.monotonic()
+        try:
+            trainer.run()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError from error
+        log.info("training took %.0f s", time.monotonic() - started)
+    return len(train_set)
 
 
 def check_options(options: TrainOptions) -> None:
@@ -109,10 +111,10 @@ def check_options(options: TrainOptions) -> None:
             raise UsageError(f"{_flag(name)} is one of {', '.join(choices)}")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{_flag(field.name)} must be finite and not below 0, not {value}")
-    if options.batch_size < 1 or options.learning_rate == 0.0:
-        raise UsageError("--batch-size and --learning-rate must be above 0")
+        if isinstance(value, (int, float)) and not 0 <= value < 2**31:
+            raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
+        if field.name in ABOVE_0 and value == 0:
+            raise UsageError(f"{_flag(field.name)} must be above 0")
 
 
 def _flag(name: str) -> str:
@@ -172,26 +174,21 @@ def _streams(directory: ModelDir) -> int:
 
 def _directory(
     arguments: TrainArguments, options: TrainOptions, config: ModelConfig, tokens: Tokens
-) -> tuple[ModelDir, bool]:
-    """The model directory, and whether it was made now."""
+) -> ModelDir:
+    """The model directory: that of the training to go on with, or a new one."""
     saved = _saved_options(arguments, options, tokens)
-    if (arguments.model_dir / "config.json").exists():
+    if is_trained(arguments.model_dir):
         directory = ModelDir.open(arguments.model_dir)
         _refuse_changes(directory, config, saved)
-        return directory, not directory.last_path.exists()
-    cmvn = _cmvn(arguments)
-    front_end = arguments.train_dir / "conf"
-    has_front_end = arguments.kind != "predictor" and front_end.is_dir()
-    if arguments.kind != "predictor" and not has_front_end:
-        log.warning("%s is missing: the model will read features only, no recordings", front_end)
+        return directory
     return ModelDir.create(
         arguments.model_dir,
         config,
         tokens,
-        cmvn=cmvn,
-        front_end=front_end if has_front_end else None,
+        cmvn=_cmvn(arguments, config.encoder.input_dim) if config.encoder else None,
+        front_end=_front_end(arguments, config.encoder.input_dim) if config.encoder else None,
         options=saved,
-    ), True
+    )
 
 
 def _saved_options(
@@ -200,16 +197,20 @@ def _saved_options(
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
     values["train_data_sha256"] = DataDir(arguments.train_dir).content_hash()
+    values["dev_data_sha256"] = DataDir(arguments.dev_dir).content_hash()
+    values["cmvn"] = arguments.cmvn
+    values["phone_map"] = str(arguments.phone_map or "")
     values["init"] = str(arguments.init) if arguments.init else ""
     values["parts"] = {name: str(path) for name, path in arguments.parts}
     return values
 
 
 def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
+    there = directory.options
     changed = [
-        f"{name}: {directory.options.get(name)!r} there, {value!r} now"
+        f"{name}: {there[name]!r} there, {value!r} now"
         for name, value in saved.items()
-        if name not in RESUMABLE_CHANGES and directory.options.get(name) != value
+        if name not in RESUMABLE_CHANGES and there.get(name, value) != value
     ]
     if config != directory.config:
         changed.append(f"architecture: {directory.config} there, {config} now")
@@ -220,9 +221,9 @@ def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, A
         )
 
 
-def _cmvn(arguments: TrainArguments) -> CmvnStats | None:
+def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | None:
     """Global statistics of the training features; by default ``TRAIN_DIR/cmvn.ark``."""
-    if arguments.kind == "predictor" or arguments.cmvn == "none":
+    if arguments.cmvn == "none":
         return None
     path = arguments.cmvn or str(arguments.train_dir / "cmvn.ark")
     if not arguments.cmvn and not Path(path).exists():
@@ -230,14 +231,29 @@ def _cmvn(arguments: TrainArguments) -> CmvnStats | None:
             f"{path}: missing; make it with compute_cmvn_stats.py "
             f"scp:{arguments.train_dir}/feats.scp {path}, or give --cmvn=none"
         )
-    return CmvnStats(read_matrix(path))
+    return read_cmvn(path, dim)
+
+
+def _front_end(arguments: TrainArguments, dim: int) -> Path | None:
+    """Where it is said how the training features were made, if it is."""
+    path = arguments.train_dir / "conf"
+    if not path.is_dir():
+        log.warning("%s is missing: the model will read features only, no recordings", path)
+        return None
+    made = FrontEnd.load(path).dim  # an unusable one is found now, not at recognition
+    if made != dim:
+        raise ModelError(
+            f"{path}: makes {made} features a frame, but the architecture reads {dim}; make the "
+            "features again, or change input_dim"
+        )
+    return path
 
 
 def _start_from_others(model: torch.nn.Module, arguments: TrainArguments, tokens: Tokens) -> None:
     """Weights of pretrained networks, by layer name; all else stays random."""
     if arguments.init is not None:
         source = _source(arguments.init, tokens)
-        load_weights(model, read_weights(source.weights_path), source.weights_path)
+        load_weights(model, source.weights(), source.weights_path)
         log.info("all weights from %s", source.weights_path)
     for part, path in arguments.parts:
         dropped = load_part(model, _source(path, tokens), part)
@@ -258,10 +274,31 @@ def _source(path: Path, tokens: Tokens) -> ModelDir:
 # ---- traces --------------------------------------------------------------------------------------
 
 
-def _add_log_file(directory: Path) -> None:
-    handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
+@contextlib.contextmanager
+def _log_file(directory: Path) -> Iterator[None]:
+    """Log to ``train.log``, too, which at most one training at a time may write."""
+    path = directory / "train.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    try:
+        with path.open("rb") as lock:
+            _lock(lock, directory)
+            yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _lock(file: BinaryIO, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ModelError(
+            f"{directory}: another training writes here; wait for it, or give another directory"
+        ) from error
+    except OSError:  # some file systems cannot lock
+        log.debug("%s: no locks here", directory)
 
 
 def write_provenance(directory: Path, arguments: TrainArguments, options: TrainOptions) -> None:

@@ -289,8 +289,8 @@ def _check_counts(
         raise DataError(
             f"not the whole of TIMIT: {'; '.join(faults)}; restore it, or say --allow-partial"
         )
-    for fault in faults:
-        log.warning("not TIMIT's standard sets: %s", fault)
+    if faults:
+        log.warning("not the whole of TIMIT, as allowed: %s", "; ".join(faults))
     for part, utterances in parts.items():
         if not utterances:
             raise DataError(
