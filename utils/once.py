@@ -12,7 +12,8 @@ directory stands for the files directly in it. Files above 4 MiB are known by si
 change, others by content. Options that change no result (--nj, --cmd, --device, --threads) are
 no part of the record.
 
-Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage.
+Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage;
+126 or 127 if there is no such COMMAND to run.
 
 See also: run.py
 """
@@ -21,6 +22,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> int:
         print(f"LOG (once.py) already done: {stamp.name}", file=sys.stderr)
         return 0
     stamp.unlink(missing_ok=True)
-    status = subprocess.run(command, check=False).returncode
+    status = run(command)
     if status != 0:
         return status if status > 0 else 128 - status
     absent = [str(p) for p in outputs if not p.exists()]
@@ -106,6 +108,18 @@ def main(arguments: list[str]) -> int:
     temporary.write_text(json.dumps(record(command, inputs, outputs), indent=1) + "\n")
     temporary.replace(stamp)
     return 0
+
+
+def run(command: list[str]) -> int:
+    """Run a command and wait for its end, also when a signal asks us to stop.
+
+    The terminal sends Ctrl-C to the command, too; what asks only us to terminate is passed on.
+    """
+    with subprocess.Popen(command) as child:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, lambda signum, frame: None)
+        signal.signal(signal.SIGTERM, lambda signum, frame: child.terminate())
+        return child.wait()
 
 
 def _recorded(stamp: Path) -> object:
@@ -121,5 +135,8 @@ if __name__ == "__main__":
     except FileNotFoundError as error:
         print(f"ERROR (once.py) {error.filename}: not found", file=sys.stderr)
         sys.exit(127)
+    except OSError as error:
+        print(f"ERROR (once.py) {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(126 if isinstance(error, PermissionError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,14 +1,32 @@
-# Sourced by run.sh after parse_options.sh: what the recipes share. Expects $stage, $stop_stage,
-# $exp and $caller (the folder that run.sh was called from).
+# Sourced by run.sh after parse_options.sh: what the recipes share. Expects $HERE, the recipe's
+# folder, and the options; goes there, and sets up the environment and $cmd.
+
+# A path as the user meant it: relative to where the recipe was called, or to the recipe itself.
+as_meant() {
+  if [ -z "$1" ] || [ "${1#/}" != "$1" ] || { [ ! -e "$caller/$1" ] && [ -e "$HERE/$1" ]; }; then
+    echo "$1"
+  else
+    echo "$caller/$1"
+  fi
+}
+for _number in stage stop_stage nj; do
+  if ! [[ ${!_number} =~ ^[0-9]+$ ]]; then
+    echo "ERROR ($(basename "$0")) --${_number//_/-} takes a whole number, not '${!_number}'" >&2
+    exit 2
+  fi
+done
+caller=$PWD
+for _path in corpus model regime; do printf -v "$_path" %s "$(as_meant "${!_path}")"; done
+if [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$caller/$work; fi
+cd "$HERE"
+. ./path.sh
+. ./cmd.sh
 
 # True if stage $1 is to run.
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 
 # begin STAGE TEXT: say what starts.
 begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
-
-# A path as the caller meant it: relative to where the recipe was called.
-from_caller() { case $1 in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac; }
 
 # step NAME INPUTS OUTPUTS COMMAND …: run COMMAND unless it is done; INPUTS and OUTPUTS are
 # comma-separated paths.

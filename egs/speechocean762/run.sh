@@ -10,30 +10,26 @@
 # (any of these, as name=value lines). `test` is used where the corpus has it.
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
-caller=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 stage=1
 stop_stage=8
 corpus=
 work=.
 nj=2
+cmd=                      # what runs jobs; empty: as cmd.sh says
 device=auto
 allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture
 regime=conf/train         # folder of training options
 beam=10
-. parse_options.sh
-. recipe.sh
-
+. "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
   exit 2
 fi
-corpus=$(from_caller "$corpus")
-if [ "$work" != . ]; then work=$(from_caller "$work"); fi
+. "$HERE/../../utils/recipe.sh"
+
 data=$work/data exp=$work/exp map=
 title="speechocean762: 39 phones of the canonical transcription, no silence"
 paper=()

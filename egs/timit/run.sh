@@ -10,31 +10,27 @@
 # --model FILE.toml --regime DIR --config FILE (any of these, as name=value lines).
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
-caller=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 stage=0
 stop_stage=8
 corpus=               # TIMIT; empty: the demo corpus
 work=.
 nj=2
+cmd=                  # what runs jobs; empty: as cmd.sh says
 device=auto
 allow_partial=false   # accept a TIMIT that is not whole
 model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
 regime=               # folder of training options; empty: conf/demo, with --corpus conf/g13
 beam=                 # empty: 10, with --corpus 100 as in [G13]
 demo_size=full        # or smoke
-. parse_options.sh
-. recipe.sh
+. "$HERE/../../utils/parse_options.sh"
+. "$HERE/../../utils/recipe.sh"
 
-if [ "$work" != . ]; then work=$(from_caller "$work"); fi
 data=$work/data exp=$work/exp map=conf/phones.60-48-39.map
 mkdir -p "$data" "$exp"
 prepare=()
 if [ -n "$corpus" ]; then
-  corpus=$(from_caller "$corpus")
   title="TIMIT: 61 phones folded to 39, sil scored, q dropped"
   model=${model:-conf/trans_3l_250h.toml} regime=${regime:-conf/g13} beam=${beam:-100}
   paper=(--paper "ctc=%PER 18.6 [G13] CTC-3l-250h"
