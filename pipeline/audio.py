@@ -129,6 +129,22 @@ class WavReader:
                 yield key, Recording(name, partial(bytes, _read_riff(stream, name)))
 
 
+def wave_bytes(samples: "Samples", rate: int) -> bytes:
+    """A RIFF file of one channel, 16 bits: what a wav archive holds, and Kaldi reads.
+
+    Args:
+        samples: (S,), on the scale of 16-bit integers; rounded and clipped to them.
+        rate: in Hz.
+    """
+    import numpy as np
+    import soundfile
+
+    buffer = io.BytesIO()
+    whole = np.clip(np.rint(samples), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+    soundfile.write(buffer, whole, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 # ---- bytes -------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pipeline.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
 from pipeline.data_dir import atomic_write_text
@@ -223,7 +223,8 @@ def _copy_files(source: Path, destination: Path) -> None:
 def save_weights(model: torch.nn.Module, path: Path) -> None:
     """Write all weights atomically as safetensors."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    _atomic(path, lambda temporary: save_file(tensors, temporary))
+    data = save(tensors)  # not save_file: that makes files only their owner can read
+    _atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -243,14 +244,14 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _atomic(path: Path, write: Callable[[Path], None]) -> None:
+def _atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")  # what a killed program left is written over
     try:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of OSError
+    except RuntimeError as error:  # what torch makes of an OSError
         raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)

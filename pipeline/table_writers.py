@@ -136,3 +136,10 @@ class TextWriter(_Writer[str]):
         if "\n" in value or "\0" in value:
             raise TableError(f"{value!r} does not fit on a line")
         return value.encode() + b"\n"
+
+
+class WaveWriter(_Writer[bytes]):
+    """Write whole RIFF files as ``audio.wave_bytes`` makes them, as Kaldi's wav-copy does."""
+
+    def _encode(self, value: bytes) -> bytes:
+        return value

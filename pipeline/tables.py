@@ -30,7 +30,7 @@ from pipeline.table_specifiers import (
     parse_wspecifier,
 )
 from pipeline.table_streams import open_input, open_output
-from pipeline.table_writers import MatrixWriter, TextWriter, VectorWriter
+from pipeline.table_writers import MatrixWriter, TextWriter, VectorWriter, WaveWriter
 
 __all__ = [
     "MatrixReader",
@@ -43,6 +43,7 @@ __all__ = [
     "TextWriter",
     "VectorReader",
     "VectorWriter",
+    "WaveWriter",
     "Wspecifier",
     "is_specifier",
     "open_input",
@@ -54,9 +55,9 @@ __all__ = [
 ]
 
 
-def read_matrix(rxfilename: str) -> NDArray[Any]:
+def read_matrix(rxfilename: str, *, allow_pipes: bool = True) -> NDArray[Any]:
     """The (T, F) matrix in a file, with ``path:OFFSET``, ``[r0:r1]``, ``-`` and ``cmd |``."""
-    return MatrixReader("ark:-").read_object(rxfilename, allow_pipes=True)
+    return MatrixReader("ark:-").read_object(rxfilename, allow_pipes=allow_pipes)
 
 
 def write_matrix(

@@ -20,6 +20,10 @@ if [ $# -ne 4 ]; then
   exit 2
 fi
 program=$1 model=$2 data=$3 dir=$4
+if [ ! -s "$data/feats.scp" ]; then
+  echo "ERROR ($(basename "$0")) $data/feats.scp: missing or empty; make it with make_feats.sh" >&2
+  exit 1
+fi
 utterances=$(wc -l < "$data/feats.scp")
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 mkdir -p "$dir/log"

@@ -22,6 +22,13 @@ if [ $# -ne 2 ]; then
 fi
 data=$1 feats=$2
 name=$(basename "$data")
+fail() {
+  echo "ERROR ($(basename "$0")) $1" >&2
+  exit 1
+}
+for file in "$conf" ${delta_conf:+"$delta_conf"} "$data/wav.scp" "$data/spk2utt"; do
+  if [ ! -s "$file" ]; then fail "$file: missing or empty"; fi
+done
 speakers=$(wc -l < "$data/spk2utt")
 if [ "$nj" -gt "$speakers" ]; then nj=$speakers; fi
 case $(basename "$conf") in
@@ -37,25 +44,31 @@ feats=$(cd "$feats" && pwd)
 split_data.py "$data" "$nj"
 split=$data/split$nj
 write=ark,scp:$feats/feats_$name.JOB.ark,$feats/feats_$name.JOB.scp
-compute=("$program" --config="$conf" --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
-  "scp:$split/JOB/wav.scp")
-if [ -n "$delta_conf" ]; then
-  "$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" \
-    "${compute[@]}" ark:- '|' add_deltas.py --config="$delta_conf" ark:- "$write"
-else
-  "$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${compute[@]}" "$write"
+source=(scp:"$split/JOB/wav.scp")
+cut=()
+if [ -e "$data/segments" ]; then
+  cut=(extract_segments.py "${source[@]}" "$split/JOB/segments" ark:- '|')
+  source=(ark:-)
 fi
+compute=("$program" --config="$conf" --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
+  "${source[@]}")
+if [ -n "$delta_conf" ]; then
+  compute+=(ark:- '|' add_deltas.py --config="$delta_conf" ark:-)
+fi
+"$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${cut[@]}" "${compute[@]}" "$write"
 
-rm -rf "$data/conf"
-mkdir -p "$data/conf"
-cp "$conf" "$data/conf/"
-if [ -n "$delta_conf" ]; then cp "$delta_conf" "$data/conf/delta.conf"; fi
+rm -rf "$data/.conf.tmp"
+mkdir "$data/.conf.tmp"
+cp "$conf" "$data/.conf.tmp/"
+if [ -n "$delta_conf" ]; then cp "$delta_conf" "$data/.conf.tmp/delta.conf"; fi
 shift_ms=$(sed -n 's/^ *--frame-shift=\([0-9.]*\).*/\1/p' "$conf")
 awk -v ms="${shift_ms:-10}" 'BEGIN { print ms / 1000 }' > "$data/frame_shift"
+rm -rf "$data/conf"
+mv "$data/.conf.tmp" "$data/conf"
 for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory is complete
   for job in $(seq "$nj"); do
     if [ $file = feats.scp ]; then cat "$feats/feats_$name.$job.scp"; else cat "$feats/log/frames_$name.$job"; fi
-  done > "$data/.$file.tmp"
+  done | LC_ALL=C sort > "$data/.$file.tmp"
   mv "$data/.$file.tmp" "$data/$file"
 done
 validate_data_dir.py "$data"

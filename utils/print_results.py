@@ -20,7 +20,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import run
-from pipeline.errors import ModelError, UsageError
+from pipeline.errors import DataError, ModelError, UsageError
 
 
 def count_weights(path: Path) -> int:
@@ -28,24 +28,33 @@ def count_weights(path: Path) -> int:
     try:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-    except (OSError, struct.error, ValueError) as error:
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+        return sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path}: cannot read these weights ({error}); train the model") from error
-    return sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
 
 
 def rates(directory: Path) -> list[tuple[str, str]]:
     """(set, rate with its counts) of every scored decode directory, else of the best epoch."""
     found = []
     for wer in sorted(directory.glob("decode_*/scoring/wer")):
-        line = wer.read_text().splitlines()[0].replace("%WER", "%PER")
-        found.append((wer.parent.parent.name.removeprefix("decode_"), line))
+        line = wer.read_text().partition("\n")[0]
+        if not line.startswith("%WER"):
+            raise DataError(f"{wer}: no error rate; make it again with score.sh")
+        found.append((wer.parent.parent.name.removeprefix("decode_"), "%PER" + line[4:]))
     if not found and (directory / "metrics.jsonl").exists():
-        lines = [json.loads(t) for t in (directory / "metrics.jsonl").read_text().splitlines()]
-        best = [line for line in lines if line["best"]][-1]
-        text = f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits a token"
-        found.append(("dev", text))
+        found.append(("dev", best_epoch(directory / "metrics.jsonl")))
     return found
+
+
+def best_epoch(path: Path) -> str:
+    """The scores of the best epoch of a training."""
+    try:
+        lines = [json.loads(text) for text in path.read_text().splitlines()]
+        best = next(line for line in reversed(lines) if line["best"])
+        return f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits a token"
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise DataError(f"{path}: no best epoch ({error!r}); train the model again") from error
 
 
 def named(items: list[str], what: str) -> dict[str, str]:

@@ -9,12 +9,20 @@ as_meant() {
     echo "$caller/$1"
   fi
 }
+_usage_error() {
+  echo "ERROR ($(basename "$0")) $1" >&2
+  exit 2
+}
+if [ $# -ne 0 ]; then _usage_error "unexpected '$1'; options only, see --help"; fi
 for _number in stage stop_stage nj; do
   if ! [[ ${!_number} =~ ^[0-9]+$ ]]; then
-    echo "ERROR ($(basename "$0")) --${_number//_/-} takes a whole number, not '${!_number}'" >&2
-    exit 2
+    _usage_error "--${_number//_/-} takes a whole number, not '${!_number}'"
   fi
 done
+if [ "$nj" -eq 0 ]; then _usage_error "--nj must be 1 or more"; fi
+if [ "$stage" -gt "$stop_stage" ]; then
+  _usage_error "--stage $stage is after --stop-stage $stop_stage: nothing to do"
+fi
 caller=$PWD
 for _path in corpus model regime; do printf -v "$_path" %s "$(as_meant "${!_path}")"; done
 if [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$caller/$work; fi

@@ -47,9 +47,19 @@ class Batch:
 
 
 def load_dataset(
-    directory: Path | str, tokens: Tokens, *, with_features: bool = True
+    directory: Path | str,
+    tokens: Tokens,
+    *,
+    with_features: bool = True,
+    allow_pipes: bool = False,
 ) -> list[Utterance]:
     """All utterances of a data directory that has text and, unless told otherwise, features.
+
+    Args:
+        directory: the data directory.
+        tokens: what its text is made of.
+        with_features: whether feats.scp is read; else frames are tokens.
+        allow_pipes: whether a feats.scp may name commands, where frames must be counted.
 
     Raises:
         DataDirError: a file is missing, or ids differ between feats.scp and text.
@@ -63,7 +73,11 @@ def load_dataset(
         utt: tuple(tokens.encode(text[utt].split(), where=f"{directory}/text: {utt}"))
         for utt in feats
     }
-    frames = _frame_counts(data) if with_features else {u: len(t) for u, t in encoded.items()}
+    frames = (
+        _frame_counts(data, allow_pipes)
+        if with_features
+        else {u: len(t) for u, t in encoded.items()}
+    )
     return [Utterance(utt, feats[utt], frames[utt], encoded[utt]) for utt in feats]
 
 
@@ -80,20 +94,25 @@ def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str
         raise DataDirError(f"{directory}: no utterances: nothing to train on")
 
 
-def _frame_counts(data: DataDir) -> dict[str, int]:
+def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
     """Frames of each utterance, from utt2num_frames or else from the features."""
     if data.has("utt2num_frames") and data.utt2num_frames.keys() >= data.feats_scp.keys():
         return data.utt2num_frames
-    return {utt: len(read_matrix(rx)) for utt, rx in data.feats_scp.items()}
+    return {
+        utt: len(read_matrix(rx, allow_pipes=allow_pipes)) for utt, rx in data.feats_scp.items()
+    }
 
 
-def load_features(rxfilename: str, utt_id: str, dim: int, cmvn: CmvnStats | None) -> np.ndarray:
+def load_features(
+    rxfilename: str, utt_id: str, dim: int, cmvn: CmvnStats | None, *, allow_pipes: bool = False
+) -> np.ndarray:
     """Normalised features of one utterance, (T, F) float32.
 
     Raises:
         FeatureError: another dimension, no frames, or values that are not finite.
     """
-    return check_features(read_matrix(rxfilename), utt_id, dim, cmvn)
+    matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
+    return check_features(matrix, utt_id, dim, cmvn)
 
 
 def check_features(
@@ -102,8 +121,8 @@ def check_features(
     """The same for features already read."""
     if features.ndim != 2 or features.shape[1] != dim:
         raise FeatureError(
-            f"{utt_id}: features {features.shape}, but the model reads {dim} a frame; "
-            "compute them as its front_end/ says"
+            f"{utt_id}: features of shape {features.shape}, but the model reads {dim} a frame; "
+            "compute them as for its training data, or train another model"
         )
     if not len(features):
         raise FeatureError(f"{utt_id}: no frames")

@@ -138,7 +138,13 @@ class Trainer:
         config = self.directory.config.encoder
         if config is None:  # a predictor reads no features
             return torch.zeros(1, 0).numpy()
-        features = load_features(utterance.features, utterance.utt_id, config.input_dim, self.cmvn)
+        features = load_features(
+            utterance.features,
+            utterance.utt_id,
+            config.input_dim,
+            self.cmvn,
+            allow_pipes=self.options.allow_pipes,
+        )
         if len(features) != utterance.num_frames:
             raise FeatureError(
                 f"{utterance.utt_id}: {len(features)} frames, but utt2num_frames says "

@@ -31,10 +31,11 @@ class TrainOptions:
     skip_short: bool = _option(
         False, "leave out utterances too short for their tokens; else an error"
     )
+    allow_pipes: bool = _option(False, "run commands that feats.scp names")
     seed: int = _option(0, "the same seed gives the same model on a CPU")
     device: str = _option("auto", "cpu, cuda or auto")
     threads: int = _option(1, "CPU threads; more pay off for large batches on idle cores")
 
 
 # What may change between two runs on the same directory without making it another experiment.
-RESUMABLE_CHANGES = frozenset({"epochs", "patience", "device", "threads"})
+RESUMABLE_CHANGES = frozenset({"epochs", "patience", "device", "threads", "allow_pipes"})

@@ -26,7 +26,7 @@ from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
 from pipeline.phones import load_phone_map
 from pipeline.tokens import Tokens
-from pipeline.training.dataset import load_dataset
+from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.loop import Trainer, fitting
 from pipeline.training.options import RESUMABLE_CHANGES, TrainOptions
 from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask
@@ -76,7 +76,7 @@ def train(arguments: TrainArguments, options: TrainOptions) -> int:
     )
     task = _task(model, phones_of(tokens, arguments.phone_map))
     train_set, dev_set = (
-        fitting(load_dataset(path, tokens, with_features=config.kind != "predictor"), task, options)
+        _utterances(path, tokens, task, options)
         for path in (arguments.train_dir, arguments.dev_dir)
     )
     directory = _directory(arguments, options, config, tokens)
@@ -148,6 +148,13 @@ def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]
     folding = load_phone_map(phone_map)
     table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
     return lambda ids: [phone for symbol in tokens.decode(ids) for phone in table[symbol]]
+
+
+def _utterances(path: Path, tokens: Tokens, task: Task, options: TrainOptions) -> list[Utterance]:
+    with_features = not isinstance(task, PredictorTask)
+    pipes = options.allow_pipes
+    found = load_dataset(path, tokens, with_features=with_features, allow_pipes=pipes)
+    return fitting(found, task, options)
 
 
 def _task(model: torch.nn.Module, to_phones: Callable[[Iterable[int]], list[str]]) -> Task:
