@@ -89,8 +89,8 @@ def transducer_beam_search(
     are made from Pr(y) without that factor here, or no sum of paths would be Pr(y|x). An extension
     that is in A from the start is left as it is: the prefix sum has its paths already.
 
-    A child is dropped at once where it cannot enter the beam any more: its probability is below
-    that of the W-th best of B, which only rises. This changes no result.
+    A child is dropped at once where it cannot enter the beam any more: its probability is not
+    above a lower bound of that of the W-th best of B. This changes no result.
 
     Args:
         frames: the joiner's encoder projections, (T, J).
@@ -172,6 +172,11 @@ def _advance(start: Beam, rows: _Rows, width: int, blank: int) -> Beam:
     heapq.heapify(candidates)
     finished: Beam = {}
     best: list[float] = []  # the W best of B, a heap with the W-th best on top
+    # Each of a full beam ends this frame in B, or stays in A below the W-th of B; so the least of
+    # their probabilities after a blank bounds the W-th of B from the start.
+    floor = -np.inf
+    if len(start) == width:
+        floor = min(score + rows[node][blank] for node, score in start.items())
     while candidates:
         score, prefix, token = -candidates[0][0], candidates[0][2], candidates[0][3]
         if len(best) == width and best[0] > score:
@@ -184,7 +189,7 @@ def _advance(start: Beam, rows: _Rows, width: int, blank: int) -> Beam:
             heapq.heappush(best, finished[node])
         else:
             heapq.heappushpop(best, finished[node])
-        limit = best[0] if len(best) == width else -np.inf
+        limit = max(floor, best[0]) if len(best) == width else floor
         extended = score + row
         for k in np.flatnonzero(extended > limit).tolist():
             # A prefix that A began with already holds this path, by the prefix sum.

@@ -213,9 +213,7 @@ def copy_into(theirs: torch.nn.RNNBase, w_input: Tensor, w_hidden: Tensor, bias:
 
 
 def run_packed(theirs: torch.nn.RNNBase, x: Tensor, n: Tensor) -> Tensor:
-    packed = torch.nn.utils.rnn.pack_padded_sequence(
-        x, n, batch_first=True, enforce_sorted=False
-    )
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, n, batch_first=True, enforce_sorted=False)
     with torch.no_grad():
         return torch.nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)[0]
 

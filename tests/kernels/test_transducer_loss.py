@@ -31,7 +31,9 @@ class Problem:
         self.targets = others[draw]
         self.frames, self.labels = torch.tensor(frames), torch.tensor(labels)
 
-    def loss(self, logits: Tensor | None = None, reduction: str = "none", **other: Tensor) -> Tensor:
+    def loss(
+        self, logits: Tensor | None = None, reduction: str = "none", **other: Tensor
+    ) -> Tensor:
         return transducer_loss(
             self.logits if logits is None else logits,
             other.get("targets", self.targets),
@@ -325,7 +327,9 @@ def test_integer_types_of_lengths_and_targets() -> None:
 def test_a_second_derivative_is_refused() -> None:
     problem = Problem([2], [1])
     logits = problem.logits.requires_grad_()
-    (gradient,) = torch.autograd.grad(problem.loss(logits).square().sum(), logits, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        problem.loss(logits).square().sum(), logits, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 

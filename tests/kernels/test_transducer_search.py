@@ -140,7 +140,7 @@ def test_it_is_algorithm_1(kind: str, width: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", ["sum", "tanh"])
 def test_a_wide_beam_finds_the_exact_probabilities(kind: str) -> None:
     """All paths of a hypothesis are summed; what is missing is the mass of what was pruned."""
-    model = TinyModel(kind, vocab=3, scale=0.7, bonus=2.0)
+    model = TinyModel(kind, vocab=3, scale=0.7, bonus=3.0)
     frames = model.frames(3)
     hyps = transducer_beam_search(frames, model, width=400)
     found = np.array([np.exp(h.log_prob) for h in hyps])
