@@ -9,7 +9,7 @@ and that to an insertion, from the end backwards.
 
 e.g.: align_text.py --special-symbol="<eps>" ark:data/test/text ark:hyp.txt ark,t:-
 
-See also: compute_wer.py, compare_wer.py
+See also: compute_wer.py, map_phones.py
 """
 
 from collections.abc import Iterable

@@ -10,7 +10,7 @@ each; "[PARTIAL]" says that some references had no hypothesis.
 e.g.: compute_wer.py --text --mode=strict ark:data/test/text ark:exp/ctc/decode_test/hyp.txt
 e.g.: compute_wer.py --name=PER --map=conf/phones.60-48-39.map ark:data/dev/text ark:hyp.txt
 
-See also: align_text.py, compare_wer.py, map_phones.py
+See also: align_text.py, map_phones.py
 """
 
 from typing import Annotated

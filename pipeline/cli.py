@@ -190,6 +190,8 @@ def read_config_options(path: Path, command: Any = None) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this options file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not text (UTF-8); an options file has --name=value") from error
     options = []
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()

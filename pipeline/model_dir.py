@@ -177,6 +177,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool]:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["format_version"] == FORMAT_VERSION:
             config = model_config_from(data["model"], where="model")
+            config = config.part(config.kind, "model")  # whole for its kind
             normalises = data.get("cmvn", (path / "cmvn.ark").exists())
             return config, dict(data["options"]), bool(normalises)
     except OSError as error:

@@ -94,13 +94,13 @@ ARCHITECTURE = """
 [encoder]
 input_dim = 6
 layers = 1
-cells = 8
+cells = 16
 
 [predictor]
-cells = 8
+cells = 16
 
 [joiner]
-dim = 8
+kind = "sum"
 """
 
 
@@ -180,7 +180,7 @@ def toy(make_toy: Callable[..., Toy], tmp_path: Path) -> Toy:
     return make_toy(tmp_path / "toy")
 
 
-FAST = ("--optimizer=adam", "--learning-rate=0.03", "--stop-on=per", "--patience=0")
+LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=per")
 
 
 @pytest.fixture(scope="session")
@@ -193,9 +193,9 @@ def trained(
     path = tmp_path_factory.mktemp("trained")
     toy = make_toy(path / "toy")
     starts = (f"--init-ctc={path}/ctc", f"--init-predictor={path}/predictor")
-    for kind, epochs, more in (("ctc", 20, ()), ("predictor", 3, ()), ("transducer", 15, starts)):
-        options = (*FAST, f"--epochs={epochs}", *more)
+    for kind, epochs, more in (("ctc", 40, ()), ("predictor", 3, ()), ("transducer", 60, starts)):
+        options = (*LEARN, f"--epochs={epochs}", "--patience=0", *more)
         done = execute(f"train_{kind}.py", *toy.arguments(path / kind, *options))
         assert done.status == 0, done.err
-        (path / f"{kind}.log").write_text(done.err)
+        (path / f"{kind}.err").write_text(done.err)
     return path

@@ -23,7 +23,7 @@ Options, before or after JOB=1:N:
 
 e.g.: run.py JOB=1:4 exp/log/count.JOB.log wc -l data/split4/JOB/text '>' exp/count.JOB
 
-See also: slurm.py, split_data.py
+See also: split_data.py, once.py
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.audio import read_audio
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.kernels.ctc_search import ctc_beam_search, ctc_greedy
+from pipeline.kernels.transducer_loss import transducer_loss
 from pipeline.kernels.transducer_search import (
     Hypothesis,
     transducer_beam_search,
@@ -70,9 +71,7 @@ class Recogniser:
             if isinstance(self.model, CtcModel):
                 return self._search_ctc(*self.model(batch, lengths))
             encoded, lengths = self.model.encoder(batch, lengths)
-            return self._search_transducer(
-                self.model, self.model.joiner.project_encoder(encoded), lengths
-            )
+            return self._search_transducer(self.model, encoded, lengths)
 
     def recognise_file(self, path: str | Path) -> list[Hypothesis]:
         """Hypotheses of a recording, through the model's own front end.
@@ -96,11 +95,12 @@ class Recogniser:
         return ctc_beam_search(log_probs[0].double().cpu().numpy(), width=self.beam, blank=BLANK)
 
     def _search_transducer(
-        self, model: TransducerModel, frames: Tensor, lengths: Tensor
+        self, model: TransducerModel, encoded: Tensor, lengths: Tensor
     ) -> list[Hypothesis]:
+        frames = model.joiner.project_encoder(encoded)
         if self.beam == 1:
             tokens = transducer_greedy(frames, lengths, model, blank=BLANK)[0]
-            return [Hypothesis(tuple(tokens), float("nan"))]
+            return [Hypothesis(tuple(tokens), _log_prob(model, encoded, lengths, tokens))]
         return transducer_beam_search(
             frames[0],
             model,
@@ -108,6 +108,14 @@ class Recogniser:
             blank=BLANK,
             length_normalise=self.length_normalise,
         )
+
+
+def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:
+    """log Pr(y|x), the sum over all alignments of ``tokens``."""
+    targets = torch.tensor([tokens], dtype=torch.int64, device=encoded.device)
+    counts = torch.tensor([len(tokens)], device=encoded.device)
+    logits = model.join(encoded, targets, counts)
+    return -float(transducer_loss(logits, targets, lengths, counts, blank=BLANK, reduction="sum"))
 
 
 def decode(

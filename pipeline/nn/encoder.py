@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         """Hidden vectors of the uppermost layer.
 
         Args:
-            features: (N, T, F), zero in the padding.
+            features: (N, T, F), anything in the padding.
             lengths: (N,) frames.
 
         Returns:

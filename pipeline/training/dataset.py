@@ -126,14 +126,17 @@ def check_features(
         )
     if not len(features):
         raise FeatureError(f"{utt_id}: no frames")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        features = features.astype(np.float32, copy=False)
     if not np.isfinite(features).all():
         row = int(np.argwhere(~np.isfinite(features))[0][0])
         raise FeatureError(
-            f"{utt_id}: frame {row} is not finite (NaN or infinite); compute these features again"
+            f"{utt_id}: frame {row} is not finite (NaN, infinite or beyond float32); compute "
+            "these features again"
         )
     if cmvn is not None:
         features = cmvn.apply(features, norm_means=True, norm_vars=True)
-    return np.ascontiguousarray(features, dtype=np.float32)
+    return np.ascontiguousarray(features)
 
 
 def make_batch(utterances: Sequence[Utterance], load: Callable[[Utterance], np.ndarray]) -> Batch:

@@ -235,12 +235,12 @@ def test_greedy_takes_the_best_output_each_time(kind: str, blank: int, limit: in
         assert got == greedy_by_hand(frames, model, limit)
 
 
-def test_greedy_of_a_batch_is_that_of_each_alone() -> None:
-    model = TinyModel("tanh", seed=1)
-    lengths = [6, 1, 4, 3]
-    frames = torch.stack([model.frames(6, seed=n) for n in range(len(lengths))])
-    for n, length in enumerate(lengths):
-        frames[n, length:] = float("nan")
+@pytest.mark.parametrize("kind", ["sum", "tanh"])
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_of_a_batch_is_that_of_each_alone(kind: str, seed: int) -> None:
+    model = TinyModel(kind, scale=1.5, bonus=0.5, seed=seed)
+    lengths = [8, 1, 4, 3, 8]
+    frames = torch.stack([2.0 * model.frames(8, seed=n) for n in range(len(lengths))])
     batch = transducer_greedy(frames, torch.tensor(lengths), model)
     for n, length in enumerate(lengths):
         alone = transducer_greedy(frames[n : n + 1, :length], torch.tensor([length]), model)

@@ -1,0 +1,592 @@
+"""The training loop: what an update does, which epoch is kept, how it stops and goes on."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import model_config_from
+from pipeline.errors import DataError, FeatureError, ModelError, UsageError
+from pipeline.features import CmvnStats
+from pipeline.model_dir import ModelDir, read_cmvn, read_weights
+from pipeline.nn.layers import initialise
+from pipeline.nn.models import build_model
+from pipeline.tokens import Tokens
+from pipeline.training import loop
+from pipeline.training.dataset import Utterance, load_dataset
+from pipeline.training.loop import Trainer, fitting
+from pipeline.training.options import TrainOptions
+from pipeline.training.setup import check_options
+from pipeline.training.tasks import CtcTask, DevScores, PredictorTask, TransducerTask
+
+TOKENS = Tokens(["<blk>", "a", "b", "c"])
+CPU = torch.device("cpu")
+SMALL = TrainOptions(optimizer="adam", learning_rate=0.01, epochs=4, patience=0)
+ENCODER = {"input_dim": 6, "layers": 1, "cells": 4}
+PARTS = {
+    "ctc": {"encoder": ENCODER},
+    "predictor": {"predictor": {"cells": 4}},
+    "transducer": {"encoder": ENCODER, "predictor": {"cells": 4}, "joiner": {"dim": 4}},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_trainer(toy, tmp_path) -> Callable[..., Trainer]:
+    """A trainer on the toy corpus; the same ``name`` is the same model directory."""
+
+    def make(
+        options: TrainOptions = SMALL,
+        *,
+        kind: str = "ctc",
+        name: str = "model",
+        dropout: float = 0.0,
+        cmvn: bool = True,
+        train: list[Utterance] | None = None,
+    ) -> Trainer:
+        parts = {k: dict(v) for k, v in PARTS[kind].items()}
+        if "encoder" in parts:
+            parts["encoder"]["dropout"] = dropout
+        config = model_config_from({"num_tokens": 4, **parts}, where="test")
+        path = tmp_path / name
+        if (path / "config.json").exists():
+            directory = ModelDir.open(path)
+        else:
+            stats = read_cmvn(toy.train / "cmvn.ark", 6) if cmvn and kind != "predictor" else None
+            directory = ModelDir.create(
+                path, config, TOKENS, cmvn=stats, front_end=None, options={}
+            )
+        model = build_model(config, num_tokens=4)
+        initialise(model, scale=0.1, generator=torch.Generator().manual_seed(options.seed))
+        task = {
+            "ctc": lambda: CtcTask(model, TOKENS.decode),
+            "predictor": lambda: PredictorTask(model),
+            "transducer": lambda: TransducerTask(model, TOKENS.decode),
+        }[kind]()
+        reads = kind != "predictor"
+        return Trainer(
+            model,
+            task,
+            directory,
+            options,
+            train=train or load_dataset(toy.train, TOKENS, with_features=reads),
+            dev=load_dataset(toy.dev, TOKENS, with_features=reads),
+            device=CPU,
+        )
+
+    return make
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+
+
+def final_bytes(trainer: Trainer) -> bytes:
+    trainer.run()
+    return trainer.directory.weights_path.read_bytes()
+
+
+def metrics(trainer: Trainer) -> list[dict[str, float]]:
+    text = (trainer.directory.path / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def one_batch(trainer: Trainer) -> loop.Batch:
+    return next(trainer._train_batches(torch.Generator().manual_seed(0)))
+
+
+def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
+    """Let the dev scores be these, one an epoch, and note the weights they were taken at."""
+    remaining = iter(scores)
+    trainer.seen = []
+
+    def evaluate(batches: Iterator[loop.Batch]) -> DevScores:
+        list(batches)
+        assert not trainer.model.training
+        trainer.seen.append(weights(trainer.model))
+        return next(remaining)
+
+    trainer.task.evaluate = evaluate
+
+
+# ---- one update ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_an_update_is_a_step_down_the_gradient_of_the_summed_loss(make_trainer, kind):
+    options = dataclasses.replace(
+        SMALL, optimizer="sgd", momentum=0.0, learning_rate=0.5, batch_size=3
+    )
+    trainer = make_trainer(options, kind=kind)
+    batch, before = one_batch(trainer), weights(trainer.model)
+    losses = trainer.task.losses(batch)
+    losses.sum().backward()
+    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    nats = trainer._update(batch, torch.Generator())
+    assert losses.shape == (3,)
+    assert nats == pytest.approx(float(losses.detach().sum()), rel=1e-6)
+    torch.testing.assert_close(weights(trainer.model), before - 0.5 * gradient)
+
+
+def test_momentum_is_that_of_the_options(make_trainer):
+    options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.9, learning_rate=0.01)
+    trainer = make_trainer(options)
+    (group,) = trainer.optimizer.param_groups
+    assert (type(trainer.optimizer).__name__, group["momentum"], group["lr"]) == ("SGD", 0.9, 0.01)
+
+
+def test_weight_noise_changes_the_gradient_not_what_is_updated(make_trainer):
+    options = dataclasses.replace(
+        SMALL, optimizer="sgd", momentum=0.0, learning_rate=0.5, weight_noise=0.075
+    )
+    trainer = make_trainer(options)
+    batch, clean = one_batch(trainer), weights(trainer.model)
+    at = []
+    losses_of = trainer.task.losses
+    trainer.task.losses = lambda batch: at.append(weights(trainer.model)) or losses_of(batch)
+    trainer._update(batch, torch.Generator().manual_seed(4))
+    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    torch.testing.assert_close(weights(trainer.model), clean - 0.5 * gradient, rtol=0, atol=1e-7)
+    noise = at[0] - clean
+    assert abs(float(noise.std()) - 0.075) < 4 * 0.075 / (2 * len(noise)) ** 0.5
+
+
+def test_noise_is_drawn_for_every_update_and_never_at_evaluation(make_trainer):
+    options = dataclasses.replace(SMALL, epochs=2, weight_noise=0.075, learning_rate=1e-30)
+    trainer = make_trainer(options)
+    clean, drawn, evaluated = weights(trainer.model), [], []
+    losses_of, evaluate = trainer.task.losses, trainer.task.evaluate
+    trainer.task.losses = lambda b: drawn.append(weights(trainer.model) - clean) or losses_of(b)
+    trainer.task.evaluate = lambda b: evaluated.append(weights(trainer.model)) or evaluate(b)
+    trainer.run()
+    assert len(drawn) == 2 * len(trainer.train)
+    sums = {round(float(noise.sum()), 6) for noise in drawn}
+    assert len(sums) == len(drawn)
+    assert all(torch.allclose(w, clean, atol=1e-12) for w in evaluated)
+    saved = read_weights(trainer.directory.weights_path)
+    assert torch.allclose(torch.cat([saved[n].flatten() for n in saved]).sort()[0], clean.sort()[0])
+
+
+def test_an_error_in_an_update_leaves_clean_weights(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, weight_noise=0.075))
+    batch, clean = one_batch(trainer), weights(trainer.model)
+
+    def interrupt(batch: loop.Batch) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    trainer.task.losses = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer._update(batch, torch.Generator())
+    assert torch.equal(weights(trainer.model), clean)
+
+
+def test_gradients_are_scaled_down_to_the_norm(make_trainer):
+    options = dataclasses.replace(
+        SMALL, optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=0.25
+    )
+    trainer = make_trainer(options)
+    batch, before = one_batch(trainer), weights(trainer.model)
+    trainer._update(batch, torch.Generator())
+    assert float((weights(trainer.model) - before).norm()) == pytest.approx(0.25, rel=1e-3)
+
+
+def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
+    calls = []
+    real = loop.augment
+    monkeypatch.setattr(loop, "augment", lambda *a: calls.append(a) or real(*a))
+    options = dataclasses.replace(SMALL, epochs=1, input_noise=0.6, time_masks=2, freq_masks=2)
+    trainer = make_trainer(options)
+    seen = []
+    evaluate = trainer.task.evaluate
+
+    def watch(batches: Iterator[loop.Batch]) -> DevScores:
+        kept = list(batches)
+        seen.extend(b.features for b in kept)
+        return evaluate(kept)
+
+    trainer.task.evaluate = watch
+    trainer.run()
+    assert len(calls) == len(trainer.train)
+    by_length = sorted(trainer.dev, key=lambda u: (-u.num_frames, u.utt_id))
+    clean = [trainer._load(u) for u in by_length]
+    for row, features in zip(seen[0], clean, strict=True):
+        np.testing.assert_array_equal(row[: len(features)].numpy(), features)
+
+
+def test_a_predictors_batches_are_not_augmented(make_trainer):
+    options = dataclasses.replace(SMALL, epochs=1, input_noise=0.6, time_masks=2, freq_masks=2)
+    make_trainer(options, kind="predictor").run()
+
+
+def test_the_linear_schedule_warms_up_and_goes_down_to_almost_0(make_trainer):
+    options = dataclasses.replace(SMALL, schedule="linear", epochs=10, learning_rate=0.1)
+    trainer = make_trainer(options)
+    total = 10 * len(trainer.train)
+    rates = []
+    for step in range(total):
+        trainer._set_learning_rate(step)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.05)  # 5 % of 40 updates: two to warm up
+    assert max(rates) == pytest.approx(0.1)
+    assert rates.index(max(rates)) == 1
+    assert np.all(np.diff(rates[1:]) < 0)
+    assert 0.0 < rates[-1] < 0.1 / total * 2
+
+
+def test_the_constant_schedule_is_constant(make_trainer):
+    trainer = make_trainer()
+    trainer._set_learning_rate(1000)
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.01
+
+
+# ---- which epoch is kept -------------------------------------------------------------------------
+
+
+def scores(*pairs: tuple[float, float]) -> list[DevScores]:
+    return [DevScores(loss, per) for loss, per in pairs]
+
+
+@pytest.mark.parametrize(("stop_on", "best"), [("loss", 2), ("per", 3)])
+def test_the_best_epoch_becomes_final(make_trainer, stop_on, best):
+    trainer = make_trainer(dataclasses.replace(SMALL, stop_on=stop_on))
+    scripted(trainer, scores((3.0, 50.0), (1.0, 40.0), (2.0, 30.0), (4.0, 60.0)))
+    progress = trainer.run()
+    assert (progress.epoch, progress.best_epoch) == (4, best)
+    assert progress.best_score == {"loss": 1.0, "per": 30.0}[stop_on]
+    saved = read_weights(trainer.directory.weights_path)
+    kept = torch.cat([saved[name].flatten() for name, _ in trainer.model.named_parameters()])
+    assert torch.equal(kept, trainer.seen[best - 1])
+    assert torch.equal(weights(trainer.model), kept)
+    assert [line["best"] for line in metrics(trainer)] == [
+        stop_on == "loss" or e <= 3 if e <= 2 else stop_on == "per" and e == 3 for e in range(1, 5)
+    ]
+
+
+def test_patience_counts_epochs_without_a_better_score(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, epochs=20, patience=3))
+    scripted(trainer, scores(*((x, 0.0) for x in (5, 4, 4, 4.5, 3, 3, 3, 9, 1))))
+    progress = trainer.run()
+    assert (progress.epoch, progress.best_epoch) == (8, 5)
+
+
+def test_patience_0_never_stops(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, epochs=6, patience=0))
+    scripted(trainer, scores(*((x, 0.0) for x in (1, 2, 3, 4, 5, 6))))
+    assert trainer.run().epoch == 6
+
+
+def test_an_equal_score_is_not_better(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, epochs=3))
+    scripted(trainer, scores((1, 0), (1, 0), (1, 0)))
+    assert trainer.run().best_epoch == 1
+
+
+def test_a_finished_training_is_not_trained_further(make_trainer):
+    trainer = make_trainer()
+    before = final_bytes(trainer)
+    again = make_trainer()
+    again.task.losses = None  # would fail
+    assert final_bytes(again) == before
+    assert len(metrics(again)) == 4
+
+
+def test_more_patience_goes_on(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, epochs=20, patience=1))
+    scripted(trainer, scores((1, 0), (2, 0)))
+    assert trainer.run().epoch == 2
+    more = make_trainer(dataclasses.replace(SMALL, epochs=20, patience=2))
+    scripted(more, scores((2, 0)))
+    assert more.run().epoch == 3
+
+
+def test_metrics_have_a_line_an_epoch(make_trainer):
+    trainer = make_trainer()
+    trainer.run()
+    lines = metrics(trainer)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert set(lines[0]) == {
+        *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_per"),
+        *("best", "learning_rate", "seconds"),
+    }
+    for line in lines:
+        assert line["dev_bits"] == pytest.approx(line["dev_loss"] / math.log(2))
+        assert line["train_loss"] > 0
+
+
+def test_metrics_of_an_epoch_that_is_done_again_are_replaced(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, epochs=2))
+    trainer.run()
+    path = trainer.directory.path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "train_loss": 99}\n{"epoch": 4, "tra')
+    again = make_trainer()
+    again.run()
+    assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
+    assert metrics(again)[2]["train_loss"] != 99
+
+
+# ---- the same seed, and going on -----------------------------------------------------------------
+
+
+NOISY = dataclasses.replace(
+    SMALL, weight_noise=0.02, input_noise=0.1, time_masks=1, freq_masks=1, clip_norm=5.0
+)
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_a_seed_gives_the_same_bytes(make_trainer, kind):
+    runs = {seed: [] for seed in (0, 0, 7)}
+    for number, seed in enumerate((0, 0, 7)):
+        options = dataclasses.replace(NOISY, seed=seed, epochs=2, batch_size=2)
+        runs[seed].append(final_bytes(make_trainer(options, kind=kind, name=f"m{number}")))
+    assert runs[0][0] == runs[0][1]
+    assert runs[0][0] != runs[7][0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, schedule):
+    options = dataclasses.replace(NOISY, optimizer=optimizer, schedule=schedule)
+    whole = final_bytes(make_trainer(options, name="whole", dropout=0.2))
+    for stop_at in (1, 6, 11):  # of 16 updates
+        name = f"stopped{stop_at}"
+        trainer = make_trainer(options, name=name, dropout=0.2)
+        losses_of, left = trainer.task.losses, iter(range(stop_at))
+
+        def fail(batch, losses_of=losses_of, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return losses_of(batch)
+
+        trainer.task.losses = fail
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert not trainer.directory.weights_path.exists()
+        again = make_trainer(options, name=name, dropout=0.2)
+        assert final_bytes(again) == whole
+        assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("after", ["save_weights", "_write_metrics", "save_state"])
+def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, monkeypatch, after):
+    """best.safetensors, metrics.jsonl and last.pt are written one after the other."""
+    whole = final_bytes(make_trainer(NOISY, name="whole"))
+    trainer, count = make_trainer(NOISY), iter(range(100))
+    owner = Trainer if after == "_write_metrics" else loop
+    real = getattr(owner, after)
+
+    def die(*arguments: object) -> None:
+        real(*arguments)
+        if next(count) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, after, die)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    again = make_trainer(NOISY)
+    assert final_bytes(again) == whole
+    assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
+
+
+def test_more_epochs_on_a_finished_training_go_on(make_trainer):
+    whole = final_bytes(make_trainer(SMALL, name="whole"))
+    make_trainer(dataclasses.replace(SMALL, epochs=2)).run()
+    assert final_bytes(make_trainer(SMALL)) == whole
+
+
+# ---- losses that are not finite ------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_the_utterance_and_keeps_the_last_epoch(make_trainer):
+    make_trainer(dataclasses.replace(SMALL, epochs=1)).run()
+    trainer = make_trainer(dataclasses.replace(SMALL, batch_size=4))
+    before = trainer.directory.last_path.read_bytes()
+    losses_of = trainer.task.losses
+
+    def poisoned(batch: loop.Batch) -> torch.Tensor:
+        return losses_of(batch) * torch.tensor(
+            [math.inf if utt == "s1-u2" else 1.0 for utt in batch.utt_ids]
+        )
+
+    trainer.task.losses = poisoned
+    with pytest.raises(ModelError) as error:
+        trainer.run()
+    assert "the loss of s1-u2 is not finite; epoch 1 is kept in" in str(error.value)
+    assert "in another directory with a lower --learning-rate" in str(error.value)
+    assert trainer.directory.last_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_weights_that_blow_up_in_the_last_update_are_not_kept(make_trainer, kind):
+    trainer = make_trainer(kind=kind)
+    step, left = trainer.optimizer.step, iter(range(len(trainer.train) - 1))
+
+    def blow_up() -> None:
+        step()
+        if next(left, None) is None:
+            next(trainer.model.parameters()).data.fill_(math.nan)
+
+    trainer.optimizer.step = blow_up
+    with pytest.raises(ModelError, match=r"dev set after epoch 1 is not finite; nothing is kept"):
+        trainer.run()
+    assert not trainer.directory.last_path.exists()
+    assert not trainer.directory.best_path.exists()
+    assert not trainer.directory.weights_path.exists()
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_weights_that_blow_up_are_seen_at_the_next_update(make_trainer, kind):
+    trainer = make_trainer(kind=kind)
+    for parameter in trainer.model.parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(
+        ModelError, match=r"loss of s\d-u\d is not finite; .* or train with a lower"
+    ):
+        trainer.run()
+
+
+def test_a_dev_loss_that_is_not_finite_stops(make_trainer):
+    trainer = make_trainer()
+    scripted(trainer, scores((2.0, 50.0), (math.nan, 100.0)))
+    with pytest.raises(ModelError, match="the loss of the dev set after epoch 2 is not finite"):
+        trainer.run()
+    assert [line["epoch"] for line in metrics(trainer)] == [1]
+    assert make_trainer()._resume() is None
+
+
+# ---- utterances that do not fit ------------------------------------------------------------------
+
+
+def test_a_wrong_count_of_frames_is_named(make_trainer, toy):
+    path = toy.train / "utt2num_frames"
+    path.write_text("".join(f"{line.split()[0]} 77\n" for line in path.read_text().splitlines()))
+    with pytest.raises(FeatureError, match=r"s\d-u\d: \d+ frames, but utt2num_frames says 77"):
+        make_trainer().run()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stack", "frames"),
+    [
+        ((), 1, 1),
+        ((1,), 1, 1),
+        ((1, 2, 3), 1, 3),
+        ((1, 1, 1), 1, 5),  # a blank between equal neighbours
+        ((1, 1, 2, 2), 1, 6),
+        ((1, 2, 3), 2, 5),  # three groups of two frames, the last may be short
+        ((1, 1), 3, 7),
+    ],
+)
+def test_frames_that_ctc_needs(tokens, stack, frames):
+    config = model_config_from(
+        {"num_tokens": 4, "encoder": {**ENCODER, "stack_frames": stack}}, where=""
+    )
+    model = build_model(config, num_tokens=4)
+    initialise(model, scale=0.1, generator=torch.Generator().manual_seed(0))
+    task = CtcTask(model, TOKENS.decode)
+    assert task.frames_needed(Utterance("u", "", 0, tokens)) == frames
+
+    def loss(num_frames: int) -> float:
+        batch = loop.Batch(
+            ["u"],
+            torch.zeros(1, num_frames, 6),
+            torch.tensor([num_frames]),
+            torch.tensor([tokens], dtype=torch.int64),
+            torch.tensor([len(tokens)]),
+        )
+        return float(task.losses(batch).detach())
+
+    assert math.isfinite(loss(frames))
+    if frames > 1:
+        assert loss(frames - 1) == math.inf
+
+
+def long_and_short() -> list[Utterance]:
+    return [Utterance("long", "", 9, (1, 2)), Utterance("short", "", 2, (1, 1))]
+
+
+def ctc_task() -> CtcTask:
+    model = build_model(model_config_from({"encoder": ENCODER}, where=""), num_tokens=4)
+    return CtcTask(model, TOKENS.decode)
+
+
+def test_too_short_an_utterance_is_named_with_what_it_needs():
+    with pytest.raises(DataError) as error:
+        fitting(long_and_short(), ctc_task(), TrainOptions())
+    assert "short: 2 frames, 3 needed for 2 tokens" in str(error.value)
+    assert "--skip-short=true" in str(error.value)
+    assert "long" not in str(error.value).replace("too long", "")
+
+
+def test_too_short_an_utterance_is_skipped_on_demand(caplog):
+    left = fitting(long_and_short(), ctc_task(), TrainOptions(skip_short=True))
+    assert [u.utt_id for u in left] == ["long"]
+    assert "skipping 1 utterances too short" in caplog.text
+    assert "short: 2 frames" in caplog.text
+
+
+def test_if_all_are_too_short_there_is_nothing_to_train_on():
+    with pytest.raises(DataError, match="no utterance is long enough"):
+        fitting(long_and_short()[1:], ctc_task(), TrainOptions(skip_short=True))
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("stop_on", "wer"), ("optimizer", "Adam"), ("schedule", ""), ("device", "gpu")),
+        *(("epochs", 0), ("epochs", -1), ("batch_size", 0), ("learning_rate", 0.0)),
+        *(("learning_rate", math.nan), ("learning_rate", math.inf), ("learning_rate", -1.0)),
+        *(("weight_noise", -0.1), ("patience", -1), ("seed", -1), ("seed", 10**400)),
+        *(("threads", 0), ("init_scale", math.nan), ("momentum", -0.5), ("clip_norm", -1.0)),
+    ],
+)
+def test_an_option_outside_its_range_is_named(name, value):
+    with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
+        check_options(dataclasses.replace(TrainOptions(), **{name: value}))
+
+
+def test_the_defaults_are_in_range_and_the_papers():
+    options = TrainOptions()
+    check_options(options)
+    assert (options.optimizer, options.learning_rate, options.momentum) == ("sgd", 1e-4, 0.9)
+    assert (options.batch_size, options.init_scale, options.weight_noise) == (1, 0.1, 0.0)
+
+
+# ---- learning ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+def test_four_utterances_are_learnt(make_toy, execute, tmp_path, kind):
+    toy = make_toy(tmp_path / "toy")
+    architecture = (toy.path / "model.toml").read_text()
+    (toy.path / "model.toml").write_text(architecture.replace('kind = "sum"', "dim = 32"))
+    learn = ("--optimizer=adam", "--learning-rate=0.01", "--clip-norm=2", "--patience=0")
+    *files, _, model_dir = toy.arguments(tmp_path / "model", *learn, "--epochs=100")
+    done = execute(f"train_{kind}.py", *files, toy.train, model_dir)  # dev = train: by heart
+    assert done.status == 0, done.err
+    lines = [json.loads(x) for x in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    assert min(line["dev_per"] for line in lines) == 0.0
+
+
+def test_statistics_that_do_not_fit_are_named(tmp_path):
+    from pipeline.tables import write_matrix
+
+    path = tmp_path / "cmvn.ark"
+    write_matrix(str(path), CmvnStats.zeros(5).matrix)
+    with pytest.raises(FeatureError, match=r"cmvn\.ark: statistics of 5 columns, .* reads 6"):
+        read_cmvn(path, 6)
+    write_matrix(str(path), np.zeros((3, 3)))
+    with pytest.raises(FeatureError, match=r"cmvn\.ark: shape \(3, 3\)"):
+        read_cmvn(Path(path), 6)
