@@ -73,7 +73,7 @@ def execute() -> Callable[..., Done]:
 
     def run(name: str, *args: object) -> Done:
         program = next(p for p in (ROOT / "bin" / name, ROOT / "utils" / name) if p.exists())
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         argv, handler = sys.argv, signal.getsignal(signal.SIGTERM)
         sys.argv = [str(program), *map(str, args)]
         status = 0
@@ -85,7 +85,8 @@ def execute() -> Callable[..., Done]:
         finally:
             sys.argv = argv
             signal.signal(signal.SIGTERM, handler)
-        return Done(status, out.getvalue(), err.getvalue())
+        out.flush()
+        return Done(status, out.buffer.getvalue().decode(), err.getvalue())
 
     return run
 

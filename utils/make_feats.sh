@@ -71,4 +71,4 @@ for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory
   done | LC_ALL=C sort > "$data/.$file.tmp"
   mv "$data/.$file.tmp" "$data/$file"
 done
-validate_data_dir.py "$data"
+validate_data_dir.py "$data" >&2

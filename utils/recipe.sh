@@ -57,18 +57,19 @@ make_features() {
 # trained KIND: the model directory of its last phase.
 trained() { if [ -f "$regime/train_$1_noise.conf" ]; then echo "$exp/$1_noise"; else echo "$exp/$1"; fi; }
 
-# train KIND [OPTION …]: one network by $regime/train_KIND.conf and, where there is a
-# train_KIND_noise.conf, once more from there with weight noise.
+# train KIND [--init-…=DIR …]: one network by $regime/train_KIND.conf, from those in DIRs, and,
+# where there is a train_KIND_noise.conf, once more from there with weight noise.
 train() {
   local kind=$1 inputs=$model,$data/tokens.txt,$data/train/text,$data/dev/text
   local data_args=("$model" "$data/tokens.txt" "$data/train" "$data/dev")
-  local shared=(--device="$device")
+  local shared=(--device="$device") option from=
   if [ "$kind" != predictor ]; then
     inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/dev/feats.scp
     if [ -n "$map" ]; then shared+=(--phone-map="$map"); fi
   fi
   local conf=$regime/train_$kind.conf
-  step "$kind" "$inputs,$conf" "$exp/$kind/final.safetensors" \
+  for option in "${@:2}"; do from+=,${option#*=}/final.safetensors; done
+  step "$kind" "$inputs,$conf$from" "$exp/$kind/final.safetensors" \
     "train_$kind.py" --config="$conf" "${shared[@]}" "${@:2}" "${data_args[@]}" "$exp/$kind"
   conf=$regime/train_${kind}_noise.conf
   if [ -f "$conf" ]; then

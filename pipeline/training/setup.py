@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -209,6 +210,11 @@ def _saved_options(
     values["phone_map"] = str(arguments.phone_map or "")
     values["init"] = str(arguments.init) if arguments.init else ""
     values["parts"] = {name: str(path) for name, path in arguments.parts}
+    starts = [*([arguments.init] if arguments.init else []), *dict(arguments.parts).values()]
+    weights = [path / "final.safetensors" for path in starts]
+    if all(path.exists() for path in weights):  # a training that goes on can do without them
+        data = b"".join(path.read_bytes() for path in weights)
+        values["starts_sha256"] = hashlib.sha256(data).hexdigest()
     return values
 
 

@@ -157,6 +157,16 @@ def test_where_a_transducer_started_is_not_read_again_when_it_goes_on(trained, t
     assert "going on after epoch 1" in done.err
 
 
+def test_where_a_transducer_started_must_not_have_changed(trained, train, tmp_path):
+    source = Path(shutil.copytree(trained / "ctc", tmp_path / "ctc"))
+    assert train(f"--init-ctc={source}", "--epochs=1", kind="transducer").status == 0
+    data = bytearray((source / "final.safetensors").read_bytes())
+    data[-1] ^= 1
+    (source / "final.safetensors").write_bytes(data)
+    done = train(f"--init-ctc={source}", "--epochs=2", kind="transducer")
+    fails(done, 1, "was trained with other options or data", "starts_sha256")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_retraining_starts_from_all_weights(trained, train, tmp_path, kind):
     standing = ("--optimizer=sgd", "--learning-rate=1e-30", "--epochs=1", "--weight-noise=0.075")
@@ -494,14 +504,16 @@ def start(toy, tmp_path) -> Callable[..., subprocess.Popen[bytes]]:
         process.stderr.close()
 
 
-def wait_for_epoch(process: subprocess.Popen[bytes], model: Path, epoch: int) -> None:
-    """Wait until a training has finished an epoch, or ended."""
-    last = model / "metrics.jsonl"
-    end = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < end:
-        if last.exists() and last.read_bytes().count(b"\n") >= epoch:
-            return
+def wait_for_epochs(process: subprocess.Popen[bytes], model: Path, count: int) -> None:
+    """Wait until a training has finished so many epochs more, or ended."""
+    path = model / "metrics.jsonl"
+    before, end = lines_of(path), time.monotonic() + 60
+    while process.poll() is None and lines_of(path) < before + count and time.monotonic() < end:
         time.sleep(0.005)
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def whole_epochs(model: Path) -> int:
@@ -524,7 +536,7 @@ def whole_epochs(model: Path) -> int:
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_and_nothing_is_half_written(start, tmp_path, signum, status):
     process = start("--epochs=100000", "--patience=0")
-    wait_for_epoch(process, tmp_path / "model", 2)
+    wait_for_epochs(process, tmp_path / "model", 2)
     process.send_signal(signum)
     _, err = process.communicate(timeout=30)
     assert process.returncode == status, err.decode()
@@ -535,12 +547,12 @@ def test_a_signal_ends_it_and_nothing_is_half_written(start, tmp_path, signum, s
 
 
 def kill_and_finish(start, train, tmp_path: Path, kills: int) -> None:
-    options = ("--epochs=60", "--patience=0", "--weight-noise=0.05", "--input-noise=0.1")
+    options = (f"--epochs={40 * kills}", "--patience=0", "--weight-noise=0.05", "--input-noise=0.1")
     assert train(*options, name="whole").status == 0
     randomly, epochs = random.Random(1), 0
     for _ in range(kills):
         process = start(*options)
-        wait_for_epoch(process, tmp_path / "model", epochs + 1)
+        wait_for_epochs(process, tmp_path / "model", 1)
         time.sleep(randomly.uniform(0.0, 0.06))
         process.kill()
         process.communicate()

@@ -1,0 +1,283 @@
+"""decode_ctc.py and decode_transducer.py as a user meets them."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data_dir import read_map
+from pipeline.tables import MatrixWriter, TextReader, read_matrix
+
+KINDS = ("ctc", "transducer")
+
+
+@pytest.fixture
+def feats(trained: Path) -> dict[str, np.ndarray]:
+    table = read_map(trained / "toy" / "dev" / "feats.scp")
+    return {utt: read_matrix(rx) for utt, rx in table.items()}
+
+
+@pytest.fixture
+def decode(trained, execute, tmp_path) -> Callable[..., object]:
+    """Decode a table into ``tmp_path/hyp``, with the model ``kind`` or another ``model``."""
+
+    def run(rspecifier: object, *options: object, kind: str = "ctc", model: Path | None = None):
+        where = ("--threads=1", "--device=cpu", *options, model or trained / kind)
+        return execute(f"decode_{kind}.py", *where, rspecifier, f"ark,t:{tmp_path}/hyp")
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., str]:
+    """Write features and give the scp that names them."""
+
+    def run(table: dict[str, np.ndarray], name: str = "feats") -> str:
+        with MatrixWriter(f"ark,scp:{tmp_path}/{name}.ark,{tmp_path}/{name}.scp") as writer:
+            for utt, matrix in table.items():
+                writer.write(utt, matrix)
+        return f"scp:{tmp_path}/{name}.scp"
+
+    return run
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a trained model that a test may spoil."""
+    return lambda kind="ctc": Path(shutil.copytree(trained / kind, tmp_path / kind))
+
+
+def fails(done, status: int, *texts: str) -> None:
+    """The command ended with ``status`` and said each of ``texts``."""
+    assert done.status == status, done.err
+    assert "Traceback" not in done.err
+    for text in texts:
+        assert text in done.err, done.err
+
+
+# ---- what comes out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hypotheses_in_the_order_of_the_table(trained, decode, feats, write, tmp_path, kind):
+    text = read_map(trained / "toy" / "dev" / "text")
+    order = ["s1-u3", "s0-u0", "s1-u2", "s0-u1"]
+    done = decode(write({utt: feats[utt] for utt in order}), kind=kind)
+    assert (done.status, done.out) == (0, "")
+    assert (tmp_path / "hyp").read_text() == "".join(f"{utt} {text[utt]}\n" for utt in order)
+    total = sum(map(len, feats.values()))
+    assert re.search(rf"Done 4 utterances, 0 failed, {total} frames in [\d.]+ s$", done.err.strip())
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nbest(decode, feats, write, tmp_path, kind, beam):
+    options = (f"--beam={beam}", "--nbest=3", f"--write-nbest=ark,t:{tmp_path}/nbest")
+    assert decode(write(feats), *options, kind=kind).status == 0
+    hyps = dict(TextReader(f"ark:{tmp_path}/hyp"))
+    lines = (tmp_path / "nbest").read_text().splitlines()
+    pattern = r"(\S+)-(\d) (-?\d+\.\d{4})((?: [abc])*)"
+    found = [re.fullmatch(pattern, line).groups() for line in lines]
+    assert [utt for utt, rank, *_ in found if rank == "1"] == list(feats)
+    for utt in feats:
+        own = [(int(r), float(p), t.strip()) for u, r, p, t in found if u == utt]
+        assert [rank for rank, *_ in own] == list(range(1, min(beam, 3) + 1))
+        assert own[0][2] == hyps[utt]
+        probabilities = [p for _, p, _ in own]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert len({tokens for *_, tokens in own}) == len(own)
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_utterance_in_which_nothing_is_heard_is_alone_on_its_line(
+    copy, decode, feats, write, tmp_path, kind, beam
+):
+    from safetensors.torch import load_file, save_file
+
+    path = copy(kind)
+    weights = load_file(path / "final.safetensors")
+    bias = "output.bias" if kind == "ctc" else "joiner.encoder_output.bias"
+    weights[bias][0] = 1e4  # the blank, always
+    save_file(weights, path / "final.safetensors")
+    done = decode(
+        write({"u1": feats["s0-u0"], "u2": feats["s0-u1"]}),
+        f"--beam={beam}",
+        f"--write-nbest=ark,t:{tmp_path}/nbest",
+        kind=kind,
+        model=path,
+    )
+    assert done.status == 0, done.err
+    assert (tmp_path / "hyp").read_text() in ("u1\nu2\n", "u1 \nu2 \n")
+    assert dict(TextReader(f"ark:{tmp_path}/hyp")) == {"u1": "", "u2": ""}
+    assert re.match(r"u1-1 -?\d+\.\d{4}\n", (tmp_path / "nbest").read_text())
+
+
+def test_tables_through_pipes(trained, run_bin, feats, write, tmp_path):
+    write(feats)
+    archive = (tmp_path / "feats.ark").read_bytes()
+    done = run_bin("decode_ctc.py", "--device=cpu", trained / "ctc", "ark:-", "ark,t:-",
+                   stdin=archive, check=True)  # fmt: skip
+    text = read_map(trained / "toy" / "dev" / "text")
+    assert done.stdout.decode() == "".join(f"{utt} {text[utt]}\n" for utt in feats)
+
+
+def test_the_result_does_not_depend_on_the_neighbours(decode, feats, write, tmp_path):
+    decode(write(feats), f"--write-nbest=ark,t:{tmp_path}/nbest")
+    together = (tmp_path / "hyp").read_text(), (tmp_path / "nbest").read_text()
+    alone = ["", ""]
+    for utt, matrix in feats.items():
+        decode(write({utt: matrix}, "one"), f"--write-nbest=ark,t:{tmp_path}/nbest")
+        alone[0] += (tmp_path / "hyp").read_text()
+        alone[1] += (tmp_path / "nbest").read_text()
+    assert tuple(alone) == together
+
+
+# ---- bad data ------------------------------------------------------------------------------------
+
+
+BAD = {
+    "nan": (np.full((5, 6), np.nan, np.float32), "frame 0 is not finite"),
+    "dimension": (np.zeros((5, 9), np.float32), "features of shape (5, 9), but the model reads 6"),
+    "frames": (np.zeros((0, 6), np.float32), ""),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", BAD)
+def test_an_utterance_that_fails_is_named_once_and_the_others_decoded(
+    decode, feats, write, tmp_path, kind, what
+):
+    matrix, said = BAD[what]
+    table = {"a": feats["s0-u0"], "b": matrix, "c": feats["s0-u1"]}
+    done = decode(write(table), f"--write-nbest=ark,t:{tmp_path}/nbest", kind=kind)
+    fails(done, 1, f"b: {said}", "Done 2 utterances, 1 failed")
+    assert "b: b:" not in done.err
+    assert list(read_map(tmp_path / "hyp")) == ["a", "c"]
+    assert "b-1" not in (tmp_path / "nbest").read_text()
+    permissive = decode(write(table).replace("scp:", "scp,p:"), kind=kind)
+    fails(permissive, 0, "b: ", "Done 2 utterances, 1 failed")
+
+
+def test_a_scp_that_points_nowhere(decode, feats, write, tmp_path):
+    rspecifier = write(feats)
+    scp = tmp_path / "feats.scp"
+    scp.write_text(scp.read_text().replace(f"s0-u1 {tmp_path}/feats.ark", "s0-u1 gone.ark"))
+    done = decode(rspecifier)
+    fails(done, 1, "gone.ark")
+    assert not (tmp_path / "hyp").exists()
+    done = decode(rspecifier.replace("scp:", "scp,p:"))
+    fails(done, 0, "Done 3 utterances, 1 failed")
+    assert list(read_map(tmp_path / "hyp")) == ["s0-u0", "s1-u2", "s1-u3"]
+
+
+def test_a_table_that_is_missing_or_empty(decode, tmp_path):
+    fails(decode(f"scp:{tmp_path}/gone.scp"), 1, "gone.scp")
+    (tmp_path / "empty.scp").write_text("")
+    fails(decode(f"scp:{tmp_path}/empty.scp"), 1, "nothing was done: no utterances came through")
+
+
+def test_a_table_that_is_cut_off(decode, feats, write, tmp_path):
+    write(feats)
+    data = (tmp_path / "feats.ark").read_bytes()
+    (tmp_path / "feats.ark").write_bytes(data[:-40])
+    done = decode(f"ark:{tmp_path}/feats.ark")
+    fails(done, 1, "feats.ark", "s1-u3")
+    assert not (tmp_path / "hyp").exists()
+    assert not list(tmp_path.glob("*hyp*"))
+
+
+def test_a_scp_runs_no_command_unless_that_is_allowed(decode, tmp_path, feats, write):
+    write(feats)
+    (tmp_path / "x.scp").write_text(
+        f"u touch {tmp_path}/sign; tail -c +7 {tmp_path}/feats.ark | cat |\n"
+    )
+    fails(decode(f"scp:{tmp_path}/x.scp"), 1, "--allow-pipes")
+    assert not (tmp_path / "sign").exists()
+
+
+# ---- bad models ----------------------------------------------------------------------------------
+
+
+def test_no_model(decode, feats, write, tmp_path):
+    fails(decode(write(feats), model=tmp_path / "gone"), 1, f"{tmp_path}/gone: no model directory")
+    (tmp_path / "half").mkdir()
+    done = decode(write(feats), model=tmp_path / "half")
+    fails(done, 1, f"{tmp_path}/half: has no readable config.json; train a model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_another_kind(trained, decode, feats, write, kind):
+    for other in {"ctc", "transducer", "predictor"} - {kind}:
+        done = decode(write(feats), kind=kind, model=trained / other)
+        fails(done, 1, f"{other}: a {other} model; a {kind} model is needed here")
+
+
+def test_tokens_of_another_model(copy, decode, feats, write):
+    path = copy()
+    (path / "tokens.txt").write_text("<blk> 0\nx 1\ny 2\nz 3\n")
+    fails(decode(write(feats), model=path), 1, "tokens.txt: not the tokens that this model")
+
+
+@pytest.mark.parametrize("file", ["config.json", "final.safetensors", "cmvn.ark", "tokens.txt"])
+def test_a_damaged_file_is_named(copy, decode, feats, write, tmp_path, file):
+    path = copy()
+    whole = (path / file).read_bytes()
+    (path / file).write_bytes(whole[: len(whole) // 2])
+    done = decode(write(feats), model=path)
+    fails(done, 1, f"{path}/{file}")
+    assert not (tmp_path / "hyp").exists()
+
+
+def test_a_training_that_has_not_finished(copy, decode, feats, write):
+    path = copy()
+    (path / "final.safetensors").unlink()
+    fails(decode(write(feats), model=path), 1, "training has not finished", "it goes on where")
+
+
+# ---- bad usage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--beam=0", "--beam must be 1 or more, not 0"),
+        ("--beam=-1", "--beam must be 1 or more, not -1"),
+        ("--beam=wide", "--beam"),
+        ("--nbest=0", "--nbest"),
+        ("--device=nonsense", "--device is one of cpu, cuda, auto"),
+        ("--write-nbest=nowhere", "nowhere"),
+        ("--nonsense", "--nonsense"),
+    ],
+)
+def test_an_option_that_is_wrong(decode, feats, write, tmp_path, kind, option, said):
+    fails(decode(write(feats), option, kind=kind), 2, said)
+    assert not (tmp_path / "hyp").exists()
+
+
+def test_a_device_that_is_not_there(decode, feats, write, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    fails(decode(write(feats), "--device=cuda"), 2, "--device=cuda: torch sees no CUDA device")
+    assert decode(write(feats), "--device=auto").status == 0
+
+
+def test_a_specifier_that_is_wrong(decode, execute, trained, feats, write, tmp_path):
+    fails(decode("feats.scp"), 2, "feats.scp")
+    fails(execute("decode_ctc.py", trained / "ctc", write(feats), "hyp.txt"), 2, "hyp.txt")
+    fails(execute("decode_ctc.py", trained / "ctc", write(feats)), 2, "Missing argument")
+
+
+def test_length_normalise_is_the_transducers(decode, feats, write):
+    assert decode(write(feats), "--length-normalise=true", kind="transducer").status == 0
+    fails(decode(write(feats), "--length-normalise=true"), 2, "--length-normalise")
+
+
+def test_a_config_file(decode, feats, write, tmp_path):
+    (tmp_path / "decode.conf").write_text("--beam=0\n")
+    fails(decode(write(feats), f"--config={tmp_path}/decode.conf"), 2, "--beam must be 1 or more")
+    assert decode(write(feats), f"--config={tmp_path}/decode.conf", "--beam=2").status == 0

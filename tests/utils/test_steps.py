@@ -1,0 +1,286 @@
+"""The steps of a recipe: make_feats.sh, decode.sh, score.sh, print_results.py."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.data_dir import read_map, validate, write_map
+from pipeline.features import FrontEnd
+from pipeline.tables import MatrixWriter, read_matrix
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """Run a step in ``tmp_path``, as a recipe does."""
+    folders = [Path(sys.executable).parent, ROOT / "bin", ROOT / "utils"]
+    env = {
+        **os.environ,
+        "PATH": os.pathsep.join([*map(str, folders), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "LC_ALL": "C",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*map(str, command)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def fails(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in texts:
+        assert text in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("script", ["make_feats.sh", "decode.sh", "score.sh"])
+def test_help_and_usage(run, script):
+    done = run(script, "--help")
+    assert done.returncode == 0
+    assert f"e.g.: {script}" in done.stdout
+    fails(run(script), 2, f"Usage: {script}")
+    fails(run(script, "--nonsense", "1", "a", "b"), 2, "unknown option --nonsense")
+    fails(run(script, "a", "b", "c", "d", "e"), 2, f"Usage: {script}")
+
+
+# ---- make_feats.sh -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path) -> Path:
+    """A data directory of two speakers with two recordings each, and conf/."""
+    data = tmp_path / "data" / "train"
+    data.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    utts = ["s1-a", "s1-b", "s2-a", "s2-b"]
+    for number, utt in enumerate(utts):
+        samples = random.normal(0, 0.1, size=2000 + 500 * number)
+        soundfile.write(tmp_path / f"{utt}.wav", samples, 16000)
+    write_map(data / "wav.scp", {utt: f"{tmp_path}/{utt}.wav" for utt in utts})
+    write_map(data / "utt2spk", {utt: utt[:2] for utt in utts})
+    write_map(data / "spk2utt", {"s1": "s1-a s1-b", "s2": "s2-a s2-b"})
+    write_map(data / "text", dict.fromkeys(utts, "a b"))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "fbank.conf").write_text(
+        "# a comment\n--num-mel-bins=5\n--frame-shift=12.5\n--dither=0\n"
+    )
+    (tmp_path / "conf" / "delta.conf").write_text("--delta-order=1\n")
+    return data
+
+
+def test_features_of_a_data_directory(run, recordings, tmp_path):
+    delta = ("--delta-conf", "conf/delta.conf")
+    done = run("make_feats.sh", "--nj", "8", *delta, "data/train", "feats")
+    assert done.returncode == 0, done.stderr
+    assert validate(recordings) == []
+    front_end = FrontEnd.load(recordings / "conf")
+    assert front_end.dim == 10
+    feats, frames = read_map(recordings / "feats.scp"), read_map(recordings / "utt2num_frames")
+    for utt, rxfilename in feats.items():
+        samples, rate = soundfile.read(tmp_path / f"{utt}.wav", dtype="float32")
+        expected = front_end(samples * np.float32(32768), rate)
+        np.testing.assert_array_equal(read_matrix(rxfilename), expected)
+        assert frames[utt] == str(len(expected))
+    assert (recordings / "frame_shift").read_text() == "0.0125\n"
+    jobs = sorted(p.name for p in (tmp_path / "feats").glob("*.scp"))
+    assert jobs == ["feats_train.1.scp", "feats_train.2.scp"]  # two speakers: two jobs
+    assert not list(recordings.glob(".*"))
+
+
+def test_the_configuration_may_be_the_one_it_writes(run, recordings):
+    """…/conf is replaced by a copy of what was read from it."""
+    shutil.copytree(recordings.parents[1] / "conf", recordings / "conf")
+    conf = ("--conf", "data/train/conf/fbank.conf", "--delta-conf", "data/train/conf/delta.conf")
+    done = run("make_feats.sh", "--nj", "1", *conf, "data/train", "feats")
+    assert done.returncode == 0, done.stderr
+    assert FrontEnd.load(recordings / "conf").dim == 10
+
+
+def test_a_recording_that_fails_stops_it_and_keeps_what_was_there(run, recordings, tmp_path):
+    (recordings / "feats.scp").write_text("what was there\n")
+    (tmp_path / "s1-b.wav").write_text("no recording")
+    done = run("make_feats.sh", "--nj", "1", "data/train", "feats")
+    fails(done, 1, "s1-b.wav", "log is in", "make_feats_train.1.log")
+    assert (recordings / "feats.scp").read_text() == "what was there\n"
+
+
+def test_what_it_needs_is_named(run, recordings, tmp_path):
+    fails(run("make_feats.sh", "data/gone", "feats"), 1, "data/gone/wav.scp: missing or empty")
+    done = run("make_feats.sh", "--conf", "conf/gone/fbank.conf", "data/train", "feats")
+    fails(done, 1, "conf/gone/fbank.conf: missing or empty")
+    done = run("make_feats.sh", "--conf", "conf/delta.conf", "data/train", "feats")
+    fails(done, 2, "--conf must be called fbank.conf, mfcc.conf or spectrogram.conf")
+    assert run("make_feats.sh", "--nj", "none", "data/train", "feats").returncode != 0
+    assert not (recordings / "feats.scp").exists()
+
+
+# ---- decode.sh -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(trained, tmp_path) -> Path:
+    """A copy of the toy corpus's dev set."""
+    return Path(shutil.copytree(trained / "toy" / "dev", tmp_path / "data" / "dev"))
+
+
+def test_any_number_of_jobs_gives_the_same_bytes(run, trained, data, tmp_path):
+    found = {}
+    for nj in (1, 3):
+        done = run(
+            *("decode.sh", "--nj", nj, "--options", "--beam=4 --device=cpu", "decode_ctc.py"),
+            *(trained / "ctc", "data/dev", f"decode{nj}"),
+        )
+        assert done.returncode == 0, done.stderr
+        files = ("hyp.txt", "nbest")
+        found[nj] = [(tmp_path / f"decode{nj}" / file).read_bytes() for file in files]
+        logs = sorted(p.name for p in (tmp_path / f"decode{nj}" / "log").glob("*.log"))
+        assert logs == [f"decode.{job}.log" for job in range(1, nj + 1)]
+    assert found[1] == found[3]
+    assert read_map(tmp_path / "decode3" / "hyp.txt") == read_map(data / "text")
+
+
+def test_an_utterance_that_fails_is_in_the_log_and_nothing_is_kept(run, trained, data, tmp_path):
+    feats = {utt: read_matrix(rx) for utt, rx in read_map(data / "feats.scp").items()}
+    feats["s0-u1"][0, 0] = np.nan
+    with MatrixWriter(f"ark,scp:{tmp_path}/nan.ark,{data}/feats.scp") as writer:
+        for utt, matrix in feats.items():
+            writer.write(utt, matrix)
+    command = ("decode.sh", "--nj", "1", "decode_ctc.py", trained / "ctc", "data/dev", "decode")
+    fails(run(*command), 1, "s0-u1: frame 0 is not finite", "log is in decode/log/decode.1.log")
+    assert not (tmp_path / "decode" / "hyp.txt").exists()
+
+
+def test_no_features_to_decode(run, trained, data):
+    (data / "feats.scp").unlink()
+    done = run("decode.sh", "decode_ctc.py", trained / "ctc", "data/dev", "decode")
+    fails(done, 1, "data/dev/feats.scp: missing or empty; make it with make_feats.sh")
+
+
+# ---- score.sh ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(tmp_path) -> Path:
+    """References, hypotheses with one error of each kind, and a map."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "decode").mkdir()
+    write_map(tmp_path / "data" / "text", {"u1": "sil aa ao b q sil", "u2": "sil b d sil"})
+    (tmp_path / "decode" / "hyp.txt").write_text("u1 sil aa aa d sil\nu2 sil sil\n")
+    (tmp_path / "phones.map").write_text(
+        "aa\taa\taa\nao\tao\taa\nb\tb\tb\nd\td\td\nq\nsil\tsil\tsil\n"
+    )
+    return tmp_path / "decode"
+
+
+def test_scores_after_folding_both_sides(run, decoded):
+    done = run("score.sh", "--map", "phones.map", "data", "decode")
+    assert done.returncode == 0, done.stderr
+    wer = (decoded / "scoring" / "wer").read_text().splitlines()
+    assert wer[0] == "%WER 33.33 [ 3 / 9, 0 ins, 2 del, 1 sub ]"
+    assert read_map(decoded / "scoring" / "ref.txt")["u1"] == "sil aa aa b sil"
+    assert read_map(decoded / "scoring" / "alignments")["u2"].count("<eps>") == 2
+    assert done.stderr.strip().endswith(f"decode: {wer[0]}")
+
+
+def test_scores_without_a_map(run, decoded):
+    done = run("score.sh", "--map", "", "data", "decode")
+    assert done.returncode == 0, done.stderr
+    assert "[ 5 / 10, 0 ins, 3 del, 2 sub ]" in (decoded / "scoring" / "wer").read_text()
+
+
+def test_what_cannot_be_scored_keeps_no_score(run, decoded):
+    (decoded / "scoring").mkdir()
+    (decoded / "hyp.txt").write_text("u1 sil zz\nu2 sil\n")
+    fails(run("score.sh", "--map", "phones.map", "data", "decode"), 1, '"zz"', "hyp.txt")
+    (decoded / "hyp.txt").write_text("u1 sil\n")
+    fails(run("score.sh", "--map", "phones.map", "data", "decode"), 1, "u2")
+    (decoded / "hyp.txt").unlink()
+    assert run("score.sh", "--map", "phones.map", "data", "decode").returncode == 1
+    assert not (decoded / "scoring" / "wer").exists()
+
+
+# ---- print_results.py ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(trained, tmp_path) -> Path:
+    """Copies of the trained models, the CTC with scores of two sets."""
+    for kind in ("ctc", "predictor"):
+        shutil.copytree(trained / kind, tmp_path / kind)
+    for name, rate in (("dev", "12.50"), ("test", "25.00")):
+        folder = tmp_path / "ctc" / f"decode_{name}" / "scoring"
+        folder.mkdir(parents=True)
+        text = f"%WER {rate} [ 2 / 16, 1 ins, 1 del, 0 sub ]\n%SER 50.00 [ 1 / 2 ]\n"
+        (folder / "wer").write_text(text)
+    return tmp_path
+
+
+def test_the_table(execute, models):
+    done = execute(
+        *("print_results.py", "--title", "TOY", "--paper", "ctc=18.6 [G13]"),
+        *(f"ctc={models}/ctc", f"predictor={models}/predictor"),
+    )
+    assert done.status == 0, done.err
+    lines = [line.split() for line in done.out.splitlines() if line]
+    from pipeline.model_dir import read_weights
+
+    tensors = read_weights(models / "ctc" / "final.safetensors").values()
+    count = f"{sum(t.numel() for t in tensors):,}"
+    wer = ["[", "2", "/", "16,", "1", "ins,", "1", "del,", "0", "sub", "]"]
+    assert lines[:2] == [["TOY"], ["model", "weights", "set", "error", "rate"]]
+    assert lines[2] == ["ctc", count, "dev", "%PER", "12.50", *wer]
+    assert lines[3] == ["test", "%PER", "25.00", *wer]
+    assert lines[4] == ["paper", "18.6", "[G13]"]
+    assert lines[5][0] == "predictor"
+    metrics = (models / "predictor" / "metrics.jsonl").read_text().splitlines()
+    best = [line for line in map(json.loads, metrics) if line["best"]][-1]
+    assert f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits" in done.out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"abc", b"this is a text, no weights at all", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 64],
+)
+def test_damaged_weights_are_named(execute, models, content):
+    (models / "ctc" / "final.safetensors").write_bytes(content)
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert done.status == 1
+    assert f"{models}/ctc/final.safetensors: cannot read these weights (" in done.err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]\n", "3\n", '{"best": false}\n', '{"best": true}'])
+def test_damaged_metrics_are_named(execute, models, content):
+    (models / "predictor" / "metrics.jsonl").write_text(content)
+    done = execute("print_results.py", f"predictor={models}/predictor")
+    assert done.status == 1
+    assert f"{models}/predictor/metrics.jsonl: no best epoch" in done.err
+
+
+def test_a_score_that_is_none_is_named(execute, models):
+    (models / "ctc" / "decode_dev" / "scoring" / "wer").write_text("")
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert done.status == 1
+    assert "decode_dev/scoring/wer: no error rate; make it again with score.sh" in done.err
+
+
+def test_wrong_names(execute, models):
+    done = execute("print_results.py", f"{models}/ctc")
+    assert (done.status, "a model is NAME=" in done.err) == (2, True)
+    done = execute("print_results.py", "--paper", "18.6", f"ctc={models}/ctc")
+    assert (done.status, "--paper is NAME=" in done.err) == (2, True)
+    done = execute("print_results.py", f"ctc={models}/gone")
+    assert (done.status, "gone/final.safetensors" in done.err) == (1, True)
