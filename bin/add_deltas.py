@@ -46,6 +46,7 @@ def main(
                 continue
             writer.write(utt_id, feats)
             tally.ok()
+        tally.require_some()
     tally.failed += reader.skipped
     return tally.finish()
 

@@ -74,6 +74,7 @@ def main(
                 continue
             writer.write(utt_id, feats)
             tally.ok()
+        tally.require_some()
     tally.failed += reader.skipped
     return tally.finish()
 

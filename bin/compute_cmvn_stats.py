@@ -60,9 +60,11 @@ def main(
             for speaker in dict.fromkeys(speaker_of.values()):
                 if speaker in sums:
                     writer.write(speaker, sums[speaker].matrix)
-    if not to_table and sums:
-        write_matrix(stats, sums[""].matrix, text=not binary)
+        tally.require_some()
     tally.failed += reader.skipped
+    if not to_table and not (tally.failed and not tally.permissive):
+        # In float32, as Kaldi writes it.
+        write_matrix(stats, sums[""].matrix.astype("float32"), text=not binary)
     return tally.finish()
 
 

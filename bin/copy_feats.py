@@ -85,6 +85,7 @@ def _copy_table(
             if counts is not None:
                 counts.write(utt_id, str(len(feats)))
             tally.ok()
+        tally.require_some()
     tally.failed += reader.skipped
     return tally.finish()
 

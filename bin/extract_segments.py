@@ -58,9 +58,10 @@ def main(
                 cut = samples[round(first * rate) : round(last * rate)]
                 writer.write(utt_id, wave_bytes(cut, rate))
                 tally.ok()
-    for reco_id, parts in wanted.items():
-        for utt_id, _ in parts:
-            tally.fail(utt_id, f"recording {reco_id} is not in {wav_rspecifier}")
+        for reco_id, parts in wanted.items():
+            for utt_id, _ in parts:
+                tally.fail(utt_id, f"recording {reco_id} is not in {wav_rspecifier}")
+        tally.require_some()
     return tally.finish()
 
 

@@ -46,6 +46,7 @@ def main(
                 continue
             writer.write(utt_id, " ".join(phones))
             tally.ok()
+        tally.require_some()
     tally.failed += texts.skipped
     return tally.finish()
 

@@ -25,7 +25,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, and 0.2 s less of it
 import typer
 
-from pipeline.errors import ConfigError, PipelineError, UsageError
+from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
 
 log = logging.getLogger("pipeline")
 
@@ -265,6 +265,14 @@ class Tally:
         """Count a failure and warn, naming the utterance."""
         self.failed += 1
         log.warning("%s: %s", key, error)
+
+    def require_some(self) -> None:
+        """Raise DataError if nothing was done. Within a writer's block it keeps an older file."""
+        if self.done == 0:
+            raise DataError(
+                f"nothing was done: no {self.noun} came through, {self.failed} failed; "
+                "nothing is written"
+            )
 
     def finish(self, extra: str = "") -> int:
         """Log ``Done N utterances, M failed, …`` and return the exit status."""

@@ -14,7 +14,13 @@ from pathlib import Path
 from pipeline.data_dir_checks import validate, validation_warnings
 from pipeline.data_dir_files import FILES, FileKind, Segment, invert
 from pipeline.errors import DataDirError
-from pipeline.text_files import atomic_write_text, format_map, read_map, write_map
+from pipeline.text_files import (
+    atomic_write_text,
+    format_map,
+    read_map,
+    replaced_directory,
+    write_map,
+)
 
 __all__ = [
     "FILES",
@@ -27,6 +33,7 @@ __all__ = [
     "invert",
     "read_map",
     "recordings",
+    "replaced_directory",
     "validate",
     "validation_warnings",
     "write_files",

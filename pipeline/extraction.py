@@ -30,6 +30,9 @@ class Counter(Protocol):
     def fail(self, key: str, error: object) -> None:
         """One utterance failed."""
 
+    def require_some(self) -> None:
+        """Raise DataError if nothing was done."""
+
 
 def extract(
     wavs: Iterable[tuple[str, Recording]],
@@ -73,4 +76,5 @@ def extract(
             if counts:
                 counts.write(utt_id, str(len(feats)))
             tally.ok()
+        tally.require_some()
     return left_out

@@ -281,9 +281,9 @@ class CmvnStats:
         import numpy as np
 
         check_features(feats, self.dim)
-        exact = feats.astype(np.float64)
-        self.matrix[0, :-1] += exact.sum(axis=0)
-        self.matrix[1, :-1] += np.square(exact).sum(axis=0)
+        single = feats.astype(np.float32)  # squared in float32 and summed in float64, as Kaldi does
+        self.matrix[0, :-1] += single.sum(axis=0, dtype=np.float64)
+        self.matrix[1, :-1] += np.square(single).sum(axis=0, dtype=np.float64)
         self.matrix[0, -1] += len(feats)
 
     def apply(

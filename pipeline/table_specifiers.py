@@ -87,11 +87,13 @@ def is_specifier(text: str) -> bool:
 
 
 def parse_rspecifier(text: str) -> Rspecifier:
-    """Parse ``ark|scp[,options]:rxfilename``.
+    """Parse ``ark|scp[,options]:rxfilename``; ``-`` is ``ark:-``.
 
     Raises:
         SpecifierError: it is none of these, has an unknown option, or ends in a blank.
     """
+    if text == "-":
+        text = "ark:-"
     kinds, flags, name = _split_specifier(text, _READ_FLAGS, "rspecifier", "ark:feats.ark")
     if len(kinds) != 1:
         raise SpecifierError(
@@ -107,18 +109,21 @@ def parse_rspecifier(text: str) -> Rspecifier:
 def parse_wspecifier(text: str) -> Wspecifier:
     """Parse ``ark[,options]:wxfilename`` or ``ark,scp[,options]:ark_name,scp_name``.
 
+    ``scp[,options]:rxfilename`` writes each entry to the file that the scp names for its key;
+    ``-`` is ``ark:-``.
+
     Raises:
-        SpecifierError: it is none of these, has an unknown option, or is an scp alone.
+        SpecifierError: it is none of these, or has an unknown option.
     """
+    if text == "-":
+        text = "ark:-"
     kinds, flags, name = _split_specifier(text, _WRITE_FLAGS, "wspecifier", "ark:feats.ark")
     if kinds == ["ark"]:
         check_wxfilename(name)
         return replace(Wspecifier(name, None), **flags)
     if kinds == ["scp"]:
-        raise SpecifierError(
-            f"{text}: writing where an scp points is not supported; "
-            "write an archive and its list with ark,scp:FILE.ark,FILE.scp"
-        )
+        check_rxfilename(name)
+        return replace(Wspecifier(None, name), **flags)
     if kinds != ["ark", "scp"]:
         raise SpecifierError(f"{text}: expected ark or ark,scp (in this order, once each)")
     ark, comma, scp = name.partition(",")

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import TableError
 from pipeline.table_objects import matrix_bytes, vector_bytes
+from pipeline.table_readers import ScpReader
 from pipeline.table_specifiers import parse_wspecifier
-from pipeline.table_streams import Output
+from pipeline.table_streams import Output, open_output
 
 Array = NDArray[Any]
 V = TypeVar("V")
@@ -19,7 +20,9 @@ class _Writer(Generic[V]):
     """What the writers share: a context manager with ``write(key, value)``.
 
     Archive and scp are written beside their final names. When the block ends well the archive
-    gets its name first and the scp last; when it does not, nothing is left of either.
+    gets its name first and the scp last; when it does not, nothing is left of either. With an scp
+    alone each entry goes, whole, to the file that the scp names for its key; a key that is not
+    there is an error, or under ``,p`` left out.
 
     Raises:
         SpecifierError: the wspecifier cannot be understood.
@@ -33,11 +36,15 @@ class _Writer(Generic[V]):
         self._lines: list[bytes] = []
         self._ark: Output | None = None
         self._scp: Output | None = None
+        self._targets: dict[str, str] | None = None  # of an scp alone: key to file
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
+        if self.specifier.ark is None:
+            self._targets = dict(ScpReader(f"scp:{self.specifier.scp}"))
+            return self
         self._ark = Output(self.specifier.ark or "-")
         if self.specifier.scp is not None:
             try:
@@ -49,6 +56,9 @@ class _Writer(Generic[V]):
 
     def write(self, key: str, value: V) -> None:
         """Add one entry."""
+        if self._targets is not None:
+            self._write_file(key, value)
+            return
         if self._ark is None:
             raise ValueError("write() belongs inside the writer's with block")
         if not key or re.search("[\0-\x20\x7f]", key):
@@ -68,9 +78,18 @@ class _Writer(Generic[V]):
         if self.specifier.flush:
             self._ark.flush()
 
+    def _write_file(self, key: str, value: V) -> None:
+        assert self._targets is not None
+        if key in self._targets:
+            with open_output(self._targets[key]) as stream:
+                stream.write(self._encode(value))
+        elif not self.specifier.permissive:
+            raise TableError(f'{self.specifier.scp}: no file for key "{key}"; add a line for it')
+
     def _finish(self) -> None:
         ark, scp = self._ark, self._scp
-        assert ark is not None
+        if ark is None:
+            return
         ark.prepare()
         if scp is not None and scp.atomic:
             scp.write(b"".join(self._lines))
@@ -103,7 +122,7 @@ class _Writer(Generic[V]):
             self._abort()
             raise
         finally:
-            self._ark = self._scp = None
+            self._ark = self._scp = self._targets = None
 
 
 class MatrixWriter(_Writer[Array]):

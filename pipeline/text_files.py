@@ -7,7 +7,9 @@ strings), has each key once, and ends every line with a newline.
 import contextlib
 import os
 import re
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,3 +174,18 @@ def atomic_write_text(path: str | Path, text: str) -> None:
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):  # its parent may be no directory
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_directory(directory: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``directory`` if the block ends well."""
+    partial = directory.with_name(f".{directory.name}.partial")
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    partial.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)

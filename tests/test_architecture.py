@@ -404,3 +404,9 @@ def test_other_options_files_are_a_recipes(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             assert re.search(rf"^{line.partition('=')[0]}=", declared, re.MULTILINE), line
+
+
+@pytest.mark.parametrize("folder", ["bin", "utils", "egs/timit/local", "egs/speechocean762/local"])
+def test_programs_find_the_library_beside_them(folder: str) -> None:
+    """`python bin/x.py` works in a clone that is not installed: a link leads to the library."""
+    assert (ROOT / folder / "pipeline").resolve() == ROOT / "pipeline"

@@ -366,3 +366,20 @@ def test_open_output_is_atomic_and_follows_links(tmp_path: Path) -> None:
         stream.write("not bytes")  # type: ignore[arg-type]
     assert (tmp_path / "link").read_bytes() == b"data"
     assert len(list(tmp_path.rglob("*"))) == 3
+
+
+def test_an_scp_alone_says_where_each_entry_goes(tmp_path: Path) -> None:
+    (tmp_path / "to.scp").write_text(f"a {tmp_path}/1.mat\nb {tmp_path}/2.mat\n")
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with MatrixWriter(f"scp:{tmp_path}/to.scp") as writer:
+        writer.write("b", matrix)
+        writer.write("a", matrix + 1)
+    assert (read_matrix(f"{tmp_path}/2.mat") == matrix).all()
+    assert dict(MatrixReader(f"scp:{tmp_path}/to.scp"))["a"][0, 0] == 1
+    with (
+        pytest.raises(TableError, match=r'to.scp: no file for key "c"'),
+        MatrixWriter(f"scp:{tmp_path}/to.scp") as writer,
+    ):
+        writer.write("c", matrix)
+    with MatrixWriter(f"scp,p:{tmp_path}/to.scp") as writer:
+        writer.write("c", matrix)

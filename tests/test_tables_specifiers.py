@@ -73,7 +73,6 @@ def test_wrong_rspecifiers(text: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("scp:a.scp", "write an archive and its list with ark,scp:FILE.ark,FILE.scp"),
         ("scp,ark:a.scp,a.ark", "in this order"),
         ("ark,ark:a", "in this order"),
         ("ark,scp:a.ark", "needs two names"),

@@ -27,6 +27,7 @@ fi
 utterances=$(wc -l < "$data/feats.scp")
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 mkdir -p "$dir/log"
+rm -f "$dir/.done"
 split_data.py --per-utt "$data" "$nj"
 # shellcheck disable=SC2086  # $options are several words
 "$cmd" JOB=1:"$nj" "$dir/log/decode.JOB.log" \
@@ -36,3 +37,4 @@ for job in $(seq "$nj"); do cat "$dir/log/nbest.$job"; done > "$dir/.nbest.tmp"
 for job in $(seq "$nj"); do cat "$dir/log/hyp.$job"; done > "$dir/.hyp.tmp"
 mv "$dir/.nbest.tmp" "$dir/nbest"
 mv "$dir/.hyp.tmp" "$dir/hyp.txt"
+touch "$dir/.done"

@@ -8,9 +8,9 @@ e.g.: once.py --inputs data/train/wav.scp,conf/fbank.conf --outputs data/train/f
 
 STAMP records the command line and a digest of every input and output. If all of them are as
 recorded, nothing is run. Otherwise the command is run, and on success STAMP is written. A
-directory stands for the files directly in it. Files above 4 MiB are known by size and time of
-change, others by content. Options that change no result (--nj, --cmd, --device, --threads) are
-no part of the record.
+directory stands for the files in it and below it. Files above 4 MiB, and those in folders of a
+directory, are known by size and time of change, others by content. Options that change no result
+(--nj, --cmd, --device, --threads) are no part of the record.
 
 Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage;
 126 or 127 if there is no such COMMAND to run.
@@ -34,17 +34,27 @@ IRRELEVANT = {"--nj", "--cmd", "--device", "--threads"}
 def digest(path: Path) -> str:
     """What a file or directory holds, as a short text; ``missing`` if it is not there."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-        return (
-            "dir "
-            + hashlib.sha256("\n".join(f"{p.name} {digest(p)}" for p in files).encode()).hexdigest()
-        )
+        seen = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        lines = [f"{p.name} {digest(p)}" for p in seen if p.is_file()]
+        lines += [line for p in seen if p.is_dir() for line in tree(p)]
+        return "dir " + hashlib.sha256("\n".join(lines).encode()).hexdigest()
     if not path.exists():
         return "missing"
     facts = path.stat()
     if facts.st_size > LARGE:
         return f"large {facts.st_size} {facts.st_mtime_ns}"
     return "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tree(folder: Path) -> list[str]:
+    """Name, size and time of change of every file below a folder."""
+    lines = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            facts = os.stat(os.path.join(place, name), follow_symlinks=False)
+            lines.append(f"{place}/{name} {facts.st_size} {facts.st_mtime_ns}")
+    return lines
 
 
 def relevant(command: list[str]) -> list[str]:
@@ -76,7 +86,8 @@ def main(arguments: list[str]) -> int:
     while arguments and (match := re.fullmatch(r"(--(?:in|out)puts)(?:=(.*))?", arguments[0])):
         arguments.pop(0)
         value = match[2] if match[2] is not None else (arguments.pop(0) if arguments else "")
-        lists[match[1]] += [Path(p) for p in value.split(",") if p]
+        whole = Path(value).exists()  # a name that holds commas
+        lists[match[1]] += [Path(p) for p in ([value] if whole else value.split(",")) if p]
     if arguments and arguments[0] in ("--help", "-h"):
         print(__doc__)
         return 0

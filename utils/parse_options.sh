@@ -6,7 +6,7 @@
 #
 # Takes --name value and --name=value off the front of "$@" ("-" in a name stands for "_"), up to
 # the first word that is no option, or "--". A name whose variable the script has not set is an
-# error. --config FILE sources FILE first, lines of name=value; what was typed wins. --help prints
+# error. --config FILE is read first, lines of name=value; what was typed wins. --help prints
 # $help_message, or else the comment at the head of the script, and exits with 0. A command
 # (--cmd, --train-cmd) cannot be empty. Errors exit with 2. Works under set -eu.
 
@@ -52,21 +52,21 @@ _options_split() {
   _name=${_name//-/_}
 }
 
-# Sets the variable "$1" to "$2", if it may be.
+# Sets the variable "$1" to "$2", if it may be; "$3" is where that was read.
 _options_set() {
   local shown=--${1//_/-}
   if ! [[ $1 =~ ^[a-z][a-zA-Z0-9_]*$ ]] || [ -z "${!1+set}" ]; then
-    _options_fail "unknown option $shown; the options are$(_options_known) --config --help"
+    _options_fail "${3-}unknown option $shown; the options are$(_options_known) --config --help"
   fi
   case ${!1} in
     true | false)
       if [ "$2" != true ] && [ "$2" != false ]; then
-        _options_fail "$shown is true or false, not '$2'"
+        _options_fail "${3-}$shown is true or false, not '$2'"
       fi
       ;;
   esac
   case $1 in
-    cmd | *_cmd) if [ -z "$2" ]; then _options_fail "$shown is empty; give a command, e.g. run.py"; fi ;;
+    cmd | *_cmd) if [ -z "$2" ]; then _options_fail "${3-}$shown is empty; give a command, e.g. run.py"; fi ;;
   esac
   printf -v "$1" '%s' "$2"
 }
@@ -95,11 +95,28 @@ if [[ $_configs == *--help ]]; then
   _options_help
   exit 0
 fi
+# Sets the options of the file "$1", lines of name=value or --name=value; # begins a comment.
+_options_read() {
+  local line number=0
+  if [ ! -r "$1" ] || [ -d "$1" ]; then _options_fail "$1: cannot read this file of --config"; fi
+  while read -r line || [ -n "$line" ]; do
+    number=$((number + 1))
+    if [[ $line =~ ^([^#]*[[:blank:]])?# ]]; then line=${BASH_REMATCH[1]:-}; fi
+    line=${line#--}
+    while [[ $line == *[[:space:]] ]]; do line=${line%?}; done
+    if [ -z "$line" ]; then continue; fi
+    if ! [[ $line =~ ^([a-z][a-zA-Z0-9_-]*)=(.*)$ ]]; then
+      _options_fail "$1:$number: expected name=value, not '$line'"
+    fi
+    _name=${BASH_REMATCH[1]//-/_}
+    _value=${BASH_REMATCH[2]}
+    if [[ $_value =~ ^\"(.*)\"$ || $_value =~ ^\'(.*)\'$ ]]; then _value=${BASH_REMATCH[1]}; fi
+    _options_set "$_name" "$_value" "$1:$number: "
+  done < "$1"
+}
+
 while read -r _value; do
-  if [ -z "$_value" ]; then continue; fi
-  if [ ! -r "$_value" ]; then _options_fail "$_value: cannot read this file of --config"; fi
-  case $_value in */*) ;; *) _value=./$_value ;; esac
-  . "$_value"
+  if [ -n "$_value" ]; then _options_read "$_value"; fi
 done <<< "$_configs"
 
 while [ $# -gt 0 ]; do
@@ -118,5 +135,6 @@ while [ $# -gt 0 ]; do
 done
 
 unset _configs _name _value _words
-unset -f _options_fail _options_known _options_help _options_split _options_set _options_first
+unset -f _options_fail _options_known _options_help _options_split _options_set _options_first \
+  _options_read
 true

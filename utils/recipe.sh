@@ -26,6 +26,10 @@ fi
 caller=$PWD
 for _path in corpus model regime; do printf -v "$_path" %s "$(as_meant "${!_path}")"; done
 if [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$caller/$work; fi
+if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
+  echo "ERROR ($(basename "$0")) --corpus: no folder $corpus; give where the corpus is" >&2
+  exit 1
+fi
 cd "$HERE"
 . ./path.sh
 . ./cmd.sh
@@ -50,7 +54,7 @@ make_features() {
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
       "$data/$set" "$work/feats/$set"
   done
-  step cmvn "$data/train/feats.scp" "$data/train/cmvn.ark" \
+  step cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
     compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
 }
 
@@ -65,6 +69,7 @@ train() {
   local shared=(--device="$device") option from=
   if [ "$kind" != predictor ]; then
     inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/dev/feats.scp
+    inputs+=,$work/feats/train,$work/feats/dev
     if [ -n "$map" ]; then shared+=(--phone-map="$map"); fi
   fi
   local conf=$regime/train_$kind.conf
@@ -85,7 +90,7 @@ search() {
   for kind in ctc transducer; do
     for set in "$@"; do
       dir=$(trained $kind)
-      step "decode_${kind}_$set" "$dir/final.safetensors,$data/$set/feats.scp" \
+      step "decode_${kind}_$set" "$dir/final.safetensors,$data/$set/feats.scp,$work/feats/$set" \
         "$dir/decode_$set/hyp.txt,$dir/decode_$set/nbest" \
         decode.sh --nj "$nj" --cmd "$cmd" --options "--beam=$beam --device=$device" \
         "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_$set"

@@ -22,8 +22,10 @@ if [ -n "$map" ]; then
   map_phones.py --verbose=-1 "$map" "ark:$data/text" "ark,t:$dir/scoring/ref.txt"
   map_phones.py --verbose=-1 "$map" "ark:$dir/hyp.txt" "ark,t:$dir/scoring/hyp.txt"
 else
-  cp "$data/text" "$dir/scoring/ref.txt"
-  cp "$dir/hyp.txt" "$dir/scoring/hyp.txt"
+  for pair in "$data/text ref.txt" "$dir/hyp.txt hyp.txt"; do
+    cp "${pair% *}" "$dir/scoring/.${pair##* }.tmp"
+    mv "$dir/scoring/.${pair##* }.tmp" "$dir/scoring/${pair##* }"
+  done
 fi
 align_text.py --verbose=-1 "ark:$dir/scoring/ref.txt" "ark:$dir/scoring/hyp.txt" \
   "ark,t:$dir/scoring/alignments"

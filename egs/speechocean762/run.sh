@@ -24,7 +24,7 @@ model=conf/model.toml     # architecture
 regime=conf/train         # folder of training options
 beam=10
 . "$HERE/../../utils/parse_options.sh"
-if [ -z "$corpus" ]; then
+if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
   exit 2
 fi

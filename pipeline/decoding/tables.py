@@ -25,6 +25,9 @@ class Counter(Protocol):
     def fail(self, key: str, error: object) -> None:
         """Count a failure."""
 
+    def require_some(self) -> None:
+        """Raise DataError if nothing was done."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeArguments:
@@ -72,6 +75,7 @@ def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
             if nbest is not None:
                 _write_nbest(nbest, utt_id, result[: arguments.nbest], recogniser)
             counter.ok()
+        counter.require_some()
     for _ in range(reader.skipped):
         counter.fail("an entry of the table", "not readable, skipped")
     seconds = time.monotonic() - started

@@ -70,8 +70,8 @@ def load_dataset(
     feats = data.feats_scp if with_features else dict.fromkeys(text, "")
     _check_partners(directory, feats, text)
     encoded = {
-        utt: tuple(tokens.encode(text[utt].split(), where=f"{directory}/text: {utt}"))
-        for utt in feats
+        utt: tuple(tokens.encode(words.split(), where=f"{directory}/text:{line}: {utt}"))
+        for line, (utt, words) in enumerate(text.items(), start=1)
     }
     frames = (
         _frame_counts(data, allow_pipes)

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy
 import torch
 
 from pipeline.config import ModelConfig, load_model_config
@@ -323,7 +323,7 @@ def write_provenance(directory: Path, arguments: TrainArguments, options: TrainO
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        **{name: version(name) for name in ("numpy", "kaldi-native-fbank", "soundfile")},
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

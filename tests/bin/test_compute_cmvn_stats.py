@@ -24,11 +24,7 @@ def text_matrices(out: bytes) -> dict[str, list[list[float]]]:
 def test_of_all_utterances_equal_to_kaldi(run_bin, golden: Path, tmp_path: Path) -> None:
     folder, out = golden / "kaldi_feats", tmp_path / "cmvn.mat"
     run_bin("compute_cmvn_stats.py", f"ark:{folder / 'fbank123.ark'}", out, check=True)
-    ours = kaldiio.load_mat(str(out))
-    assert (ours.dtype, ours.shape) == (np.float64, (2, 124))
-    # Kaldi writes a plain file in float32.
-    expected = kaldiio.load_mat(str(folder / "cmvn_global.mat"))
-    np.testing.assert_allclose(ours, expected, rtol=2e-7)
+    assert out.read_bytes() == (folder / "cmvn_global.mat").read_bytes()
 
 
 def test_of_speakers_equal_to_kaldi(run_bin, golden: Path, tmp_path: Path) -> None:
@@ -40,12 +36,7 @@ def test_of_speakers_equal_to_kaldi(run_bin, golden: Path, tmp_path: Path) -> No
         f"ark:{out}",
         check=True,
     )
-    ours = dict(kaldiio.load_ark(str(out)))
-    assert list(ours) == ["spk1", "spk2"]
-    for speaker, expected in kaldiio.load_ark(str(folder / "cmvn_spk.ark")):
-        # Kaldi squares in float32.
-        np.testing.assert_allclose(ours[speaker], expected, rtol=6e-8)
-        assert ours[speaker].dtype == np.float64
+    assert out.read_bytes() == (folder / "cmvn_spk.ark").read_bytes()
 
 
 def test_of_each_utterance(run_bin) -> None:
@@ -84,11 +75,17 @@ def test_an_utterance_without_features_is_a_failure(run_bin, tmp_path: Path) -> 
         (b"b1  [\n 1 nan ]\n", b"b1: NaN or infinity in frame 0"),
     ],
 )
-def test_a_bad_utterance_is_named_and_left_out(bad, message, run_bin, tmp_path: Path) -> None:
+def test_a_bad_utterance_is_named_and_spoils_no_statistics(
+    bad, message, run_bin, tmp_path: Path
+) -> None:
     out = tmp_path / "cmvn.mat"
+    out.write_text("older")
     done = run_bin("compute_cmvn_stats.py", "ark:-", out, stdin=b"a1  [\n 1 2 ]\n" + bad)
     assert done.returncode == 1
     assert message in done.stderr
+    assert out.read_text() == "older"
+    done = run_bin("compute_cmvn_stats.py", "ark,p:-", out, stdin=b"a1  [\n 1 2 ]\n" + bad)
+    assert done.returncode == 0
     np.testing.assert_array_equal(kaldiio.load_mat(str(out)), [[1, 2, 1], [1, 4, 0]])
 
 

@@ -75,7 +75,7 @@ def test_commands_in_an_scp_need_leave(run_bin, kaldi: Path, tmp_path: Path) -> 
         (["ark:false |", "ark:-"], 1, b"false | failed with status 1"),
         (["ark:{kaldi}/fbank41.ark", "ark:| exit 3"], 1, b"| exit 3 failed with status 3"),
         (["ark:{kaldi}/fbank41.ark", "ark:/dev/full"], 1, b"/dev/full: No space left on device"),
-        (["ark:{kaldi}/fbank41.ark", "scp:a.scp"], 2, b"write an archive and its list"),
+        (["ark:{kaldi}/fbank41.ark", "scp:a.scp"], 1, b"a.scp: cannot read: No such file"),
         (["ark,x:a", "ark:-"], 2, b"unknown rspecifier option 'x'"),
         (["a.ark", "ark:-"], 2, b"ark:- is a table but a.ark is a file"),
         (["--compress", "--compression-method=8", "ark:-", "ark:-"], 2, b"less than or equal to 7"),
@@ -93,3 +93,11 @@ def test_a_reader_that_closes_the_pipe(run_bin, kaldi: Path, tmp_path: Path) -> 
     done = run_bin("copy_feats.py", f"ark:{kaldi}/fbank41.ark", "ark,t:| head -c 5 >/dev/null")
     assert done.returncode == 141
     assert b"Traceback" not in done.stderr
+
+
+def test_a_table_of_nothing_leaves_an_older_file(run_bin, tmp_path: Path) -> None:
+    (tmp_path / "out.ark").write_text("older")
+    done = run_bin("copy_feats.py", "ark:/dev/null", f"ark:{tmp_path}/out.ark")
+    assert done.returncode == 1
+    assert b"nothing was done" in done.stderr
+    assert (tmp_path / "out.ark").read_text() == "older"

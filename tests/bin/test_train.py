@@ -266,7 +266,7 @@ def test_an_unknown_phone(toy, train, tmp_path, where, kind):
     text = read_map(toy.path / where / "text")
     write_map(toy.path / where / "text", {**text, "s0-u1": "a axr2 b"})
     done = train(kind=kind)
-    fails(done, 1, f'{where}/text: s0-u1: unknown phone "axr2"', "train_tokenizer.py")
+    fails(done, 1, f'{where}/text:2: s0-u1: unknown phone "axr2"', "train_tokenizer.py")
     assert not (tmp_path / "model").exists()
 
 

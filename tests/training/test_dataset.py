@@ -97,7 +97,7 @@ def test_an_empty_directory_and_none(tmp_path):
 def test_an_unknown_phone_is_named_with_its_utterance(toy):
     path = toy.train / "text"
     path.write_text(path.read_text().replace("s1-u2 ", "s1-u2 axr2 "))
-    with pytest.raises(PhoneError, match=r'train/text: s1-u2: unknown phone "axr2"'):
+    with pytest.raises(PhoneError, match=r'train/text:3: s1-u2: unknown phone "axr2"'):
         load_dataset(toy.train, TOKENS)
 
 

@@ -20,7 +20,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
-from pipeline.data_dir import write_map
+from pipeline.data_dir import replaced_directory, write_map
 from pipeline.errors import DataDirError, PhoneError
 
 CMU_PHONES = """
@@ -51,9 +51,9 @@ def main(
     for name, tables in parts.items():
         check_size(name, tables, allow_partial=allow_partial)
     for name, tables in parts.items():
-        (data / name).mkdir(parents=True, exist_ok=True)
-        for file, table in tables.items():
-            write_map(data / name / file, table)
+        with replaced_directory(data / name) as partial:
+            for file, table in tables.items():
+                write_map(partial / file, table)
         count = len(tables["text"])
         log.info("%s: %d speakers, %d utterances", name, len(tables["spk2utt"]), count)
         tally.ok(count)

@@ -25,7 +25,6 @@ See also: make_demo_corpus.py, utils/validate_data_dir.py, map_phones.py
 import logging
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from typer import Argument, Option
 
 from pipeline.audio import audio_duration_s
 from pipeline.cli import Tally, progress, run
-from pipeline.data_dir import invert, write_map
+from pipeline.data_dir import invert, replaced_directory, write_map
 from pipeline.errors import AudioError, DataError, UsageError
 from pipeline.phones import PhoneMap, load_phone_map
 
@@ -314,18 +313,10 @@ def _write_part(
     wavs: dict[str, tuple[Path, float]],
 ) -> None:
     """Write a data directory under another name, then put it in the old one's place."""
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, table in _tables(utterances, phones, wavs).items():
-        write_map(partial / name, table)
-    (partial / "phones.ctm").write_text(_ctm(utterances, phones), encoding="ascii")
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    partial.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_directory(directory) as partial:
+        for name, table in _tables(utterances, phones, wavs).items():
+            write_map(partial / name, table)
+        (partial / "phones.ctm").write_text(_ctm(utterances, phones), encoding="ascii")
 
 
 def _tables(
