@@ -29,6 +29,7 @@ def main(
         bool,
         Option("--length-normalise/--no-length-normalise", help="transducer: by log Pr(y)/|y|"),
     ] = False,
+    channel: Annotated[int, Option(help="of a recording with several; -1: only one allowed")] = -1,
     device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
 ) -> int:
     from pipeline.decoding.recogniser import Recogniser
@@ -43,7 +44,7 @@ def main(
     tally = Tally("recordings")
     for recording in recordings:
         try:
-            best = recogniser.recognise_file(recording)[0]
+            best = recogniser.recognise_file(recording, channel=channel)[0]
         except DataError as error:
             tally.fail(recording, str(error).removeprefix(f"{recording}: "))
             continue

@@ -3,7 +3,7 @@
 
 Usage: train_ctc.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
 
-e.g.: train_ctc.py --config=conf/train_ctc.conf conf/ctc_3l_250h.toml data/tokens.txt \\
+e.g.: train_ctc.py --config=conf/g13/train_ctc.conf conf/ctc_3l_250h.toml data/tokens.txt \\
         data/train data/dev exp/ctc
 
 TRAIN_DIR and DEV_DIR are data directories with feats.scp and text; TRAIN_DIR/cmvn.ark

@@ -3,7 +3,7 @@
 
 Usage: train_predictor.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
 
-e.g.: train_predictor.py --config=conf/train_predictor.conf conf/trans_3l_250h.toml \\
+e.g.: train_predictor.py --config=conf/g13/train_predictor.conf conf/trans_3l_250h.toml \\
         data/tokens.txt data/train data/dev exp/predictor
 
 Only the file `text` of the data directories is read. The dev error is the share of next tokens

@@ -3,7 +3,7 @@
 
 Usage: train_transducer.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
 
-e.g.: train_transducer.py --config=conf/train_transducer.conf --init-ctc=exp/ctc \\
+e.g.: train_transducer.py --config=conf/g13/train_transducer.conf --init-ctc=exp/ctc \\
         --init-predictor=exp/predictor conf/trans_3l_250h.toml data/tokens.txt \\
         data/train data/dev exp/transducer
 

@@ -48,6 +48,7 @@ def run(main: Callable[..., int | None]) -> NoReturn:
     141 the reader of our pipe closed it; 143 terminated.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    _replace_closed_streams()
     sys.exit(execute(main, sys.argv[1:], Path(sys.argv[0]).name))
 
 
@@ -86,6 +87,19 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         where = f"{error.filename}: " if error.filename else ""
         _report(program, f"{where}{error.strerror or error}")
         return EXIT_FAILED
+    except Exception as error:
+        log.debug("where it happened", exc_info=True)
+        what = f"{type(error).__name__}: {error}".partition("\n")[0]
+        _report(program, f"unexpected {what}; --verbose=1 shows where; please report this")
+        return EXIT_FAILED
+
+
+def _replace_closed_streams() -> None:
+    """Closed standard input reads as empty; writing to closed standard output is an error."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
 
 
 def _report(program: str, message: str) -> None:

@@ -48,6 +48,8 @@ class FrameOptions:
         _require(
             self.fft_samples % 2 == 0, "round-to-power-of-two", "true for frames of odd length"
         )
+        _require(0 < self.frame_length <= 10_000, "frame-length", "above 0 and up to 10000 ms")
+        _require(0 < self.frame_shift <= 10_000, "frame-shift", "above 0 and up to 10000 ms")
         _require(self.shift_samples > 0, "frame-shift", "at least one sample long")
         _require(0 <= self.preemphasis_coefficient <= 1, "preemphasis-coefficient", "0 to 1")
         _require(self.dither >= 0, "dither", "0 or more")

@@ -308,8 +308,11 @@ def test_what_main_returns_is_the_status(toy: Toy, returned: int | None, status:
 
 def test_a_mistake_of_ours_is_not_hidden(toy: Toy) -> None:
     toy.error = ZeroDivisionError("a bug")
-    with pytest.raises(ZeroDivisionError):
-        toy("in.ark")
+    assert toy("in.ark") == 1
+    assert "ERROR (toy.py) unexpected ZeroDivisionError: a bug" in toy.err
+    assert "Traceback" not in toy.err
+    assert toy("--verbose=1", "in.ark") == 1
+    assert "Traceback" in toy.err
 
 
 PROGRAM = '''

@@ -29,8 +29,8 @@ if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
 split_data.py --per-utt "$data" "$nj"
-# shellcheck disable=SC2086  # $options are several words
-"$cmd" JOB=1:"$nj" "$dir/log/decode.JOB.log" \
+# shellcheck disable=SC2086  # $cmd and $options are several words
+$cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
   "$program" $options --write-nbest="ark,t:$dir/log/nbest.JOB" "$model" \
   "scp:$data/split${nj}utt/JOB/feats.scp" "ark,t:$dir/log/hyp.JOB"
 for job in $(seq "$nj"); do cat "$dir/log/nbest.$job"; done > "$dir/.nbest.tmp"

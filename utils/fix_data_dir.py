@@ -61,6 +61,8 @@ def read_all(path: Path) -> Tables:
         file = path / name
         if name == "spk2utt" or not (file.exists() or name == "utt2spk"):
             continue
+        if file.exists():
+            _refuse_other_encodings(file)
         rows = scan(file, Problems())
         bad = {key for key, row in rows.items() if not kind.good(row.value)}
         for key in sorted(bad)[:5]:
@@ -128,6 +130,16 @@ def replace(path: Path, texts: dict[str, str]) -> None:
     for name in changed:
         atomic_write_text(files[name], texts[name])
     log.info("rewrote %s; the old files are in %s", ", ".join(changed), backup)
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    """Raise DataDirError for a file that is not UTF-8: nobody but its owner can mend that."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataDirError(f"{path}:{line}: not UTF-8; convert the file with iconv first") from None
 
 
 if __name__ == "__main__":

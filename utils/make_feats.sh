@@ -3,7 +3,8 @@
 #
 # Usage: make_feats.sh [options] DATA_DIR FEATS_DIR
 #
-# e.g.: make_feats.sh --nj 4 --conf conf/fbank.conf --delta-conf conf/delta.conf data/train feats
+# e.g.: make_feats.sh --nj 4 --conf conf/fbank.conf --delta-conf conf/delta.conf data/train \
+#         feats/train
 #
 # Writes FEATS_DIR/feats_NAME.JOB.{ark,scp}, then DATA_DIR/{feats.scp,utt2num_frames,frame_shift}
 # and DATA_DIR/conf, which says how the features were made. The conf file's name chooses the
@@ -14,6 +15,7 @@ nj=2             # jobs; at most one a speaker
 cmd=run.py       # what runs them
 conf=conf/fbank.conf
 delta_conf=
+options=         # more options of the program, e.g. "--allow-pipes=true --channel=0"
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 2 ]; then
@@ -43,20 +45,28 @@ mkdir -p "$feats/log"
 feats=$(cd "$feats" && pwd)
 split_data.py "$data" "$nj"
 split=$data/split$nj
-write=ark,scp:$feats/feats_$name.JOB.ark,$feats/feats_$name.JOB.scp
+write=ark,scp:$feats/.feats_$name.JOB.ark,$feats/.feats_$name.JOB.scp # until all jobs are done
 source=(scp:"$split/JOB/wav.scp")
 cut=()
 if [ -e "$data/segments" ]; then
   cut=(extract_segments.py "${source[@]}" "$split/JOB/segments" ark:- '|')
   source=(ark:-)
 fi
-compute=("$program" --config="$conf" --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
+# shellcheck disable=SC2206  # $options are several words
+compute=("$program" --config="$conf" $options --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
   "${source[@]}")
 if [ -n "$delta_conf" ]; then
   compute+=(ark:- '|' add_deltas.py --config="$delta_conf" ark:-)
 fi
-"$cmd" JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${cut[@]}" "${compute[@]}" "$write"
+# shellcheck disable=SC2086  # $cmd may be a program and its options
+$cmd JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${cut[@]}" "${compute[@]}" "$write"
 
+rm -f "$data/feats.scp" # from here until the new one nothing half old and half new looks whole
+for job in $(seq "$nj"); do
+  mv "$feats/.feats_$name.$job.ark" "$feats/feats_$name.$job.ark"
+  sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$job.scp" > "$feats/feats_$name.$job.scp"
+  rm "$feats/.feats_$name.$job.scp"
+done
 rm -rf "$data/.conf.tmp"
 mkdir "$data/.conf.tmp"
 cp "$conf" "$data/.conf.tmp/"

@@ -17,10 +17,10 @@ _options_fail() {
 
 # The options of the script: the variables that it sets at the start of a line, and that exist.
 _options_known() {
-  local name
+  local _known
   sed -n 's/^\(export \)\{0,1\}\([a-z][a-zA-Z0-9_]*\)=.*/\2/p' "$0" 2>/dev/null |
-    LC_ALL=C sort -u | while read -r name; do
-      if [ -n "${!name+set}" ]; then printf ' --%s' "${name//_/-}"; fi
+    LC_ALL=C sort -u | while read -r _known; do
+      if [ -n "${!_known+set}" ]; then printf ' --%s' "${_known//_/-}"; fi
     done
 }
 

@@ -25,12 +25,14 @@ if [ "$stage" -gt "$stop_stage" ]; then
 fi
 caller=$PWD
 for _path in corpus model regime; do printf -v "$_path" %s "$(as_meant "${!_path}")"; done
-if [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$caller/$work; fi
+if [ -n "$work" ] && [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$caller/$work; fi
 if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   echo "ERROR ($(basename "$0")) --corpus: no folder $corpus; give where the corpus is" >&2
   exit 1
 fi
 cd "$HERE"
+if [ -n "$model" ] && [ ! -f "$model" ]; then _usage_error "--model: no file $model"; fi
+if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folder $regime"; fi
 . ./path.sh
 . ./cmd.sh
 

@@ -17,7 +17,14 @@ if [ $# -ne 2 ]; then
   exit 2
 fi
 data=$1 dir=$2
+for file in "$data/text" "$dir/hyp.txt"; do
+  if [ ! -f "$file" ]; then
+    echo "ERROR ($(basename "$0")) $file: missing; decode first" >&2
+    exit 1
+  fi
+done
 mkdir -p "$dir/scoring"
+rm -f "$dir/scoring/wer"
 if [ -n "$map" ]; then
   map_phones.py --verbose=-1 "$map" "ark:$data/text" "ark,t:$dir/scoring/ref.txt"
   map_phones.py --verbose=-1 "$map" "ark:$dir/hyp.txt" "ark,t:$dir/scoring/hyp.txt"

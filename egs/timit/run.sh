@@ -3,7 +3,7 @@
 #
 #   ./run.sh                          the demo corpus, made at the first run; minutes
 #   ./run.sh --corpus /path/to/TIMIT  TIMIT as the LDC ships it, by the regime of [G13]
-#   ./run.sh --stage 7                only search and scores, of what is there
+#   ./run.sh --corpus … --stage 7     only search and scores, of what is there
 #
 # Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --device cpu|cuda|auto
 # --beam W --work DIR (where data/, feats/, exp/ and the demo corpus go) --allow-partial true
@@ -15,7 +15,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stage=0
 stop_stage=8
 corpus=               # TIMIT; empty: the demo corpus
-work=.
+work=                 # folder of data/, feats/, exp/; empty: demo/, with --corpus the recipe's own
 nj=2
 cmd=                  # what runs jobs; empty: as cmd.sh says
 device=auto
@@ -27,25 +27,29 @@ demo_size=full        # or smoke
 . "$HERE/../../utils/parse_options.sh"
 . "$HERE/../../utils/recipe.sh"
 
-data=$work/data exp=$work/exp map=conf/phones.60-48-39.map
-mkdir -p "$data" "$exp"
+map=conf/phones.60-48-39.map
 prepare=()
 if [ -n "$corpus" ]; then
+  work=${work:-.}
   title="TIMIT: 61 phones folded to 39, sil scored, q dropped"
   model=${model:-conf/trans_3l_250h.toml} regime=${regime:-conf/g13} beam=${beam:-100}
   paper=(--paper "ctc=%PER 18.6 [G13] CTC-3l-250h"
     --paper "transducer=%PER 17.7 [G13] PreTrans-3l-250h")
   if [ "$allow_partial" = true ]; then prepare=(--allow-partial); fi
 else
+  work=${work:-demo}
   title="demo corpus: synthetic speech, not comparable with TIMIT"
   model=${model:-conf/demo.toml} regime=${regime:-conf/demo} beam=${beam:-10}
   paper=()
   prepare=(--allow-partial)
   corpus=$work/corpus/$demo_size
-  if runs 0; then
-    begin 0 "demo corpus, in TIMIT's layout"
-    make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
-  fi
+fi
+data=$work/data exp=$work/exp
+mkdir -p "$data" "$exp"
+
+if runs 0 && [ "$corpus" = "$work/corpus/$demo_size" ]; then
+  begin 0 "demo corpus, in TIMIT's layout"
+  make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
 fi
 
 # [G13] section 4: 462 speakers to train on, no SA sentences; 50 for early stopping; core test set.

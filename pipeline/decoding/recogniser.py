@@ -73,15 +73,19 @@ class Recogniser:
             encoded, lengths = self.model.encoder(batch, lengths)
             return self._search_transducer(self.model, encoded, lengths)
 
-    def recognise_file(self, path: str | Path) -> list[Hypothesis]:
+    def recognise_file(self, path: str | Path, *, channel: int = -1) -> list[Hypothesis]:
         """Hypotheses of a recording, through the model's own front end.
+
+        Args:
+            path: the recording.
+            channel: which of several channels; -1 wants a recording of one.
 
         Raises:
             AudioError: it cannot be read, or has another rate than the model's training data.
             ModelError: the model directory has no front end.
         """
         front_end = self.directory.front_end()
-        samples, rate = read_audio(str(path), sample_rate=None)  # the front end checks the rate
+        samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
         return self.recognise(str(path), front_end(samples, rate))
 
     def symbols(self, hypothesis: Hypothesis) -> str:
