@@ -14,9 +14,10 @@ See also: decode_transducer.py, recognize.py, compute_wer.py, map_phones.py
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
-from pipeline.cli import Tally, run
+from pipeline.cli import Tally, options_from_fields, run
+from pipeline.decoding.options import DecodeOptions
 from pipeline.tables import parse_rspecifier
 
 
@@ -24,34 +25,15 @@ def main(
     model_dir: Annotated[Path, Argument(help="directory made by train_ctc.py")],
     rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
     wspecifier: Annotated[str, Argument(metavar="HYP_WSPECIFIER", help="best hypotheses")],
-    beam: Annotated[int, Option(help="prefixes kept after each frame; 1: greedy")] = 10,
-    nbest: Annotated[int, Option(min=1, help="hypotheses an utterance in --write-nbest")] = 10,
-    write_nbest: Annotated[
-        str, Option(help="wspecifier of the n-best: UTT-1 log-probability tokens …")
-    ] = "",
-    allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
-    ] = False,
-    device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
-    threads: Annotated[int, Option(help="CPU threads")] = 1,
+    options: DecodeOptions,
 ) -> int:
-    from pipeline.decoding.tables import DecodeArguments, decode_table
+    from pipeline.decoding.tables import decode_table
+    from pipeline.model_dir import ModelDir
 
-    arguments = DecodeArguments(
-        kind="ctc",
-        model_dir=model_dir,
-        rspecifier=rspecifier,
-        wspecifier=wspecifier,
-        beam=beam,
-        nbest=nbest,
-        nbest_wspecifier=write_nbest,
-        device=device,
-        threads=threads,
-        allow_pipes=allow_pipes,
-    )
     tally = Tally(permissive=parse_rspecifier(rspecifier).permissive)
-    return tally.finish(decode_table(arguments, tally))
+    directory = ModelDir.open(model_dir, kind="ctc")
+    return tally.finish(decode_table(directory, rspecifier, wspecifier, options, tally))
 
 
 if __name__ == "__main__":
-    run(main)
+    run(options_from_fields(main))

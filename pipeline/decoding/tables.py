@@ -2,14 +2,13 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from pipeline.decoding.options import DecodeOptions
 from pipeline.decoding.recogniser import Recogniser, decode
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.kernels.transducer_search import Hypothesis
 from pipeline.model_dir import ModelDir
 from pipeline.tables import MatrixReader, TextWriter
@@ -29,43 +28,40 @@ class Counter(Protocol):
         """Raise DataError if nothing was done."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodeArguments:
-    """What a decode command is told."""
-
-    kind: str
-    model_dir: Path
-    rspecifier: str
-    wspecifier: str
-    beam: int
-    nbest: int
-    nbest_wspecifier: str
-    device: str
-    threads: int
-    length_normalise: bool = False
-    allow_pipes: bool = False
-
-
-def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
+def decode_table(
+    directory: ModelDir,
+    rspecifier: str,
+    wspecifier: str,
+    options: DecodeOptions,
+    counter: Counter,
+    *,
+    length_normalise: bool = False,
+) -> str:
     """Decode every utterance of a table, in its order; returns a word on the speed.
 
     An utterance that cannot be decoded is told to ``counter`` and left out.
+
+    Raises:
+        UsageError: an option is out of its range.
+        PipelineError: the model or a table cannot be used.
     """
-    torch.set_num_threads(max(1, arguments.threads))
+    if options.nbest < 1 or options.threads < 1:
+        raise UsageError("--nbest and --threads must be 1 or more")
+    torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     recogniser = Recogniser(
-        ModelDir.open(arguments.model_dir, kind=arguments.kind),
-        choose_device(arguments.device),
-        beam=arguments.beam,
-        length_normalise=arguments.length_normalise,
+        directory,
+        choose_device(options.device),
+        beam=options.beam,
+        length_normalise=length_normalise,
     )
     started, frames = time.monotonic(), 0
-    reader = MatrixReader(arguments.rspecifier, allow_pipes=arguments.allow_pipes)
+    reader = MatrixReader(rspecifier, allow_pipes=options.allow_pipes)
     with contextlib.ExitStack() as stack:
-        hyps = stack.enter_context(TextWriter(arguments.wspecifier))
+        hyps = stack.enter_context(TextWriter(wspecifier))
         nbest = None
-        if arguments.nbest_wspecifier:
-            nbest = stack.enter_context(TextWriter(arguments.nbest_wspecifier))
+        if options.write_nbest:
+            nbest = stack.enter_context(TextWriter(options.write_nbest))
         for utt_id, length, result in decode(recogniser, reader):
             frames += length
             if isinstance(result, DataError):
@@ -73,7 +69,7 @@ def decode_table(arguments: DecodeArguments, counter: Counter) -> str:
                 continue
             hyps.write(utt_id, recogniser.symbols(result[0]))
             if nbest is not None:
-                _write_nbest(nbest, utt_id, result[: arguments.nbest], recogniser)
+                _write_nbest(nbest, utt_id, result[: options.nbest], recogniser)
             counter.ok()
         counter.require_some()
     for _ in range(reader.skipped):
