@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# A shell starts background jobs with Ctrl-C ignored, which programs inherit; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
