@@ -12,6 +12,7 @@ Text objects stand in brackets, a row a line, 7 significant digits. Text is read
 A ``ByteSource`` gives the bytes; its errors name file, key and offset.
 """
 
+import io
 import math
 import re
 import struct
@@ -74,14 +75,31 @@ def read_matrix_object(source: ByteSource) -> Array:
 
 
 def read_vector_object(source: ByteSource) -> Array:
-    """The next object as a (F,) float32 or float64 array. Raises TableError as above."""
+    """The next object as a (F,) float32, float64 or int32 array. Raises TableError as above."""
     if _is_text(source):
         rows = _read_text_rows(source)
         if len(rows) > 1:
             source.fail(f"holds a matrix of {len(rows)} rows where a vector is expected")
         return rows[0] if rows else np.zeros(0, dtype=np.float32)
+    if source.peek() == b"\4":
+        return _read_int32_vector(source)
     head = _read_head(source, "vector")
     return _as_array(source.read_exact(head.size), head)
+
+
+def _read_int32_vector(source: ByteSource) -> Array:
+    """Integers, as Kaldi writes alignments: kaldiio decodes bytes that are known to be whole."""
+    from kaldiio.matio import read_int32vector
+
+    head = bytes(source.read_exact(5))
+    (size,) = struct.unpack("<i", head[1:])
+    if size < 0:
+        source.fail(f"the header says {size} integers: damaged; make the file again")
+    data = bytes(source.read_exact(5 * size))
+    if data[::5] != b"\4" * size:
+        source.fail("an integer without its size before it: damaged; make the file again")
+    vector: Array = read_int32vector(io.BytesIO(b"\0B" + head + data))
+    return vector
 
 
 def read_shape_object(source: ByteSource) -> tuple[int, int]:

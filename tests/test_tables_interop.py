@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from pipeline.errors import TableError
 from pipeline.tables import (
     MatrixReader,
     MatrixWriter,
@@ -228,3 +229,21 @@ def test_ranges_are_slices(matrix, data, tmp_path) -> None:
     column = data.draw(st.integers(0, matrix.shape[1] - 1))
     cut = read_matrix(f"{place}[{first}:{last},{column}:{column}]")
     np.testing.assert_array_equal(cut, matrix[first : last + 1, column : column + 1])
+
+
+def test_alignments_of_kaldi_are_read(tmp_path: Path) -> None:
+    table = {"a": [3, 3, 70000, -1], "b": []}
+    with kaldi_native_io.Int32VectorWriter(f"ark,scp:{tmp_path}/ali.ark,{tmp_path}/ali.scp") as ali:
+        for key, value in table.items():
+            ali.write(key, value)
+    for specifier in (f"ark:{tmp_path}/ali.ark", f"scp:{tmp_path}/ali.scp"):
+        read = dict(VectorReader(specifier))
+        assert {key: value.tolist() for key, value in read.items()} == table
+        assert read["a"].dtype == np.int32
+    whole = (tmp_path / "ali.ark").read_bytes()
+    (tmp_path / "cut.ark").write_bytes(whole[:20])
+    with pytest.raises(TableError, match=r"cut\.ark"):
+        list(VectorReader(f"ark:{tmp_path}/cut.ark"))
+    (tmp_path / "bad.ark").write_bytes(whole[:14] + b"X" + whole[15:])
+    with pytest.raises(TableError, match=r"bad\.ark"):
+        list(VectorReader(f"ark:{tmp_path}/bad.ark"))
