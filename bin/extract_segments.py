@@ -12,6 +12,7 @@ recording. An end at most --max-overshoot past the recording's is cut to it.
 See also: compute_fbank_feats.py, make_feats.sh
 """
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, run
 from pipeline.data_dir import Segment, read_map
+from pipeline.data_dir_files import number
 from pipeline.errors import AudioError, DataDirError
 
 
@@ -46,9 +48,17 @@ def main(
     tally = Tally(permissive=reader.permissive)
     with WaveWriter(wav_wspecifier) as writer:
         for reco_id, recording in reader:
-            for utt_id, segment in wanted.pop(reco_id, []):
+            parts = wanted.pop(reco_id, [])
+            if not parts:
+                continue
+            try:
+                samples, rate = recording.read(sample_rate=None, channel=channel)
+            except AudioError as error:
+                for utt_id, _ in parts:
+                    tally.fail(utt_id, error)
+                continue
+            for utt_id, segment in parts:
                 try:
-                    samples, rate = recording.read(sample_rate=None, channel=channel)
                     first, last = _bounds(segment, len(samples) / rate, max_overshoot)
                     if last - first < min_segment_length:
                         raise AudioError(f"{last - first:.3f} s is below --min-segment-length")
@@ -67,11 +77,11 @@ def main(
 
 def _parse(line: str, utt_id: str, path: Path) -> Segment:
     fields = line.split()
-    try:
-        return Segment(fields[0], float(fields[1]), float(fields[2]))
-    except (IndexError, ValueError):
+    times = [number(field) for field in fields[1:]]
+    if len(times) != 2 or not all(map(math.isfinite, times)):
         what = f'"{utt_id} {line}" is not of the form UTT RECO START END'
-        raise DataDirError(f"{path}: {what}; correct it") from None
+        raise DataDirError(f"{path}: {what}; correct it")
+    return Segment(fields[0], *times)
 
 
 def _bounds(segment: Segment, duration_s: float, max_overshoot_s: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ and the command line wins. This is the only module that imports typer.
 """
 
 import difflib
+import errno
 import inspect
 import logging
 import os
@@ -72,7 +73,7 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         error.show()  # type: ignore[attr-defined]  # usage, a hint, the message
         return int(getattr(error, "exit_code", 2))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains again at exit
+        _discard_stdout()
         return EXIT_READER_CLOSED
     except PipelineError as error:
         _report(program, str(error))
@@ -85,6 +86,9 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         return EXIT_FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.EBADF:
+            where = "standard output is closed: "
+            _discard_stdout()
         _report(program, f"{where}{error.strerror or error}")
         return EXIT_FAILED
     except Exception as error:
@@ -100,6 +104,11 @@ def _replace_closed_streams() -> None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+
+
+def _discard_stdout() -> None:
+    """Send what is still in standard output's buffer nowhere, or Python complains at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(program: str, message: str) -> None:

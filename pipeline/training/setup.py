@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -80,8 +81,8 @@ def train(arguments: TrainArguments, options: TrainOptions) -> int:
         _utterances(path, tokens, task, options)
         for path in (arguments.train_dir, arguments.dev_dir)
     )
-    directory = _directory(arguments, options, config, tokens)
-    with _log_file(directory.path):
+    with _log_file(arguments.model_dir):
+        directory = _directory(arguments, options, config, tokens)
         if not directory.last_path.exists():
             _start_from_others(model, arguments, tokens)
             write_provenance(directory.path, arguments, options)
@@ -289,7 +290,13 @@ def _source(path: Path, tokens: Tokens) -> ModelDir:
 
 @contextlib.contextmanager
 def _log_file(directory: Path) -> Iterator[None]:
-    """Log to ``train.log``, too, which at most one training at a time may write."""
+    """Make the directory, if need be, and log to its ``train.log``, too.
+
+    At most one training at a time may be here. A directory that was made for one that failed
+    before it had a ``config.json`` is removed again.
+    """
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "train.log"
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -301,6 +308,8 @@ def _log_file(directory: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+        if is_new and not (directory / "config.json").exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _lock(file: BinaryIO, directory: Path) -> None:

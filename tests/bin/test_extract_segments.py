@@ -50,6 +50,7 @@ def test_samples_are_cut_at_the_times(run_bin: Run, corpus: Path) -> None:
         ("u1 r 2.0 3.0\n", b"nothing there"),
         ("u1 r 0.5 0.55\n", b"below --min-segment-length"),
         ("u1 q 0.1 0.3\n", b"u1: recording q is not in"),
+        ("u1 r nan 0.3\n", b"is not of the form UTT RECO START END"),
         ("u1 r 0.1\n", b"is not of the form UTT RECO START END"),
     ],
 )

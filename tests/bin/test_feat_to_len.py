@@ -1,8 +1,12 @@
 """feat_to_len.py: lengths as Kaldi's feat-to-len, from headers alone."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", ["fbank41.ark", "fbank41.txt", "fbank41_cm1.ark"])
@@ -35,3 +39,14 @@ def test_failures(run_bin, golden: Path, tmp_path: Path) -> None:
     done = run_bin("feat_to_len.py", f"ark,p:{cut}")
     assert (done.returncode, done.stdout) == (0, b"256\n")
     assert done.stderr.endswith(b"Done 1 utterances, 1 failed, 256 frames\n")
+
+
+def test_closed_streams_end_in_a_word_and_not_in_a_traceback(tmp_path: Path) -> None:
+    """``<&-`` reads as empty; writing to ``>&-`` is an error."""
+    program = f"{sys.executable} {ROOT}/bin/feat_to_len.py"
+    (tmp_path / "a.ark").write_text("u  [\n 1 2 ]\n")
+    for line in (f"{program} ark:- <&-", f"{program} ark:{tmp_path}/a.ark >&-"):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert done.returncode == 1, line
+        assert "ERROR (feat_to_len.py)" in done.stderr
+        assert "Traceback" not in done.stderr

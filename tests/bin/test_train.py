@@ -575,3 +575,15 @@ def test_killed_and_gone_on_with_it_gives_the_same_bytes(start, train, tmp_path)
 @pytest.mark.slow
 def test_killed_many_times_it_still_gives_the_same_bytes(start, train, tmp_path):
     kill_and_finish(start, train, tmp_path, kills=15)
+
+
+def test_a_second_training_touches_nothing_of_the_first(toy, train, tmp_path):
+    model = tmp_path / "model"
+    assert train("--epochs=1").status == 0
+    (model / "checkpoints" / "last.pt").unlink()  # as in the first epoch of the first
+    (model / "final.safetensors").unlink()
+    before = (model / "config.json").read_bytes()
+    with (model / "train.log").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fails(train("--epochs=1", "--seed=7"), 1, "another training writes here")
+    assert (model / "config.json").read_bytes() == before
