@@ -69,7 +69,7 @@ FLOORS: dict[str, int] = {
 OUTSIDE: dict[int, set[str]] = {
     0: set(),
     1: FORMATS,
-    2: {"torch", "numpy", "numba"},
+    2: {"torch", "numpy", "numba", "llvmlite", "triton"},
     3: {"torch"},
     4: {"torch", "numpy", "safetensors", "matplotlib"},
     5: {"typer"},

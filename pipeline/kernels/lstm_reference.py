@@ -63,6 +63,33 @@ def peephole_lstm(
     return np.array(hidden).reshape(len(x), -1)
 
 
+def projected_lstm(
+    x: Array, w_input: Array, w_hidden: Array, peepholes: Array, projection: Array, bias: Array
+) -> Array:
+    """One direction of an LSTM with a recurrent projection (LSTMP) over one sequence, [S14].
+
+    The layer feeds back, and hands on, r_t = W_rm m_t in place of its cells' outputs m_t.
+
+    Args:
+        x: input, (T, F).
+        w_input: (4H, F).
+        w_hidden: W_ir, W_fr, W_cr, W_or stacked, (4H, P).
+        peepholes: (3, H).
+        projection: W_rm, (P, H).
+        bias: (4H,).
+
+    Returns:
+        r_1 … r_T, (T, P).
+    """
+    r, c = np.zeros(len(projection)), np.zeros(projection.shape[1])
+    projected = []
+    for x_t in x:
+        m, c = peephole_lstm_step(w_input @ x_t + bias, r, c, w_hidden, peepholes)
+        r = projection @ m
+        projected.append(r)
+    return np.array(projected).reshape(len(x), len(r))
+
+
 def tanh_rnn(x: Array, w_input: Array, w_hidden: Array, bias: Array) -> Array:
     """One direction of a plain recurrent layer with H = tanh, [G13] eq. 1.
 

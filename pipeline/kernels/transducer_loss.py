@@ -1,8 +1,8 @@
 """The transducer's log-loss over padded batches, with an exact gradient.
 
-The reference is `transducer_loss_reference.py`. The lattice is swept along its anti-diagonals
-t + u = n, on which all cells are independent, in float64 and for the whole batch at once; the
-gradient in the logits is formed in the forward pass, so nothing but it is kept for backward.
+The reference is `transducer_loss_reference.py`; the work is done by an engine
+(`transducer_plain.py`, `transducer_cpu.py`, `transducer_cuda.py`). Where the logits come from a
+joiner, `joint_loss.py` gives the same loss without having them all in memory.
 """
 
 from typing import Any
@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-# A gradient smaller than this is zero to rounding; left in, such denormal numbers make the matrix
-# products of the backward pass many times slower on a CPU.
-NEGLIGIBLE = 1e-30
+from pipeline.kernels.engines import engine
+from pipeline.kernels.transducer_plain import Lattice
 
 
 def transducer_loss(
@@ -23,41 +22,70 @@ def transducer_loss(
     logit_lengths: Tensor,
     target_lengths: Tensor,
     blank: int = -1,
+    clamp: float = -1.0,
     reduction: str = "mean",
+    fused_log_softmax: bool = True,
 ) -> Tensor:
-    """-ln Pr(y|x), [G12] eq. 17, with the gradient of eq. 20-22.
+    """-ln Pr(y|x), [G12] eq. 17, with the gradient of eq. 20-22; called as torchaudio's rnnt_loss.
 
     Args:
-        logits: joiner outputs before the softmax, (N, T, U+1, V), anything in the padding.
+        logits: joiner outputs before the softmax, (N, T, U+1, V), anything in the padding; float16
+            and bfloat16 are computed with as float32.
         targets: token ids, (N, U), anything in the padding.
         logit_lengths: frames of each utterance, (N,), 1 … T.
         target_lengths: tokens of each utterance, (N,), 0 … U.
-        blank: id of ∅; negative counts from the end, as in ``torchaudio``.
+        blank: id of ∅; negative counts from the end.
+        clamp: above 0, gradients of the logits are cut to ± this, per utterance of upstream 1.
         reduction: ``none`` (N,), ``mean`` over the batch, or ``sum``.
+        fused_log_softmax: false where ``logits`` already are log-probabilities.
 
     Returns:
-        The loss in nats, float32 (float64 for float64 logits).
+        The loss in nats, float32 (float64 for float64 logits). Infinite, with a gradient of 0, for
+        targets that have no path of probability above 0; NaN where a logit is.
 
     Raises:
         ValueError: shapes, lengths or token ids that do not fit each other.
     """
-    blank = _check(logits, targets, logit_lengths, target_lengths, blank)
+    blank = check_lattice(logits, targets, logit_lengths, target_lengths, blank)
+    check_reduction(reduction)
+    if isinstance(clamp, str):
+        raise TypeError("clamp is a number; give the reduction by its name, reduction=…")
+    lengths = (logit_lengths.long(), target_lengths.long())
+    values = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    if logits.is_cuda:
+        values = logits
+    apply = _FromLogits.apply if fused_log_softmax else _FromLogProbs.apply
+    losses: Tensor = apply(values, targets.long(), *lengths, blank, clamp)
+    return reduce_losses(losses, reduction)
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError for an unknown one."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction is none, mean or sum, not {reduction!r}")
-    losses: Tensor = _TransducerLoss.apply(logits, targets, logit_lengths, target_lengths, blank)
+
+
+def reduce_losses(losses: Tensor, reduction: str) -> Tensor:
+    """Losses (N,) as they are, their mean or their sum."""
     if reduction == "none":
         return losses
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check(
+def check_lattice(
     logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor, blank: int
 ) -> int:
+    """The blank's id, 0 … V - 1, if all fits a lattice of logits (N, T, U+1, V); else ValueError.
+
+    Only the shape of ``logits`` is looked at.
+    """
     if logits.dim() != 4 or targets.dim() != 2:
         raise ValueError(
             f"logits are (N, T, U+1, V) and targets (N, U), not {tuple(logits.shape)} and "
             f"{tuple(targets.shape)}"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"logits are floating-point numbers, not {logits.dtype}")
     n, t_max, u_max, vocab = logits.shape
     if targets.shape[0] != n or logit_lengths.shape != (n,) or target_lengths.shape != (n,):
         raise ValueError("logits, targets and both lengths need the same batch size")
@@ -76,50 +104,7 @@ def _check(
     return blank
 
 
-def _skew(cells: Tensor) -> Tensor:
-    """(N, T, U+1) -> (T+U, N, U+1): row n holds the cells t = n - u, else minus infinity."""
-    n, t_max, u_max = cells.shape
-    diagonals = t_max + u_max - 1
-    padded = cells.new_full((n, diagonals, u_max), -torch.inf)
-    # In a row-major (T+U, U+1) array the cell (t + u, u) lies u·(U+1) after (t, u).
-    view = padded.as_strided(
-        (n, t_max, u_max), (diagonals * u_max, u_max, u_max + 1), padded.storage_offset()
-    )
-    view.copy_(cells)
-    return padded.transpose(0, 1)
-
-
-def _unskew(rows: Tensor, t_max: int) -> Tensor:
-    """The inverse of `_skew`."""
-    contiguous = rows.transpose(0, 1).contiguous()
-    n, diagonals, u_max = contiguous.shape
-    return contiguous.as_strided((n, t_max, u_max), (diagonals * u_max, u_max, u_max + 1))
-
-
-def _forward_variables(null: Tensor, label: Tensor) -> Tensor:
-    """log α along the diagonals, [G12] eq. 16. All (T+U, N, U+1) and skewed."""
-    alpha = torch.full_like(null, -torch.inf)
-    alpha[0, :, 0] = 0.0
-    for n in range(1, null.shape[0]):
-        alpha[n] = alpha[n - 1] + null[n - 1]
-        from_below = alpha[n - 1, :, :-1] + label[n - 1, :, :-1]
-        alpha[n, :, 1:] = torch.logaddexp(alpha[n, :, 1:], from_below)
-    return alpha
-
-
-def _backward_variables(null: Tensor, label: Tensor, final: Tensor) -> Tensor:
-    """log β along the diagonals, [G12] eq. 18. ``final`` marks (T_n, U_n) in (T+U, N, U+1)."""
-    beta = torch.full_like(null, -torch.inf)
-    above = torch.full_like(null[0], -torch.inf)
-    for n in reversed(range(null.shape[0])):
-        beta[n] = above + null[n]
-        beta[n, :, :-1] = torch.logaddexp(beta[n, :, :-1], above[:, 1:] + label[n, :, :-1])
-        beta[n] = torch.where(final[n], null[n], beta[n])
-        above = beta[n]
-    return beta
-
-
-class _TransducerLoss(Function):
+class _FromLogits(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -128,67 +113,75 @@ class _TransducerLoss(Function):
         logit_lengths: Tensor,
         target_lengths: Tensor,
         blank: int,
+        clamp: float,
     ) -> Tensor:
-        values = logits if logits.dtype == torch.float64 else logits.float()
-        n, t_max, u_max, vocab = values.shape
-        log_norm = values.logsumexp(dim=-1)
-        t = torch.arange(t_max, device=logits.device)[None, :, None]
-        u = torch.arange(u_max, device=logits.device)[None, None, :]
-        t_len, u_len = logit_lengths[:, None, None], target_lengths[:, None, None]
-        inside = (t < t_len) & (u <= u_len)
-        next_label = torch.zeros(n, u_max, dtype=torch.int64, device=logits.device)
-        next_label[:, :-1] = targets.clamp(0, vocab - 1)
-        index = next_label[:, None, :, None].expand(n, t_max, u_max, 1)
-        null = (values[..., blank] - log_norm).double()
-        label = (values.gather(3, index).squeeze(3) - log_norm).double()
-        null = null.masked_fill(~inside, -torch.inf)
-        label = label.masked_fill(~(inside & (u < u_len)), -torch.inf)
-        final = (t == t_len - 1) & (u == u_len)
-
-        null_rows, label_rows = _skew(null), _skew(label)
-        final_rows = _skew(torch.where(final, 0.0, -torch.inf).double()) == 0
-        alpha = _unskew(_forward_variables(null_rows, label_rows), t_max)
-        beta = _unskew(_backward_variables(null_rows, label_rows, final_rows), t_max)
-        log_z = beta[:, 0, 0]
-        if ctx.needs_input_grad[0]:
-            gradient = _gradient(
-                values, log_norm, alpha, beta, log_z, null, label, index, blank, final
-            )
-            # Whatever stands in the padding of the logits, NaN included, changes nothing.
-            ctx.save_for_backward(gradient.masked_fill_(~inside[..., None], 0.0))
-        ctx.logits_dtype = logits.dtype
-        return -log_z.to(values.dtype)
+        kernels = engine("transducer", logits)
+        arrows = kernels.arrows(logits, targets, logit_lengths, target_lengths, blank)
+        lattice = kernels.sweep(arrows.null, arrows.label, logit_lengths, target_lengths)
+        ctx.save_for_backward(
+            logits, targets, logit_lengths, target_lengths, arrows.log_norm, *lattice
+        )
+        ctx.blank, ctx.clamp = blank, clamp
+        log_prob: Tensor = lattice.log_prob.to(torch.promote_types(logits.dtype, torch.float32))
+        return -log_prob
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (gradient,) = ctx.saved_tensors
-        scaled = gradient * grads[0][:, None, None, None]
-        return scaled.to(ctx.logits_dtype), None, None, None, None
+        logits, targets, logit_lengths, target_lengths, log_norm, *saved = ctx.saved_tensors
+        lattice, upstream = Lattice(*saved), grads[0][:, None, None]
+        scaled = lattice if ctx.clamp > 0 else scale(lattice, upstream)
+        gradient = engine("transducer", logits).logits_gradient(
+            logits, targets, log_norm, scaled, ctx.blank, logit_lengths, target_lengths
+        )
+        if ctx.clamp > 0:
+            gradient = gradient.clamp_(-ctx.clamp, ctx.clamp) * upstream[..., None]
+        return gradient.to(logits.dtype), None, None, None, None, None
 
 
-def _gradient(
-    values: Tensor,
-    log_norm: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    log_z: Tensor,
-    null: Tensor,
-    label: Tensor,
-    index: Tensor,
-    blank: int,
-    final: Tensor,
-) -> Tensor:
-    """∂L/∂logits: occupancy · softmax less the posterior of each arrow, (N, T, U+1, V)."""
-    before = alpha - log_z[:, None, None]
-    arrow_null = torch.full_like(beta, -torch.inf)
-    arrow_null[:, :-1] = beta[:, 1:]
-    arrow_null = torch.where(final, 0.0, arrow_null) + before + null
-    arrow_label = torch.full_like(beta, -torch.inf)
-    arrow_label[:, :, :-1] = beta[:, :, 1:]
-    arrow_label = arrow_label + before + label
-    occupancy = (before + beta).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    gradient = torch.exp(values + (occupancy.to(values.dtype) - log_norm)[..., None])
-    gradient[..., blank] -= arrow_null.exp().to(values.dtype)
-    gradient.scatter_add_(3, index, -arrow_label.exp().to(values.dtype)[..., None])
-    return gradient.masked_fill_(gradient.abs() < NEGLIGIBLE, 0.0)
+def scale(lattice: Lattice, upstream: Tensor) -> Lattice:
+    """Posteriors times the upstream gradient, (N, 1, 1)."""
+    upstream = upstream.to(lattice.null.dtype)
+    return Lattice(lattice.log_prob, lattice.null * upstream, lattice.label * upstream)
+
+
+class _FromLogProbs(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        log_probs: Tensor,
+        targets: Tensor,
+        logit_lengths: Tensor,
+        target_lengths: Tensor,
+        blank: int,
+        clamp: float,
+    ) -> Tensor:
+        index = _label_index(log_probs, targets)
+        label = log_probs.gather(3, index).squeeze(3).contiguous()
+        null = log_probs[..., blank].contiguous()
+        lattice = engine("transducer", null).sweep(null, label, logit_lengths, target_lengths)
+        ctx.save_for_backward(index, *lattice)
+        ctx.blank, ctx.clamp, ctx.like = blank, clamp, (log_probs.shape, log_probs.dtype)
+        log_prob: Tensor = lattice.log_prob.to(torch.promote_types(log_probs.dtype, torch.float32))
+        return -log_prob
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        index, _, null, label = ctx.saved_tensors
+        shape, dtype = ctx.like
+        gradient = null.new_zeros(shape)
+        gradient[..., ctx.blank] = -null
+        gradient.scatter_(3, index, -label[..., None], reduce="add")
+        if ctx.clamp > 0:
+            gradient.clamp_(-ctx.clamp, ctx.clamp)
+        gradient *= grads[0][:, None, None, None]
+        return gradient.to(dtype), None, None, None, None, None
+
+
+def _label_index(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """(N, T, U+1, 1): the id of the label arrow out of each cell; any id where there is none."""
+    n, frames, width, vocab = log_probs.shape
+    following = targets.new_zeros(n, width)
+    following[:, :-1] = targets.clamp(0, vocab - 1)
+    return following[:, None, :, None].expand(n, frames, width, 1)

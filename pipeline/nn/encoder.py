@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import EncoderConfig
+from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.nn.layers import RecurrentLayer
 
 
@@ -39,9 +40,11 @@ class Encoder(nn.Module):
             (N, T', D·H) and (N,) lengths, T' = ceil(T / stack_frames).
         """
         x, lengths = stack_frames(features, lengths, self.stack_frames)
+        ragged = layout(lengths, x.shape[1])
+        rows = pack(x, ragged)
         for depth, layer in enumerate(self.layers):
-            x = layer(self.dropout(x) if depth else x, lengths)
-        return self.dropout(x), lengths
+            rows = layer(self.dropout(rows) if depth else rows, ragged)
+        return unpack(self.dropout(rows), ragged), lengths
 
 
 def stack_frames(x: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:

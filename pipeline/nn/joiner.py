@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.kernels.joint_loss import joint_transducer_loss, sum_transducer_loss
+from pipeline.nn.layers import Linear
+
+BLANK = 0
+
 
 class TanhJoiner(nn.Module):
     """The output network of [G13], eq. 15-18, before the softmax.
@@ -13,10 +18,10 @@ class TanhJoiner(nn.Module):
 
     def __init__(self, *, encoder_dim: int, predictor_dim: int, dim: int, num_tokens: int) -> None:
         super().__init__()
-        self.encoder_layer = nn.Linear(encoder_dim, dim)  # W h→ + W h← + b_l, eq. 15
-        self.hidden_encoder = nn.Linear(dim, dim)  # W_lh, b_h
-        self.hidden_predictor = nn.Linear(predictor_dim, dim, bias=False)  # W_ph
-        self.output = nn.Linear(dim, num_tokens)  # W_hy, b_y
+        self.encoder_layer = Linear(encoder_dim, dim)  # W h→ + W h← + b_l, eq. 15
+        self.hidden_encoder = Linear(dim, dim)  # W_lh, b_h
+        self.hidden_predictor = Linear(predictor_dim, dim, bias=False)  # W_ph
+        self.output = Linear(dim, num_tokens)  # W_hy, b_y
 
     def project_encoder(self, encoded: Tensor) -> Tensor:
         """(N, T, E) -> (N, T, dim)."""
@@ -33,14 +38,35 @@ class TanhJoiner(nn.Module):
         logits: Tensor = self.output(torch.tanh(encoded + predicted))
         return logits
 
+    def losses(
+        self,
+        encoded: Tensor,
+        predicted: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        target_lengths: Tensor,
+    ) -> Tensor:
+        """-ln Pr(y|x), (N,), of projected (N, T, dim) and (N, U+1, dim), without the logits."""
+        return joint_transducer_loss(
+            encoded,
+            predicted,
+            self.output.weight,
+            self.output.bias,
+            targets,
+            lengths,
+            target_lengths,
+            blank=BLANK,
+            reduction="none",
+        )
+
 
 class SumJoiner(nn.Module):
     """f_t + g_u of [G12] eq. 12: each network has an output layer of its own, eq. 3 and 11."""
 
     def __init__(self, *, encoder_dim: int, predictor_dim: int, num_tokens: int) -> None:
         super().__init__()
-        self.encoder_output = nn.Linear(encoder_dim, num_tokens)
-        self.predictor_output = nn.Linear(predictor_dim, num_tokens)
+        self.encoder_output = Linear(encoder_dim, num_tokens)
+        self.predictor_output = Linear(predictor_dim, num_tokens)
 
     def project_encoder(self, encoded: Tensor) -> Tensor:
         """(N, T, E) -> f, (N, T, V)."""
@@ -55,3 +81,16 @@ class SumJoiner(nn.Module):
     def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Projected (…, V) and (…, V), which broadcast, -> logits (…, V)."""
         return encoded + predicted
+
+    def losses(
+        self,
+        encoded: Tensor,
+        predicted: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        target_lengths: Tensor,
+    ) -> Tensor:
+        """-ln Pr(y|x), (N,), of f (N, T, V) and g (N, U+1, V), from O(T + U) exponentials."""
+        return sum_transducer_loss(
+            encoded, predicted, targets, lengths, target_lengths, blank=BLANK, reduction="none"
+        )

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.kernels.lstm import peephole_lstm, tanh_rnn
+from pipeline.kernels.linear import linear
+from pipeline.kernels.lstm import lstm_rows, tanh_rows
+from pipeline.kernels.ragged import Ragged
 
 
 class RecurrentLayer(nn.Module):
@@ -22,11 +24,19 @@ class RecurrentLayer(nn.Module):
         self.peepholes = nn.Parameter(torch.empty(directions, 3, cells)) if cell == "lstm" else None
         self.output_dim = directions * cells
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(N, T, F), (N,) -> (N, T, D·H), zero in the padding."""
+    def forward(self, rows: Tensor, ragged: Ragged) -> Tensor:
+        """(R, F) -> (R, D·H), the frames of a batch without padding."""
         if self.peepholes is None:
-            return tanh_rnn(x, lengths, self.w_input, self.w_hidden, self.bias)
-        return peephole_lstm(x, lengths, self.w_input, self.w_hidden, self.peepholes, self.bias)
+            return tanh_rows(rows, ragged, self.w_input, self.w_hidden, self.bias)
+        return lstm_rows(rows, ragged, self.w_input, self.w_hidden, self.peepholes, self.bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer on our own matrix products."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, K) -> (…, V)."""
+        return linear(x, self.weight, self.bias)
 
 
 def initialise(module: nn.Module, *, scale: float, generator: torch.Generator) -> None:

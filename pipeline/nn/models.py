@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from pipeline.config import JoinerConfig, ModelConfig
 from pipeline.kernels.transducer_search import State
 from pipeline.nn.encoder import Encoder
-from pipeline.nn.joiner import SumJoiner, TanhJoiner
+from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
+from pipeline.nn.layers import Linear
 from pipeline.nn.predictor import Predictor
 
-BLANK = 0
+__all__ = ["BLANK", "CtcModel", "Model", "PredictorModel", "TransducerModel", "build_model"]
 
 
 class CtcModel(nn.Module):
@@ -18,7 +19,7 @@ class CtcModel(nn.Module):
     def __init__(self, encoder: Encoder, *, num_tokens: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.output = nn.Linear(encoder.output_dim, num_tokens)
+        self.output = Linear(encoder.output_dim, num_tokens)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, F), (N,) -> log Pr(k|t), (N, T', V), [G13] eq. 14, and (N,) lengths."""
@@ -32,7 +33,7 @@ class PredictorModel(nn.Module):
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
         self.predictor = predictor
-        self.output = nn.Linear(predictor.output_dim, predictor.num_labels)
+        self.output = Linear(predictor.output_dim, predictor.num_labels)
 
     def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
         """(N, U), (N,) -> log Pr(y_{u+1}|y_1 … y_u), (N, U+1, K); label k is column k - 1."""
@@ -66,6 +67,21 @@ class TransducerModel(nn.Module):
         columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
         logits: Tensor = self.joiner(rows[:, :, None, :], columns[:, None, :, :])
         return logits
+
+    def losses(
+        self, encoded: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
+    ) -> Tensor:
+        """-ln Pr(y|x) of each utterance, (N,), in nats; the logits are never all in memory.
+
+        Args:
+            encoded: the encoder's output, (N, T, E).
+            lengths: (N,) frames of it.
+            targets: (N, U) token ids.
+            target_lengths: (N,) tokens.
+        """
+        rows = self.joiner.project_encoder(encoded)
+        columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
+        return self.joiner.losses(rows, columns, targets, lengths, target_lengths)
 
     # What a search asks for: `pipeline.kernels.transducer_search.SearchModel`.
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from pipeline.config import PredictorConfig
 from pipeline.kernels.lstm import peephole_lstm_step
+from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.kernels.transducer_search import State
 from pipeline.nn.layers import RecurrentLayer
 
@@ -38,9 +39,9 @@ class Predictor(nn.Module):
         one_hot = nn.functional.one_hot(targets.clamp(0, self.num_labels), self.num_labels + 1)
         inputs = one_hot[:, :, 1:].to(self.layer.w_input.dtype)
         start = inputs.new_zeros(len(inputs), 1, self.num_labels)
-        hidden: Tensor = self.layer(torch.cat([start, inputs], dim=1), lengths + 1)
-        dropped: Tensor = self.dropout(hidden)
-        return dropped
+        ragged = layout(lengths + 1, inputs.shape[1] + 1)
+        rows: Tensor = self.layer(pack(torch.cat([start, inputs], dim=1), ragged), ragged)
+        return unpack(self.dropout(rows), ragged)
 
     def start(self, count: int) -> State:
         """State before anything is read, (N, H) zeros."""

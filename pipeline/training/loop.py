@@ -307,5 +307,7 @@ def fitting(utterances: list[Utterance], task: Task, options: TrainOptions) -> l
 
 def _optimizer(model: Model, options: TrainOptions) -> torch.optim.Optimizer:
     if options.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    return torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=options.momentum)
+        return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
+    return torch.optim.SGD(
+        model.parameters(), lr=options.learning_rate, momentum=options.momentum, fused=True
+    )

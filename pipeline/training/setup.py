@@ -23,6 +23,7 @@ from pipeline.config import ModelConfig, load_model_config
 from pipeline.data_dir import DataDir, atomic_write_text
 from pipeline.errors import ConfigError, DataError, ModelError, UsageError
 from pipeline.features import CmvnStats, FrontEnd
+from pipeline.kernels.memory import keep_freed_memory
 from pipeline.model_dir import ModelDir, is_trained, load_part, load_weights, read_cmvn
 from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
@@ -70,6 +71,7 @@ def train(arguments: TrainArguments, options: TrainOptions) -> int:
     device = choose_device(options.device)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     tokens = Tokens.from_file(arguments.tokens)
     config = _config(arguments, tokens)
     model = build_model(config, num_tokens=len(tokens))

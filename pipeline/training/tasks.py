@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pipeline.kernels.ctc_loss import ctc_loss
 from pipeline.kernels.ctc_search import ctc_greedy
-from pipeline.kernels.transducer_loss import transducer_loss
 from pipeline.kernels.transducer_search import transducer_greedy
 from pipeline.nn.models import BLANK, CtcModel, PredictorModel, TransducerModel
 from pipeline.scoring import edit_distance
@@ -76,7 +76,7 @@ class CtcTask:
 
 
 def _ctc_losses(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-    return torch.nn.functional.ctc_loss(
+    return ctc_loss(
         log_probs.transpose(0, 1),
         batch.targets,
         lengths,
@@ -98,10 +98,7 @@ class TransducerTask:
         return self._losses(encoded, lengths, batch)
 
     def _losses(self, encoded: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-        logits = self.model.join(encoded, batch.targets, batch.target_lengths)
-        return transducer_loss(
-            logits, batch.targets, lengths, batch.target_lengths, blank=BLANK, reduction="none"
-        )
+        return self.model.losses(encoded, lengths, batch.targets, batch.target_lengths)
 
     def frames_needed(self, utterance: Utterance) -> int:
         """One: a transducer may emit any number of tokens at a frame."""

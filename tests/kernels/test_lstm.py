@@ -9,7 +9,6 @@ from pipeline.kernels import lstm_reference as reference
 from pipeline.kernels.lstm import (
     peephole_lstm,
     peephole_lstm_step,
-    reversal_index,
     tanh_rnn,
 )
 
@@ -255,11 +254,6 @@ def test_saturated_gates_stay_finite() -> None:
     out = peephole_lstm(1e4 * x, n, *weights)
     gradients = torch.autograd.grad(out.sum(), weights)
     assert all(torch.isfinite(t).all() for t in (out, *gradients))
-
-
-def test_reversal_index_reverses_within_each_length() -> None:
-    index = reversal_index(torch.tensor([3, 1, 4]), 4)
-    assert index.tolist() == [[2, 1, 0, 3], [0, 1, 2, 3], [3, 2, 1, 0]]
 
 
 def test_no_gradient_is_kept_when_none_is_needed() -> None:

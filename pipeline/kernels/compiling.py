@@ -1,0 +1,49 @@
+"""How the kernels for the CPU are compiled, and where what was compiled is kept."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_config: Any = numba.config
+SHARED = ("compiling.py", "simd.py", "vector_math.py", "products.py")
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the interpreter's lock; later processes find the result.
+
+    It is kept in `cache_folder`; where nothing can be written, each process compiles for itself.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    before = _config.CACHE_DIR
+    try:
+        _config.CACHE_DIR = str(cache_folder())
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no folder to write to
+        return numba.njit(**options)(function)
+    finally:
+        _config.CACHE_DIR = before
+
+
+@cache
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: one folder for each state of these sources.
+
+    It is made below ``NUMBA_CACHE_DIR``; else beside the sources, where one may write there; else in
+    the user's cache. numba itself keeps what was made for different processors apart.
+    """
+    beside = Path(__file__).parent
+    if _config.CACHE_DIR:
+        base = Path(_config.CACHE_DIR)
+    elif os.access(beside, os.W_OK):
+        base = beside / "__pycache__"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pipeline-asr"
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in [*(beside / name for name in SHARED), *sorted(beside.glob("*_cpu.py"))]:
+        digest.update(path.read_bytes())
+    return base / f"kernels-{digest.hexdigest()[:12]}"

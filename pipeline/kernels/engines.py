@@ -1,0 +1,71 @@
+"""Which of a kernel's engines computes for a tensor: compiled for the CPU, Triton, or plain torch.
+
+Each family of kernels has the same functions in ``FAMILY_cpu.py`` (numba), ``FAMILY_cuda.py``
+(Triton) and ``FAMILY_plain.py`` (torch on any device and dtype). The environment variable
+``PIPELINE_KERNELS=plain`` chooses plain torch everywhere.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("pipeline")
+
+NEEDS = {"cpu": "numba", "cuda": "triton"}
+DTYPES = {
+    "cpu": {torch.float32, torch.float64},
+    "cuda": {torch.float32, torch.bfloat16, torch.float16},
+}
+
+
+def engine(family: str, x: Tensor) -> ModuleType:
+    """The module of a family ("lstm", "transducer", …) for the device and dtype of ``x``."""
+    kind = x.device.type
+    if x.dtype not in DTYPES.get(kind, ()) or not _has(kind):
+        kind = "plain"
+    return importlib.import_module(f"pipeline.kernels.{family}_{kind}")
+
+
+@cache
+def _has(kind: str) -> bool:
+    if os.environ.get("PIPELINE_KERNELS") == "plain":
+        return False
+    needed = NEEDS[kind]
+    if importlib.util.find_spec(needed) is None:
+        log.warning("%s is missing: kernels on %s run in plain torch, slower", needed, kind)
+        return False
+    if kind == "cpu":
+        from pipeline.kernels.compiling import cache_folder
+
+        if not cache_folder().exists():
+            log.info("compiling the kernels for this processor, once: some seconds")
+    return True
+
+
+def is_compiled(x: Tensor) -> bool:
+    """Whether the compiled kernels of the CPU compute for this tensor."""
+    return x.device.type == "cpu" and x.dtype in DTYPES["cpu"] and _has("cpu")
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product of (M, K) and (K, N)."""
+    if is_compiled(a):
+        from pipeline.kernels import products
+
+        return products.product(a, b)
+    return torch.mm(a, b.to(a.dtype))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x`` (M, K) times ``weight`` (N, K) transposed, plus ``bias`` (N,): (M, N), in x's dtype."""
+    if is_compiled(x):
+        from pipeline.kernels import products
+
+        return products.add_product(bias.repeat(len(x), 1), x, weight.t())
+    return torch.addmm(bias.to(x.dtype), x, weight.t().to(x.dtype))

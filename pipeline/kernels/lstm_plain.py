@@ -1,0 +1,216 @@
+"""The sweep of the recurrent layers in plain torch: any device, any floating dtype.
+
+An engine advances one layer of D directions over the rows of a ragged batch (`ragged.Ragged`),
+from the input projections W_x x_t + b to the hidden vectors, and back. The matrix products over
+the whole sequence, before and after the sweep, are not its business. All engines have the `forward`
+and the `backward` of this module and share its `Recurrence` and `Sweep`.
+
+Direction 0 reads a sequence from its first frame on, direction 1 from its last. Gates stand in the
+order i, f, c, o; their pre-activations have G = 4H columns, H for a tanh layer. P is the width of
+what is fed back: the projection's where there is one, else H. Where the gates are half precision,
+the cell states are kept, and everything element by element is computed, in float32.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.kernels.ragged import Ragged
+
+
+class Recurrence(NamedTuple):
+    """The weights a sweep needs; ``kind`` is "lstm" or "tanh"."""
+
+    kind: str
+    w_hidden: Tensor  # (D, 4H, P); (D, H, H) for a tanh layer
+    peepholes: Tensor | None = None  # (D, 3, H), from the cell to the i, f and o gates
+    projection: Tensor | None = None  # (D, P, H), [S14]
+
+    @property
+    def cells(self) -> int:
+        """H."""
+        return self.w_hidden.shape[1] // (4 if self.kind == "lstm" else 1)
+
+
+class Sweep(NamedTuple):
+    """What a forward sweep leaves for the backward sweep and for the weights' gradients."""
+
+    gates: Tensor  # (R, D, G), activated
+    cells: Tensor | None  # (R, D, H): c_t; none in a tanh layer
+    before: Tensor  # (R, D, P): the hidden vector of the step read before, 0 where there is none
+    outputs: Tensor | None  # (R, D, H): o tanh(c), kept where a projection follows
+
+
+def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+    """All steps of one layer: [G13] eq. 3-7, eq. 1 for a tanh layer, [S14] with a projection.
+
+    Args:
+        gates: W_x x_t + b, (R, D, G); may be overwritten.
+        recurrence: the weights; cast to the dtype of ``gates``.
+        ragged: where the rows stand.
+
+    Returns:
+        The hidden vectors (R, D, P), in the dtype of ``gates``, and what `backward` needs.
+    """
+    rows, directions, _ = gates.shape
+    size, width = recurrence.cells, recurrence.w_hidden.shape[2]
+    hidden = gates.new_empty(rows, directions, width)
+    cells = outputs = None
+    if recurrence.kind == "lstm":
+        cells = gates.new_empty(rows, directions, size, dtype=state_dtype(gates.dtype))
+        if recurrence.projection is not None:
+            outputs = gates.new_empty(rows, directions, size)
+    for d in range(directions):
+        weights = _direction(recurrence, d, gates.dtype)
+        h = gates.new_zeros(ragged.padded[0], width)
+        c = gates.new_zeros(ragged.padded[0], size, dtype=state_dtype(gates.dtype))
+        for at, active in _frames(ragged, backwards=d == 1):
+            gate = gates[at, d]
+            gate += h[:active] @ weights.w_hidden.t()
+            if cells is None:
+                h[:active] = gate.tanh_()
+            else:
+                m = _lstm_step(gate, c[:active], weights.peepholes)
+                cells[at, d] = c[:active]
+                if outputs is not None and weights.projection is not None:
+                    outputs[at, d] = m
+                    m = outputs[at, d] @ weights.projection.t()
+                h[:active] = m
+            hidden[at, d] = h[:active]
+    return hidden, Sweep(gates, cells, previous(hidden, ragged), outputs)
+
+
+def backward(
+    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients that need the sweep's order; those of the weight matrices follow from them.
+
+    Args:
+        grad_h: gradient of the hidden vectors, (R, D, P).
+        sweep: of `forward`; left as it is.
+        recurrence: as given to `forward`.
+        ragged: as given to `forward`.
+
+    Returns:
+        The gradient of W_x x_t + b, (R, D, G); with a projection the whole gradient that reached
+        its output, (R, D, P), else None; the gradient of the peepholes, (D, 3, H), or None.
+    """
+    d_gates = torch.empty_like(sweep.gates)
+    d_hidden = torch.empty_like(sweep.before) if sweep.outputs is not None else None
+    for d in range(sweep.gates.shape[1]):
+        weights = _direction(recurrence, d, sweep.gates.dtype)
+        d_h = grad_h.new_zeros(ragged.padded[0], grad_h.shape[2], dtype=sweep.gates.dtype)
+        d_c = d_h.new_zeros(len(d_h), recurrence.cells, dtype=state_dtype(sweep.gates.dtype))
+        c_before = None if sweep.cells is None else previous(sweep.cells, ragged)[:, d]
+        for at, active in _frames(ragged, backwards=d == 0):
+            gate, d_m = sweep.gates[at, d], d_h[:active]
+            d_m += grad_h[at, d]
+            if sweep.cells is None or c_before is None:
+                d_gate = d_m * (1 - gate * gate)
+            else:
+                if d_hidden is not None and weights.projection is not None:
+                    d_hidden[at, d] = d_m
+                    d_m = d_m @ weights.projection
+                states = (sweep.cells[at, d], c_before[at])
+                d_gate = _lstm_step_back(d_m, d_c[:active], gate, states, weights.peepholes)
+            d_gates[at, d] = d_gate
+            torch.mm(d_gates[at, d], weights.w_hidden, out=d_h[:active])
+    return d_gates, d_hidden, peephole_gradient(d_gates, sweep.cells, recurrence.peepholes, ragged)
+
+
+# ---- shared by the engines -----------------------------------------------------------------------
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the cell states: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def previous(x: Tensor, ragged: Ragged) -> Tensor:
+    """(R, D, K) -> the same of the step that each direction read before, 0 where there is none."""
+    out = torch.zeros_like(x)
+    if ragged.rows == 0:
+        return out
+    first = int(ragged.active[0])  # rows of frame 0; each later row has its sequence's earlier one
+    frame = ragged.index[first:] % ragged.padded[1]
+    active = ragged.active.to(x.device, non_blocking=True)
+    earlier = torch.arange(first, ragged.rows, device=x.device) - active[frame - 1]
+    out[first:, 0] = x[:, 0].index_select(0, earlier)
+    if x.shape[1] == 2:
+        out[:, 1].index_copy_(0, earlier, x[first:, 1])
+    return out
+
+
+def peephole_gradient(
+    d_gates: Tensor, cells: Tensor | None, peepholes: Tensor | None, ragged: Ragged
+) -> Tensor | None:
+    """The gradient (D, 3, H) of the peepholes by sums over all rows; None where there are none."""
+    if peepholes is None or cells is None:
+        return None
+    d_i, d_f, _, d_o = d_gates.to(cells.dtype).chunk(4, dim=2)
+    c_before = previous(cells, ragged)
+    products = (d_i * c_before, d_f * c_before, d_o * cells)
+    return torch.stack([p.sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
+
+
+# ---- one step ------------------------------------------------------------------------------------
+
+
+def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
+    """The rows of each frame in the order of reading, and how many sequences have that frame."""
+    active, offsets = ragged.active.tolist(), ragged.offsets.tolist()
+    frames = range(len(active))
+    for t in reversed(frames) if backwards else frames:
+        if active[t]:
+            yield slice(offsets[t], offsets[t] + active[t]), active[t]
+
+
+def _direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
+    """The weights of one direction; the peepholes, which meet the cell states, in their dtype."""
+    _, w_hidden, peepholes, projection = recurrence
+    return Recurrence(
+        recurrence.kind,
+        w_hidden[d].to(dtype),
+        None if peepholes is None else peepholes[d].to(state_dtype(dtype)),
+        None if projection is None else projection[d].to(dtype),
+    )
+
+
+def _lstm_step(gate: Tensor, c: Tensor, peepholes: Tensor | None) -> Tensor:
+    """o tanh(c_t); ``gate`` (A, 4H) is activated and ``c`` (A, H) advanced in place."""
+    i, f, g, o = gate.to(c.dtype).chunk(4, dim=1)
+    if peepholes is not None:
+        i, f = i + peepholes[0] * c, f + peepholes[1] * c
+    i, f, g = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g)  # [G13] eq. 3, 4
+    c.mul_(f).addcmul_(i, g)  # eq. 5
+    o = torch.sigmoid(o if peepholes is None else o + peepholes[2] * c)  # eq. 6
+    gate.copy_(torch.cat([i, f, g, o], dim=1))
+    return o * torch.tanh(c)  # eq. 7
+
+
+def _lstm_step_back(
+    d_m: Tensor,
+    d_c: Tensor,
+    gate: Tensor,
+    states: tuple[Tensor, Tensor],
+    peepholes: Tensor | None,
+) -> Tensor:
+    """The gradient (A, 4H) of a step's pre-activations from that of o tanh(c), ``d_m`` (A, H).
+
+    ``d_c`` (A, H), the gradient of c_t by what was read later, becomes that of c_{t-1}; ``states``
+    are c_t and c_{t-1}.
+    """
+    c, c_before = states
+    i, f, g, o = gate.to(c.dtype).chunk(4, dim=1)
+    tanh_c = torch.tanh(c)
+    d_o = d_m * tanh_c * o * (1 - o)
+    d_c += d_m * o * (1 - tanh_c * tanh_c)
+    if peepholes is not None:
+        d_c.addcmul_(d_o, peepholes[2])
+    d_i, d_f, d_g = d_c * g * i * (1 - i), d_c * c_before * f * (1 - f), d_c * i * (1 - g * g)
+    d_c.mul_(f)
+    if peepholes is not None:
+        d_c.addcmul_(d_i, peepholes[0]).addcmul_(d_f, peepholes[1])
+    return torch.cat([d_i, d_f, d_g, d_o], dim=1)
