@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     It is kept in `cache_folder`; where nothing can be written, each process compiles for itself.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    compile_: Any = partial(numba.njit, nogil=True, error_model="numpy")
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        return numba.njit(cache=True, **options)(function)
+        return compile_(cache=True)(function)
     except RuntimeError:  # numba found no folder to write to
-        return numba.njit(**options)(function)
+        return compile_()(function)
     finally:
         _config.CACHE_DIR = before
 
@@ -33,8 +33,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 def cache_folder() -> Path:
     """Where compiled kernels are kept: one folder for each state of these sources.
 
-    It is made below ``NUMBA_CACHE_DIR``; else beside the sources, where one may write there; else in
-    the user's cache. numba itself keeps what was made for different processors apart.
+    It is made below ``NUMBA_CACHE_DIR``; else beside the sources, where one may write there; else
+    in the user's cache. numba itself keeps what was made for different processors apart.
     """
     beside = Path(__file__).parent
     if _config.CACHE_DIR:

@@ -9,7 +9,6 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.kernels.engines import affine, is_compiled, product
 
-
 SMALL = 2**18  # multiply-adds for which starting our own product costs more than it saves
 
 

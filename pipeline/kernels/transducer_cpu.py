@@ -22,7 +22,6 @@ from pipeline.kernels.simd import (
     load,
     load_or,
     maximum,
-    splat,
     store,
     total,
     where_greater,
@@ -46,16 +45,42 @@ NEGLIGIBLE = 1e-30  # smaller gradients are zero to rounding, and denormal numbe
 def log_sum_exp(x, x0, size):
     """ln Σ e^x of ``size`` numbers from x0 on; minus infinity where all are."""
     width = lanes(x)
-    best = load_or(x, x0, size, -np.inf)
-    for j in range(width, size, width):
-        best = maximum(best, load_or(x, x0 + j, size - j, -np.inf))
+    whole = size // width * width  # what fills vectors needs no masks
+    best = load_or(x, x0 + whole, size - whole, -np.inf)
+    for j in range(0, whole, width):
+        best = maximum(best, load(x, x0 + j, width))
     top = largest(best)
     if top == -np.inf:
         return top
-    sums = splat(x, 0.0)
-    for j in range(0, size, width):
-        sums = sums + exp(load_or(x, x0 + j, size - j, -np.inf) - top)
+    sums = exp(load_or(x, x0 + whole, size - whole, -np.inf) - top)
+    for j in range(0, whole, width):
+        sums = sums + exp(load(x, x0 + j, width) - top)
     return top + math.log(total(sums))
+
+
+@kernel
+def _mass_near(x, x0, size, guess):
+    """Σ e^(x - guess), which needs no search for the largest; -1 where it is not near 1."""
+    width = lanes(x)
+    whole = size // width * width
+    sums = exp(load_or(x, x0 + whole, size - whole, -np.inf) - guess)
+    for j in range(0, whole, width):
+        sums = sums + exp(load(x, x0 + j, width) - guess)
+    mass = total(sums)
+    return mass if 0.02 < mass < 50.0 else -1.0
+
+
+@kernel
+def _log_norms(logits, at, vocab, count, mass, norm, cell):
+    """ln Σ e^x of the cells of one frame; cells beside each other mostly have similar sums."""
+    guess = log_sum_exp(logits, at, vocab)
+    for u in range(count):
+        mass[u] = _mass_near(logits, at + u * vocab, vocab, guess)
+    for u in range(0, count, lanes(norm)):
+        store(norm, cell + u, count - u, guess + log(load_or(mass, u, count - u, 1.0)))
+    for u in range(count):
+        if mass[u] < 0.0:
+            norm[cell + u] = log_sum_exp(logits, at + u * vocab, vocab)
 
 
 @kernel
@@ -64,12 +89,12 @@ def _arrows(logits, targets, sizes, lengths, blank, null, label, norm, n, first,
     mode = simd.flush_denormals()
     frames, width, vocab = sizes
     u_len = lengths[1]
+    mass = np.empty(u_len + 1, logits.dtype)
     for t in range(first, last):
         cell = (n * frames + t) * width
+        _log_norms(logits, cell * vocab, vocab, u_len + 1, mass, norm, cell)
         for u in range(u_len + 1):
-            at = (cell + u) * vocab
-            z = log_sum_exp(logits, at, vocab)
-            norm[cell + u] = z
+            at, z = (cell + u) * vocab, norm[cell + u]
             null[cell + u] = -np.inf if z == -np.inf else logits[at + blank] - z
             if u < u_len:
                 k = targets[n * (width - 1) + u]
@@ -218,10 +243,12 @@ def _logits_gradient(
             if t >= t_len or u > u_len or occupancy == 0.0:
                 out[at : at + vocab] = 0.0
                 continue
-            for j in range(0, vocab, lanes(out)):
-                probs = exp(load(logits, at + j, vocab - j) - norm[cell])
-                g = occupancy * probs
-                store(out, at + j, vocab - j, where_greater(absolute(g), NEGLIGIBLE, g))
+            whole = vocab // lanes(out) * lanes(out)
+            for j in range(0, whole, lanes(out)):
+                g = occupancy * exp(load(logits, at + j, lanes(out)) - norm[cell])
+                store(out, at + j, lanes(out), where_greater(absolute(g), NEGLIGIBLE, g))
+            g = occupancy * exp(load(logits, at + whole, vocab - whole) - norm[cell])
+            store(out, at + whole, vocab - whole, where_greater(absolute(g), NEGLIGIBLE, g))
             out[at + blank] -= null[cell]
             if u < u_len:
                 out[at + targets[n * (width - 1) + u]] -= label[cell]

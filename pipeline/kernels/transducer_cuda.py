@@ -138,7 +138,7 @@ def _tile(sizes: dict[str, tuple[int, int]], vocab: int, dtype: torch.dtype) -> 
         "HIDDEN": hidden,
         "PRECISION": precision,
         "num_warps": 8,
-        "num_stages": 1,
+        "num_stages": 1,  # no load ahead of time: sums that are added to are loaded again
         **FUSED,
     }
 

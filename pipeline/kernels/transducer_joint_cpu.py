@@ -44,15 +44,41 @@ FEW = 48  # prefixes of a frame that are joined at a time
 BATCH = 192  # cells of the backward pass that are joined at a time
 PIECES = 8
 NEGLIGIBLE = 1e-30
+FACTORED = 20.0  # below this e^2row times e^2column is far from overflow and underflow
 FAR_BELOW = -1e30  # the logit of outputs that are there only to fill a register
 
 
 @kernel
-def _join(rows, r0, columns, c0, out, o0, size):
-    """tanh(row + column), [G13] eq. 16."""
-    for j in range(0, size, lanes(out)):
-        left = size - j
-        store(out, o0 + j, left, tanh(load(rows, r0 + j, left) + load(columns, c0 + j, left)))
+def _most(x, x0, count):
+    """Largest absolute value; NaN does not count."""
+    best = splat(x, 0.0)
+    for j in range(0, count, lanes(x)):
+        best = maximum(absolute(load(x, x0 + j, count - j)), best)
+    return largest(best)
+
+
+@kernel
+def _exponentials(x, x0, count, factored, out):
+    """e^2x where ``factored``, else x."""
+    for j in range(0, count, lanes(x)):
+        value = load(x, x0 + j, count - j)
+        if factored:
+            value = exp(2.0 * value)
+        store(out, x0 + j, count - j, value)
+
+
+@kernel
+def _join(rows, r0, columns, c0, factored, out, o0, size):
+    """tanh(row + column), [G13] eq. 16; ``factored`` inputs are e^2row and e^2column."""
+    if factored:  # tanh(x) = 1 - 2 / (1 + e^2x)
+        for j in range(0, size, lanes(out)):
+            left = size - j
+            grown = 1.0 + load(rows, r0 + j, left) * load(columns, c0 + j, left)
+            store(out, o0 + j, left, 1.0 - 2.0 / grown)
+    else:
+        for j in range(0, size, lanes(out)):
+            left = size - j
+            store(out, o0 + j, left, tanh(load(rows, r0 + j, left) + load(columns, c0 + j, left)))
 
 
 @kernel
@@ -80,10 +106,11 @@ def _log_sum_exp(x, x0, padded):
 
 @kernel
 def _joint_arrows(
-    rows, columns, panels, bias, targets, sizes, u_len, blank, null, label, norm, n, first, last
+    inputs, panels, bias, targets, sizes, u_len, blank, null, label, norm, n, first, last
 ):  # fmt: skip
     """Frames first … last of utterance n. ``sizes`` is T, U + 1, J."""
     mode = simd.flush_denormals()
+    rows, columns, factored = inputs
     frames, width, size = sizes
     padded = bias.size
     hidden, logits = np.empty(FEW * size, rows.dtype), np.empty(FEW * padded, rows.dtype)
@@ -92,7 +119,8 @@ def _joint_arrows(
         for u0 in range(0, u_len + 1, FEW):
             count = min(FEW, u_len + 1 - u0)
             for i in range(count):
-                _join(rows, row, columns, (n * width + u0 + i) * size, hidden, i * size, size)
+                _join(rows, row, columns, (n * width + u0 + i) * size, factored,
+                      hidden, i * size, size)  # fmt: skip
             _output(hidden, count, size, panels, bias, logits, padded)
             for i in range(count):
                 u, at = u0 + i, i * padded
@@ -172,11 +200,12 @@ def _flush_batch(
 
 @kernel
 def _joint_gradient(
-    rows, columns, panels, bias, backwards, targets, sizes, u_len, blank, norm, null, label,
+    inputs, panels, bias, backwards, targets, sizes, u_len, blank, norm, null, label,
     threshold, n, first, last, outs,
 ):  # fmt: skip
     """Frames first … last of utterance n; ``d_columns`` of ``outs`` is this piece's alone."""
     mode = simd.flush_denormals()
+    rows, columns, factored = inputs
     frames, width, size, vocab = sizes
     hidden = np.empty(BATCH * size, rows.dtype)
     logits = np.empty(BATCH * bias.size, rows.dtype)
@@ -189,9 +218,10 @@ def _joint_gradient(
     for t in range(first, last):
         row, cell = (n * frames + t) * size, (n * frames + t) * width
         for u in range(u_len + 1):
-            if not abs(null[cell + u] + label[cell + u]) > threshold:
-                continue
-            _join(rows, row, columns, (n * width + u) * size, hidden, count * size, size)
+            if abs(null[cell + u] + label[cell + u]) <= threshold:
+                continue  # NaN goes on
+            _join(rows, row, columns, (n * width + u) * size, factored,
+                  hidden, count * size, size)  # fmt: skip
             batch[count, 0], batch[count, 1] = row, u * size
             batch[count, 2] = targets[n * (width - 1) + u] if u < u_len else blank
             cell_norm[count] = norm[cell + u]
@@ -239,7 +269,6 @@ class _Operands:
     ) -> None:
         self.vocab, self.size = weight.shape
         self.shape = (rows.shape[1], columns.shape[1], self.size)
-        self.inputs = flat(rows.contiguous()), flat(columns.contiguous())
         self.targets = flat(targets.contiguous())
         self.weight = flat(weight.contiguous())
         self.panels = packed_panels(self.weight, self.vocab, self.size, True)
@@ -247,6 +276,25 @@ class _Operands:
         self.bias = np.full(padded, FAR_BELOW, self.weight.dtype)
         self.bias[: self.vocab] = bias.detach().numpy()
         self.frames, self.labels = lengths[0].tolist(), lengths[1].tolist()
+        self.rows = flat(torch.empty_like(rows, memory_format=torch.contiguous_format))
+        self.columns = flat(torch.empty_like(columns, memory_format=torch.contiguous_format))
+        self.factored = [False] * len(rows)
+        sources = flat(rows.contiguous()), flat(columns.contiguous())
+        run_parallel([lambda n=n: self._prepare(n, *sources) for n in range(len(rows))])  # type: ignore[misc]
+
+    def _prepare(self, n: int, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Exponentials of T + U vectors instead of T · U where the numbers allow it."""
+        frames, width, size = self.shape
+        r0, r_count = n * frames * size, self.frames[n] * size
+        c0, c_count = n * width * size, (self.labels[n] + 1) * size
+        most = max(_most(rows, r0, r_count), _most(columns, c0, c_count))
+        self.factored[n] = most < FACTORED
+        _exponentials(rows, r0, r_count, self.factored[n], self.rows)
+        _exponentials(columns, c0, c_count, self.factored[n], self.columns)
+
+    def inputs(self, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Of utterance n, as `_join` reads them."""
+        return self.rows, self.columns, self.factored[n]
 
     def run(self, job: Any) -> None:
         """``job(piece, n, first, last)`` for all frames, the frames of a piece in order."""
@@ -276,7 +324,7 @@ def joint_arrows(
     outs = flat(null), flat(label), flat(norm)
 
     def job(_: int, k: int, first: int, last: int) -> None:
-        _joint_arrows(*operands.inputs, operands.panels, operands.bias, operands.targets,
+        _joint_arrows(operands.inputs(k), operands.panels, operands.bias, operands.targets,
                       operands.shape, operands.labels[k], blank, *outs, k, first, last)  # fmt: skip
 
     operands.run(job)
@@ -310,7 +358,7 @@ def joint_gradient(
     def job(piece: int, k: int, first: int, last: int) -> None:
         partial[k, piece] = rows.new_zeros(operands.labels[k] + 1, size)
         outs = (flat(d_rows), flat(partial[k, piece]), flat(d_weight[piece]), flat(d_bias[piece]))
-        _joint_gradient(*operands.inputs, operands.panels, operands.bias, backwards,
+        _joint_gradient(operands.inputs(k), operands.panels, operands.bias, backwards,
                         operands.targets, (*operands.shape, vocab), operands.labels[k], blank,
                         *cells, thresholds[k], k, first, last, outs)  # fmt: skip
 
