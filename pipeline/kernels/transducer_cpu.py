@@ -29,7 +29,7 @@ from pipeline.kernels.simd import (
 from pipeline.kernels.threads import run_parallel, spans
 from pipeline.kernels.transducer_joint_cpu import joint_arrows, joint_gradient
 from pipeline.kernels.transducer_plain import Arrows, Lattice
-from pipeline.kernels.vector_math import exp, log
+from pipeline.kernels.vector_math import exp, halves, log
 
 __all__ = ["arrows", "joint_arrows", "joint_gradient", "logits_gradient", "sweep"]
 
@@ -55,7 +55,7 @@ def log_sum_exp(x, x0, size):
     sums = exp(load_or(x, x0 + whole, size - whole, -np.inf) - top)
     for j in range(0, whole, width):
         sums = sums + exp(load(x, x0 + j, width) - top)
-    return top + math.log(total(sums))
+    return np.float64(top) + math.log(total(sums))
 
 
 @kernel
@@ -73,14 +73,17 @@ def _mass_near(x, x0, size, guess):
 @kernel
 def _log_norms(logits, at, vocab, count, mass, norm, cell):
     """ln Σ e^x of the cells of one frame; cells beside each other mostly have similar sums."""
-    guess = log_sum_exp(logits, at, vocab)
+    guess = logits.dtype.type(log_sum_exp(logits, at, vocab))
     for u in range(count):
         mass[u] = _mass_near(logits, at + u * vocab, vocab, guess)
-    for u in range(0, count, lanes(norm)):
-        store(norm, cell + u, count - u, guess + log(load_or(mass, u, count - u, 1.0)))
+        norm[cell + u] = mass[u]
+    for u in range(0, count, lanes(mass)):
+        store(mass, u, count - u, log(load_or(mass, u, count - u, 1.0)))
     for u in range(count):
-        if mass[u] < 0.0:
+        if norm[cell + u] < 0.0:
             norm[cell + u] = log_sum_exp(logits, at + u * vocab, vocab)
+        else:
+            norm[cell + u] = np.float64(guess) + mass[u]
 
 
 @kernel
@@ -108,7 +111,8 @@ def arrows(
     """See `transducer_plain.arrows`; float32 or float64."""
     n, frames, width, vocab = logits.shape
     logits = logits.contiguous()
-    null, label, norm = (logits.new_empty(n, frames, width) for _ in range(3))
+    null, label = (logits.new_empty(n, frames, width) for _ in range(2))
+    norm = torch.empty_like(null, dtype=torch.float64)
     arrays = flat(logits), flat(targets.contiguous())
     outs = flat(null), flat(label), flat(norm)
     lengths = [*zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)]
@@ -212,8 +216,9 @@ def _sweep(null, label, frames, columns, width, at, out_null, out_label):
 def sweep(null: Tensor, label: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> Lattice:
     """See `transducer_plain.sweep`; float32 or float64."""
     n, frames, width = null.shape
+    null, label = null.contiguous(), label.contiguous()
     posteriors = torch.zeros_like(null), torch.zeros_like(null)
-    arrays = flat(null.contiguous()), flat(label.contiguous())
+    arrays = flat(null), flat(label)
     outs = flat(posteriors[0]), flat(posteriors[1])
     log_prob = np.empty(n)
 
@@ -243,11 +248,12 @@ def _logits_gradient(
             if t >= t_len or u > u_len or occupancy == 0.0:
                 out[at : at + vocab] = 0.0
                 continue
+            high, low = halves(norm[cell], logits)
             whole = vocab // lanes(out) * lanes(out)
             for j in range(0, whole, lanes(out)):
-                g = occupancy * exp(load(logits, at + j, lanes(out)) - norm[cell])
+                g = occupancy * exp(load(logits, at + j, lanes(out)) - high - low)
                 store(out, at + j, lanes(out), where_greater(absolute(g), NEGLIGIBLE, g))
-            g = occupancy * exp(load(logits, at + whole, vocab - whole) - norm[cell])
+            g = occupancy * exp(load(logits, at + whole, vocab - whole) - high - low)
             store(out, at + whole, vocab - whole, where_greater(absolute(g), NEGLIGIBLE, g))
             out[at + blank] -= null[cell]
             if u < u_len:

@@ -74,7 +74,8 @@ def arrows(
 
 def _empty_arrows(like: Tensor, width: int) -> Arrows:
     shape = (like.shape[0], like.shape[1], width)
-    return Arrows(*(like.new_empty(shape, dtype=compute_dtype(like)) for _ in Arrows._fields))
+    dtypes = compute_dtype(like), compute_dtype(like), torch.float64
+    return Arrows(*(like.new_empty(shape, dtype=dtype) for dtype in dtypes))
 
 
 def sweep(null: Tensor, label: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> Lattice:

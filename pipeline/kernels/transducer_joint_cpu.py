@@ -38,7 +38,7 @@ from pipeline.kernels.simd import (
 )
 from pipeline.kernels.threads import run_parallel
 from pipeline.kernels.transducer_plain import Arrows, Lattice
-from pipeline.kernels.vector_math import exp, tanh
+from pipeline.kernels.vector_math import exp, halves, tanh
 
 FEW = 48  # prefixes of a frame that are joined at a time
 BATCH = 192  # cells of the backward pass that are joined at a time
@@ -101,7 +101,7 @@ def _log_sum_exp(x, x0, padded):
     sums = splat(x, 0.0)
     for j in range(0, padded, width):
         sums = sums + exp(load(x, x0 + j, width) - top)
-    return top + math.log(total(sums))
+    return np.float64(top) + math.log(total(sums))
 
 
 @kernel
@@ -139,8 +139,9 @@ def _joint_arrows(
 def _cell_gradient(logits, at, padded, norm, null, label, blank, target):
     """∂L/∂logits of one cell in place: occupancy · softmax less the posteriors of its arrows."""
     occupancy = null + label
+    high, low = halves(norm, logits)
     for j in range(0, padded, lanes(logits)):
-        g = occupancy * exp(load(logits, at + j, padded) - norm)
+        g = occupancy * exp(load(logits, at + j, padded) - high - low)
         store(logits, at + j, padded, where_greater(absolute(g), NEGLIGIBLE, g))
     logits[at + blank] -= null
     logits[at + target] -= label
@@ -211,7 +212,7 @@ def _joint_gradient(
     logits = np.empty(BATCH * bias.size, rows.dtype)
     scratch = np.empty(BATCH * size, rows.dtype)
     batch = np.empty((BATCH, 3), np.int64)
-    cell_norm, cell_null = np.empty(BATCH, rows.dtype), np.empty(BATCH, rows.dtype)
+    cell_norm, cell_null = np.empty(BATCH), np.empty(BATCH, rows.dtype)
     cell_label = np.empty(BATCH, rows.dtype)
     rest = (cell_norm, cell_null, cell_label, scratch)
     count = 0
@@ -320,7 +321,8 @@ def joint_arrows(
     """See `transducer_plain.joint_arrows`; float32 or float64."""
     operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
     n, frames, width = len(rows), rows.shape[1], columns.shape[1]
-    null, label, norm = (rows.new_empty(n, frames, width) for _ in range(3))
+    null, label = (rows.new_empty(n, frames, width) for _ in range(2))
+    norm = torch.empty_like(null, dtype=torch.float64)
     outs = flat(null), flat(label), flat(norm)
 
     def job(_: int, k: int, first: int, last: int) -> None:

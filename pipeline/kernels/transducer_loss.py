@@ -171,8 +171,8 @@ class _FromLogProbs(Function):
         index, _, null, label = ctx.saved_tensors
         shape, dtype = ctx.like
         gradient = null.new_zeros(shape)
-        gradient[..., ctx.blank] = -null
-        gradient.scatter_(3, index, -label[..., None], reduce="add")
+        gradient.scatter_(3, index, -label[..., None])
+        gradient[..., ctx.blank] -= null
         if ctx.clamp > 0:
             gradient.clamp_(-ctx.clamp, ctx.clamp)
         gradient *= grads[0][:, None, None, None]

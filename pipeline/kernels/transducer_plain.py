@@ -27,7 +27,7 @@ class Arrows(NamedTuple):
 
     null: Tensor  # ln Pr(∅|t,u), [G12] eq. 15
     label: Tensor  # ln Pr(y_{u+1}|t,u), eq. 14
-    log_norm: Tensor  # ln Σ_k e^{logit k}
+    log_norm: Tensor  # ln Σ_k e^{logit k}, float64: of 1e4, float32 keeps three decimals
 
 
 class Lattice(NamedTuple):
@@ -51,7 +51,7 @@ def arrows(
         blank: id of ∅.
     """
     values = logits.to(compute_dtype(logits))
-    log_norm = values.logsumexp(dim=3)
+    log_norm = _log_norm(values)
     index = next_labels(targets, logits.shape[3])[:, None, :, None]
     label = values.gather(3, index.expand(-1, values.shape[1], -1, -1)).squeeze(3)
     null = values[..., blank]
@@ -91,7 +91,7 @@ def logits_gradient(
     of `arrows`. (N, T, U+1, V) in the dtype of ``logits``, exactly 0 where below `NEGLIGIBLE`.
     """
     occupancy = (lattice.null + lattice.label)[..., None]
-    gradient = (logits.to(log_norm.dtype) - log_norm[..., None]).exp_().mul_(occupancy)
+    gradient = _less(logits.to(lattice.null.dtype), log_norm[..., None]).exp_().mul_(occupancy)
     gradient[..., blank] -= lattice.null
     index = next_labels(targets, logits.shape[3])[:, None, :, None]
     index = index.expand(-1, logits.shape[1], -1, -1)
@@ -126,12 +126,12 @@ def joint_arrows(
     dtype = compute_dtype(rows)
     rows, columns, weight, bias = (x.to(dtype) for x in (rows, columns, weight, bias))
     shape = (*rows.shape[:2], columns.shape[1])
-    found = Arrows(*(rows.new_zeros(shape) for _ in Arrows._fields))
+    found = Arrows(*(rows.new_zeros(shape, dtype=d) for d in (dtype, dtype, torch.float64)))
     following = next_labels(targets, len(bias))
     for n, frames, prefixes in _tiles(rows, columns, weight, logit_lengths, target_lengths):
         hidden = torch.tanh(rows[n, frames, None] + columns[n, prefixes])
         logits = torch.nn.functional.linear(hidden, weight, bias)
-        log_norm = logits.logsumexp(dim=2)
+        log_norm = _log_norm(logits)
         index = following[n, prefixes].expand(len(logits), -1)[..., None]
         found.log_norm[n, frames, prefixes] = log_norm
         found.null[n, frames, prefixes] = _log_ratio(logits[..., blank], log_norm)
@@ -169,7 +169,8 @@ def joint_gradient(
         if not len(t):
             continue
         hidden = torch.tanh(rows[n, frames][t] + columns[n, prefixes][u])
-        g = torch.addmm(bias, hidden, weight.t()).sub_(log_norm[n, frames, prefixes][t, u, None])
+        logits = torch.addmm(bias, hidden, weight.t())
+        g = _less(logits, log_norm[n, frames, prefixes][t, u, None])
         g.exp_().mul_((null + label)[t, u, None])
         g[:, blank] -= null[t, u]
         g.scatter_add_(1, following[n, u, None], -label[t, u, None])
@@ -230,7 +231,20 @@ def thresholds(lattice: Lattice, logit_lengths: Tensor, target_lengths: Tensor) 
 
 def _log_ratio(value: Tensor, log_norm: Tensor) -> Tensor:
     """value - log_norm; minus infinity where all outputs have the probability 0."""
-    return (value - log_norm).masked_fill_(log_norm == -torch.inf, -torch.inf)
+    ratio = (value - log_norm).masked_fill_(log_norm == -torch.inf, -torch.inf)
+    return ratio.masked_fill_(log_norm == torch.inf, torch.nan).to(value.dtype)
+
+
+def _log_norm(logits: Tensor) -> Tensor:
+    top = logits.amax(dim=-1, keepdim=True)
+    base = top.masked_fill(top.isinf(), 0.0)
+    return (logits - base).logsumexp(dim=-1) + base.squeeze(-1).double()
+
+
+def _less(logits: Tensor, log_norm: Tensor) -> Tensor:
+    """logits - log_norm in the dtype of the logits: less a rounded number, less what that left."""
+    high = log_norm.to(logits.dtype)
+    return (logits - high).sub_((log_norm - high).to(logits.dtype))
 
 
 def _masks(cells: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:

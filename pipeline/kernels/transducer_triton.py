@@ -28,7 +28,14 @@ def _add_exponentials(top, total, logits):
 
 @triton.jit
 def _log_ratio(value, norm):
-    return tl.where(norm == -INF, -INF, value - norm)
+    ratio = value.to(tl.float64) - norm
+    return tl.where(norm == -INF, -INF, ratio).to(value.dtype)
+
+
+@triton.jit
+def _log_norm(top, total):
+    """float64: of large logits, float32 would keep nothing behind the point."""
+    return top.to(tl.float64) + tl.log(total).to(tl.float64)
 
 
 @triton.jit
@@ -45,7 +52,7 @@ def arrows_kernel(
     inside = (t < tl.load(logit_lengths + n)) & (u <= u_len)
     has_label = inside & (u < u_len)
     cell += n * frames * width
-    dtype = norm.dtype.element_ty
+    dtype = null.dtype.element_ty
     top = tl.full((CELLS,), -INF, dtype)
     total = tl.zeros((CELLS,), dtype)
     for v0 in range(0, vocab, OUTPUTS):
@@ -53,7 +60,7 @@ def arrows_kernel(
         mask = inside[:, None] & (v < vocab)[None, :]
         x = tl.load(logits + cell[:, None] * vocab + v[None, :], mask=mask, other=-INF).to(dtype)
         top, total = _add_exponentials(top, total, x)
-    log_norm = top + tl.log(total)
+    log_norm = _log_norm(top, total)
     of_null = tl.load(logits + cell * vocab + blank, mask=inside, other=0.0).to(dtype)
     target = tl.load(targets + n * (width - 1) + u, mask=has_label, other=0)
     of_label = tl.load(logits + cell * vocab + target, mask=has_label, other=0.0).to(dtype)
@@ -184,7 +191,9 @@ def _store_posterior(at, log_posterior, in_range):
 @triton.jit
 def _cell_gradient(x, norm, null, label, v, blank, target):
     """occupancy · softmax less the posteriors of ∅ and the next label, [G12] eq. 20."""
-    g = (null + label)[:, None] * tl.exp(x - norm[:, None])
+    high = norm.to(x.dtype)
+    low = (norm - high.to(tl.float64)).to(x.dtype)
+    g = (null + label)[:, None] * tl.exp(x - high[:, None] - low[:, None])
     g -= tl.where(v[None, :] == blank, null[:, None], 0.0)
     return g - tl.where(v[None, :] == target[:, None], label[:, None], 0.0)
 
@@ -212,7 +221,7 @@ def logits_gradient_kernel(
     log_norm = tl.load(norm + cell, mask=visited, other=0.0)
     at = cell[:, None] * vocab + v[None, :]
     mask = (v < vocab)[None, :]
-    x = tl.load(logits + at, mask=visited[:, None] & mask, other=0.0).to(log_norm.dtype)
+    x = tl.load(logits + at, mask=visited[:, None] & mask, other=0.0).to(p_null.dtype)
     g = _cell_gradient(x, log_norm, p_null, p_label, v, blank, target)
     g = tl.where(visited[:, None] & ~(tl.abs(g) < NEGLIGIBLE), g, 0.0)
     tl.store(out + at, g.to(out.dtype.element_ty), mask=in_range[:, None] & mask)
@@ -286,7 +295,7 @@ def joint_arrows_kernel(
             top, total = _add_exponentials(top, total, x)
             of_null += tl.sum(tl.where(v[None, :] == blank, x, 0.0), 1)
             of_label += tl.sum(tl.where(v[None, :] == target[:, None], x, 0.0), 1)
-        log_norm = top + tl.log(total)
+        log_norm = _log_norm(top, total)
         cell = (n * frames + t) * width + u
         tl.store(norm + cell, log_norm, mask=inside)
         tl.store(null + cell, _log_ratio(of_null, log_norm), mask=inside)

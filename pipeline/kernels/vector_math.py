@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
+from numba.extending import register_jitable
 
 from pipeline.kernels import simd
 from pipeline.kernels.simd import Vector, elementwise
@@ -98,3 +99,11 @@ exp = elementwise(_exp, 1)  # 0 below the range of normal numbers, largest where
 tanh = elementwise(_tanh, 1)
 sigmoid = elementwise(_sigmoid, 1)
 log = elementwise(_log, 1)  # of positive normal numbers
+
+
+@register_jitable
+def halves(x: Any, like: Any) -> Any:
+    """A float64 as the sum of two numbers of an array's dtype; a number near ``x`` less the first
+    half is exact."""
+    high = like.dtype.type(x)
+    return high, like.dtype.type(x - high)

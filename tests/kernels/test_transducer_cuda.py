@@ -55,7 +55,7 @@ from pipeline.kernels import transducer_cuda, transducer_triton
 
 capability = int(sys.argv[1])
 integers = {"targets": "*i64", "logit_lengths": "*i64", "target_lengths": "*i64"}
-doubles = {"alpha": "*fp64", "beta": "*fp64", "log_prob": "*fp64"}
+doubles = dict.fromkeys(["alpha", "beta", "log_prob", "norm"], "*fp64")
 counts = "frames width batch vocab size blank blocks v_blocks t_blocks u_blocks chunks span items"
 tile = {"FRAMES": 8, "PREFIXES": 8}
 joint = {"num_warps": 8, "num_stages": 1}
@@ -201,7 +201,7 @@ def test_a_joiner_in_half_precision(dtype: torch.dtype) -> None:
     rounded = half._replace(joiner=[x.to(dtype).double() for x in half.joiner])
     _, wanted, wanted_gradients = rounded.on(transducer_plain, torch.float64)
     arrows, lattice, gradients = half.on(transducer_cuda, dtype)
-    assert {x.dtype for x in (*arrows, *lattice[1:], *gradients)} == {torch.float32}
+    assert {x.dtype for x in (*arrows[:2], *lattice[1:], *gradients)} == {torch.float32}
     torch.testing.assert_close(lattice.log_prob, wanted.log_prob, rtol=2e-3, atol=2e-3)
     for mine, theirs in zip(gradients, wanted_gradients, strict=True):
         torch.testing.assert_close(mine.double(), theirs, rtol=1e-2, atol=1e-2)

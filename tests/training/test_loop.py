@@ -13,6 +13,7 @@ import torch
 from pipeline.config import model_config_from
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.features import CmvnStats
+from pipeline.kernels import engines
 from pipeline.model_dir import ModelDir, read_cmvn, read_weights
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
@@ -350,6 +351,34 @@ def test_a_seed_gives_the_same_bytes(make_trainer, kind):
         runs[seed].append(final_bytes(make_trainer(options, kind=kind, name=f"m{number}")))
     assert runs[0][0] == runs[0][1]
     assert runs[0][0] != runs[7][0]
+
+
+@pytest.fixture
+def use_engine(monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Chooses the kernels: "plain" torch, or what the machine has."""
+
+    def choose(name: str) -> None:
+        monkeypatch.setenv("PIPELINE_KERNELS", name)
+        engines._has.cache_clear()
+
+    yield choose
+    monkeypatch.undo()
+    engines._has.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_compiled_kernels_give_the_loss_curve_of_plain_torch(make_trainer, use_engine, kind):
+    """They differ in rounding alone, which 60 updates do not let grow much."""
+    options = dataclasses.replace(NOISY, optimizer="sgd", learning_rate=0.01, epochs=15)
+    curves = {}
+    for engine in ("plain", "compiled"):
+        use_engine(engine)
+        trainer = make_trainer(options, kind=kind, name=engine)
+        trainer.run()
+        curves[engine] = [[m["train_loss"], m["dev_loss"]] for m in metrics(trainer)]
+    first, last = np.array(curves["plain"])[[0, -1]]
+    assert (last < 0.97 * first).all()
+    np.testing.assert_allclose(curves["compiled"], curves["plain"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
