@@ -220,8 +220,10 @@ def add_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """C += A B for (M, N), (M, K), (K, N) on the CPU; returns C.
 
     The same on every number of threads: each element sums over k in one order. Rows of C lie
-    together in memory; A and B may be transposed or be parts of larger matrices.
+    together in memory; A and B may have any strides.
     """
+    if 1 not in a.stride():  # such as the expanded gradient of a sum
+        a = a.contiguous()
     (m, depth), n = a.shape, b.shape[1]
     if not (m and n and depth):
         return c
