@@ -12,7 +12,7 @@ from pipeline.kernels import simd
 from pipeline.kernels.compiling import kernel
 from pipeline.kernels.ctc_plain import CtcSums, states
 from pipeline.kernels.products import flat
-from pipeline.kernels.simd import lanes, load, maximum, store
+from pipeline.kernels.simd import lanes, load, maximum, minimum, store
 from pipeline.kernels.threads import run_parallel
 from pipeline.kernels.vector_math import exp, log
 
@@ -43,8 +43,8 @@ def _forward_variables(log_probs, start, vocab, outputs, o0, blocked, frames, co
         row, before = t * stride + 2, (t - 1) * stride + 2
         _emitted(log_probs, start + t * vocab, outputs, o0, count, emitted)
         if t == 0:
-            for s in range(min(2, count)):
-                alpha[row + s] = emitted[2 + s]
+            for s in range(count):
+                alpha[row + s] = emitted[2 + s] + (0.0 if s < 2 else NEVER)
             continue
         for s in range(0, count, lanes(alpha)):
             left = count - s
@@ -53,6 +53,17 @@ def _forward_variables(log_probs, start, vocab, outputs, o0, blocked, frames, co
                 load(alpha, before + s, left), load(alpha, before + s - 1, left), two
             )
             store(alpha, row + s, left, reached + load(emitted, 2 + s, left))
+
+
+@kernel
+def _at_end(alpha, row, count):
+    """ln Pr(y|x) from the last frame's α; NaN where one is no number, which it stays."""
+    for s in range(count):
+        if not alpha[row + s] < np.inf:
+            return np.nan
+    one, two = alpha[row + count - 1], alpha[row + count - 2]
+    top = max(one, two)
+    return top + np.log(np.exp(one - top) + np.exp(two - top))
 
 
 @kernel
@@ -80,7 +91,9 @@ def _posteriors(
         for s in range(0, count, lanes(beta)):
             left = count - s
             later = load(beta, 2 + s, left)
-            store(shares, s, left, exp(load(alpha, row + s, left) + later - log_prob))
+            # Of log-probabilities so large that rounding is a factor, no share exceeds 1 either.
+            share = minimum(load(alpha, row + s, left) + later - log_prob, 0.0)
+            store(shares, s, left, exp(share))
             store(after, 2 + s, left, later + load(emitted, 2 + s, left))
         for s in range(count):
             out[start + t * vocab + outputs[o0 + s]] += shares[s]
@@ -97,9 +110,7 @@ def _sweep(log_probs, start, vocab, outputs, o0, skips, frames, count, out):
     for s in range(count):
         blocked[s] = 0.0 if skips[o0 + s] else NEVER
     _forward_variables(log_probs, start, vocab, outputs, o0, blocked, frames, count, alpha)
-    end = (frames - 1) * (count + 4) + 2 + count - 1
-    top = max(alpha[end], alpha[end - 1])
-    log_prob = top + np.log(np.exp(alpha[end] - top) + np.exp(alpha[end - 1] - top))
+    log_prob = _at_end(alpha, (frames - 1) * (count + 4) + 2, count)
     if log_prob > IMPOSSIBLE:
         _posteriors(log_probs, start, vocab, outputs, o0, blocked, frames, count, alpha, log_prob,
                     out)  # fmt: skip

@@ -37,8 +37,9 @@ def ctc_loss(
         zero_infinity: whether an infinite loss, of an utterance too short for its tokens, is 0.
 
     Returns:
-        The loss in nats. Its gradient in ``log_probs`` is exact: -Pr(k at t | y, x), zero where the
-        loss is infinite. (torch gives the gradient in the logits before the softmax instead; behind
+        The loss in nats; NaN where a log-probability of the blank or of a token of the utterance is
+        NaN or plus infinity. Its gradient in ``log_probs`` is exact: -Pr(k at t | y, x), zero where
+        the loss is infinite or NaN. (torch gives the gradient in the logits before the softmax instead; behind
         a log-softmax both come to the same.)
 
     Raises:
@@ -77,11 +78,11 @@ def _lengths(lengths: Tensor | Sequence[int], log_probs: Tensor) -> Tensor:
 def _padded(targets: Tensor, labels: Tensor, count: int) -> Tensor:
     """(N, U) int64 on the device of the lengths, from targets of either form."""
     targets = targets.to(labels.device, torch.int64)
-    if targets.dim() == 1 and len(targets) == int(labels.sum()):
+    if targets.dim() == 1 and count and len(targets) == int(labels.sum()):
         parts = targets.split(labels.tolist())
         return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-    if targets.dim() == 1 and count == 1:
-        targets = targets[None]
+    if targets.dim() == 1 and count <= 1:
+        targets = targets.expand(count, -1)
     if targets.dim() != 2 or len(targets) != count:
         raise ValueError(
             f"targets are (N, U), or as many numbers as target_lengths sum to, not "

@@ -12,7 +12,9 @@ from torch import Tensor
 class CtcSums(NamedTuple):
     """What the sums over all alignments give."""
 
-    log_prob: Tensor  # (N,) ln Pr(y|x), float64; minus infinity where no alignment exists
+    # (N,) ln Pr(y|x), float64; minus infinity where no alignment exists; NaN where any of the
+    # states' log-probabilities is NaN or plus infinity, whether an alignment passes there or not
+    log_prob: Tensor
     posteriors: Tensor  # (N, T, V) Pr(output k at frame t | y, x); 0 in the padding
 
 
@@ -58,6 +60,9 @@ def sweep(
     for t in range(1, frames):
         alpha[t] = _step(alpha[t - 1], skips) + emitted[t]
     log_prob = _at_end(alpha, lengths, final)
+    in_time = torch.arange(frames, device=lengths.device) < lengths[:, None]
+    wrong = (in_time.t()[..., None] & ~(emitted < torch.inf)).any(dim=2).any(dim=0)
+    log_prob = log_prob.masked_fill(wrong, torch.nan)
     posteriors = torch.zeros_like(alpha)
     beta = torch.full_like(final, -torch.inf, dtype=torch.float64)
     back_skips = torch.zeros_like(skips)
@@ -67,10 +72,9 @@ def sweep(
         if t + 1 < frames:
             beta = _step((beta + emitted[t + 1]).flip(1), back_skips.flip(1)).flip(1)
         beta = torch.where(last, torch.where(final, 0.0, -torch.inf), beta)
-        posteriors[t] = torch.exp(alpha[t] + beta - log_prob[:, None])
-    possible = torch.isfinite(log_prob)[:, None] & (
-        torch.arange(frames, device=lengths.device) < lengths[:, None]
-    )
+        # Of log-probabilities so large that rounding is a factor, no share exceeds 1 either.
+        posteriors[t] = torch.exp((alpha[t] + beta - log_prob[:, None]).clamp(max=0.0))
+    possible = torch.isfinite(log_prob)[:, None] & in_time
     shares = posteriors.transpose(0, 1).nan_to_num(nan=0.0).masked_fill(~possible[..., None], 0.0)
     one_hot = torch.nn.functional.one_hot(outputs, log_probs.shape[2]).to(shares.dtype)
     return CtcSums(log_prob, (shares @ one_hot).to(log_probs.dtype))

@@ -47,7 +47,8 @@ def _forward_variables(
     last = tl.where(ends, value, NEVER)
     top = tl.max(last, 0)
     found = top + tl.log(tl.sum(tl.exp(last - top), 0))
-    found = tl.where(tl.sum((value != value).to(tl.int32), 0) > 0, float("nan"), found)
+    wrong = tl.sum((~(value < INF)).to(tl.int32), 0) > 0  # NaN stays where it was
+    found = tl.where(wrong, float("nan"), found)
     tl.store(log_prob, tl.where(found < IMPOSSIBLE, -INF, found))
 
 
@@ -112,7 +113,7 @@ def posteriors_kernel(
     for s in range(0, 2 * tl.load(target_lengths + n) + 1):
         log_share = tl.load(alpha + at + s, mask=inside, other=NEVER)
         log_share += tl.load(beta + at + s, mask=inside, other=NEVER) - found
-        share = tl.where(inside, tl.exp(log_share), 0.0)
+        share = tl.where(inside, tl.exp(tl.minimum(log_share, 0.0)), 0.0)
         sums += tl.where(v[None, :] == tl.load(outputs + n * width + s), share[:, None], 0.0)
     mask = (t < frames)[:, None] & (v < vocab)[None, :]
     at = (n * frames + t)[:, None] * vocab + v[None, :]

@@ -142,15 +142,44 @@ def test_padding_changes_nothing(junk: float) -> None:
 
 @runs_programs
 def test_what_is_impossible_and_what_is_no_number() -> None:
-    log_probs = log_probs_of(8, 3, 6)
+    log_probs = log_probs_of(8, 6, 6)
     log_probs[0, :, 2] = -torch.inf
     log_probs[1, 3, 1] = torch.nan
     log_probs[2, :, 5] = -torch.inf
-    found, wanted = both(log_probs, [[1, 2], [1], [1, 3]], [8, 8, 8])
+    log_probs[3, 7, 1] = torch.nan  # no alignment ends there
+    log_probs[4, 0, 2] = torch.nan  # nor begins there
+    log_probs[5, 7, 1] = torch.inf
+    found, wanted = both(log_probs, [[1, 2], [1], *[[1, 2]] * 4], [8] * 6)
     assert_same(found, wanted)
     assert found.log_prob[0] == -torch.inf
-    assert torch.isnan(found.log_prob[1])
     assert torch.isfinite(found.log_prob[2])
+    assert torch.isnan(found.log_prob[[1, 3, 4, 5]]).all()
+    assert not found.posteriors[[0, 1, 3, 4, 5]].any()
+
+
+@runs_programs
+def test_no_share_exceeds_one_where_rounding_is_large() -> None:
+    found, _ = both(1e30 * log_probs_of(9, 2, 6), [[1, 2, 2], [3]], [9, 4])
+    assert (found.posteriors <= 7.0).all()  # states
+
+
+@runs_programs
+@pytest.mark.parametrize(("frames", "batch"), [(0, 2), (3, 0)])
+def test_nothing_to_sum(frames: int, batch: int) -> None:
+    tail = torch.ones(batch, 2).long(), torch.zeros(batch).long(), torch.arange(batch)
+    given = torch.zeros(batch, frames, 4), *tail
+    found, wanted = ctc_cuda.sweep(*(x.to(DEVICE) for x in given), 0), ctc_plain.sweep(*given, 0)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert torch.equal(mine.cpu(), theirs)
+
+
+def test_more_states_than_registers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctc_cuda, "MOST_STATES", 4)
+    given = log_probs_of(6, 2, 5), torch.tensor([[1, 2], [3, 3]])
+    tail = torch.tensor([6, 5]), torch.tensor([2, 2])
+    found = ctc_cuda.sweep(*given, *tail, 0)
+    for mine, theirs in zip(found, ctc_plain.sweep(*given, *tail, 0), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @runs_programs

@@ -111,6 +111,52 @@ def test_it_is_the_sum_over_all_alignments(engine: str) -> None:
         assert math.exp(-loss.item()) == pytest.approx(probability, rel=1e-12)
 
 
+def by_brute_force(probs: np.ndarray, targets: tuple[int, ...], blank: int) -> tuple[float, Tensor]:
+    """Pr(y|x) over all alignments, and each output's share of it, (T, V)."""
+    whole, shares = 0.0, np.zeros_like(probs)
+    for alignment in itertools.product(range(probs.shape[1]), repeat=len(probs)):
+        if collapsed(alignment, blank) == targets:
+            probability = math.prod(probs[t, k] for t, k in enumerate(alignment))
+            whole += probability
+            for t, k in enumerate(alignment):
+                shares[t, k] += probability
+    return whole, torch.from_numpy(shares / whole if whole else shares)
+
+
+def test_a_thousand_small_utterances_by_brute_force(engine: str) -> None:
+    for vocab, blank in ((2, 0), (2, 1), (3, 0), (3, 1), (3, 2)):
+        generator = torch.Generator().manual_seed(10 * vocab + blank)
+        frames = torch.randint(1, 5, (200,), generator=generator)
+        labels = torch.randint(0, 3, (200,), generator=generator)
+        log_probs, targets, *_ = batch((4,) * 200, (2,) * 200, vocab, blank, seed=vocab)
+        losses, gradient = loss_and_gradient(log_probs, targets, frames, labels, blank=blank)
+        for n, (t, u) in enumerate(zip(frames.tolist(), labels.tolist(), strict=True)):
+            row = tuple(targets[n, :u].tolist())
+            whole, shares = by_brute_force(log_probs[:t, n].exp().numpy(), row, blank)
+            assert math.exp(-losses[n].item()) == pytest.approx(whole, rel=1e-12)
+            torch.testing.assert_close(gradient[:t, n], -shares, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["padded", "concatenated", "one utterance"])
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_every_form_of_the_arguments_gives_what_torch_does(
+    engine: str, form: str, blank: int, reduction: str
+) -> None:
+    log_probs, targets, frames, labels = batch((9, 8, 6), (3, 2, 0), blank=blank, seed=2)
+    if form == "concatenated":
+        targets = torch.cat([targets[n, :u] for n, u in enumerate(labels)])
+    elif form == "one utterance":
+        log_probs, targets, frames, labels = log_probs[:, 0], targets[0], frames[0], labels[0]
+    found = []
+    for function in (ctc_loss, torch.nn.functional.ctc_loss):
+        logits = log_probs.clone().requires_grad_()
+        loss = function(logits.log_softmax(-1), targets, frames, labels, blank, reduction)
+        found.append((loss.detach(), torch.autograd.grad(loss.sum(), logits)[0]))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 @pytest.mark.parametrize("zero_infinity", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -248,14 +294,52 @@ def test_extreme_log_probabilities(engine: str, dtype: torch.dtype) -> None:
         np.testing.assert_allclose(gradient[:t, n], wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_a_number_that_is_none_shows(engine: str) -> None:
-    log_probs, *rest = batch()
-    clean = ctc_loss(log_probs, *rest, reduction="none")
-    log_probs[1, 0] = math.nan
-    losses, gradient = loss_and_gradient(log_probs, *rest)
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize(("t", "u"), [(1, 1), (0, 2), (6, 0), (3, None)])
+def test_a_number_that_is_none_shows(engine: str, wrong: float, t: int, u: int | None) -> None:
+    """Also at a token that no alignment has at that frame: the last at first, the first at last."""
+    log_probs, targets, *rest = batch()
+    targets[0, :3] = torch.tensor([1, 2, 3])
+    clean, clean_gradient = loss_and_gradient(log_probs, targets, *rest)
+    log_probs[t, 0, 0 if u is None else targets[0, u]] = wrong
+    losses, gradient = loss_and_gradient(log_probs, targets, *rest)
     assert torch.isnan(losses[0])
-    torch.testing.assert_close(losses[1:], clean[1:])
-    assert torch.isfinite(gradient[:, 1:]).all()
+    assert not gradient[:, 0].any()
+    assert torch.equal(losses[1:], clean[1:])
+    assert torch.equal(gradient[:, 1:], clean_gradient[:, 1:])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_outputs_that_the_utterance_does_not_have_are_not_read(engine: str, wrong: float) -> None:
+    log_probs, targets, *rest = batch((7, 6), (2, 1))
+    targets[:] = 1
+    clean = loss_and_gradient(log_probs, targets, *rest)
+    log_probs[..., 3] = wrong
+    for mine, theirs in zip(loss_and_gradient(log_probs, targets, *rest), clean, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e30, 1e37])
+def test_no_share_exceeds_one_where_rounding_is_large(engine: str, scale: float) -> None:
+    """A token masked with the least float32, say: its gradient is of no use, but no more than 1."""
+    log_probs, *rest = batch((9, 8), (3, 2))
+    losses, gradient = loss_and_gradient((scale * log_probs).float(), *rest)
+    assert torch.isfinite(losses).all()
+    assert torch.isfinite(gradient).all()
+    assert (gradient.abs() <= 7.0).all()  # states
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 3)])
+def test_a_batch_of_none(engine: str, targets: Tensor) -> None:
+    losses, gradient = loss_and_gradient(torch.zeros(3, 0, 4), targets.long(), [], [])
+    assert losses.shape == (0,)
+    assert gradient.shape == (3, 0, 4)
+
+
+def test_no_frames_at_all(engine: str) -> None:
+    losses, gradient = loss_and_gradient(torch.zeros(0, 2, 4), torch.tensor([1]), [0, 0], [1, 0])
+    assert losses.tolist() == [math.inf, 0.0]
+    assert gradient.shape == (0, 2, 4)
 
 
 def test_a_long_utterance_does_not_underflow(engine: str) -> None:
@@ -268,7 +352,7 @@ def test_a_long_utterance_does_not_underflow(engine: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_same_bytes_on_every_run_and_any_number_of_threads(device: str) -> None:
+def test_same_bytes_on_every_run_and_any_number_of_threads(engine: str, device: str) -> None:
     given = [x.to(device) for x in batch((60, 50, 40), (20, 10, 15), vocab=30)]
     given[0] = given[0].float()
     first = loss_and_gradient(*given)
