@@ -39,8 +39,8 @@ def ctc_loss(
     Returns:
         The loss in nats; NaN where a log-probability of the blank or of a token of the utterance is
         NaN or plus infinity. Its gradient in ``log_probs`` is exact: -Pr(k at t | y, x), zero where
-        the loss is infinite or NaN. (torch gives the gradient in the logits before the softmax instead; behind
-        a log-softmax both come to the same.)
+        the loss is infinite or NaN. (torch gives the gradient in the logits before the softmax
+        instead; behind a log-softmax both come to the same.)
 
     Raises:
         ValueError: shapes, lengths or token ids that do not fit each other.

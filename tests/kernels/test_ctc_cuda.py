@@ -159,7 +159,7 @@ def test_what_is_impossible_and_what_is_no_number() -> None:
 
 @runs_programs
 def test_no_share_exceeds_one_where_rounding_is_large() -> None:
-    found, _ = both(1e30 * log_probs_of(9, 2, 6), [[1, 2, 2], [3]], [9, 4])
+    found, _ = both(1e30 * log_probs_of(19, 2, 6).double(), [[1, 2, 2], [3]], [19, 18])
     assert (found.posteriors <= 7.0).all()  # states
 
 

@@ -319,11 +319,11 @@ def test_outputs_that_the_utterance_does_not_have_are_not_read(engine: str, wron
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("scale", [1e18, 1e30, 1e37])
+@pytest.mark.parametrize("scale", [1e18, 1e30])
 def test_no_share_exceeds_one_where_rounding_is_large(engine: str, scale: float) -> None:
-    """A token masked with the least float32, say: its gradient is of no use, but no more than 1."""
-    log_probs, *rest = batch((9, 8), (3, 2))
-    losses, gradient = loss_and_gradient((scale * log_probs).float(), *rest)
+    """Beyond float64: no gradient is right then, but none is larger than the states are many."""
+    log_probs, *rest = batch((19, 18), (3, 2))
+    losses, gradient = loss_and_gradient(scale * log_probs, *rest)
     assert torch.isfinite(losses).all()
     assert torch.isfinite(gradient).all()
     assert (gradient.abs() <= 7.0).all()  # states
