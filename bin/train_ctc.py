@@ -8,7 +8,7 @@ e.g.: train_ctc.py --config=conf/g13/train_ctc.conf conf/ctc_3l_250h.toml data/t
 
 TRAIN_DIR and DEV_DIR are data directories with feats.scp and text; TRAIN_DIR/cmvn.ark
 normalises the features, TRAIN_DIR/conf says how they were made. The same command on the same
-MODEL_DIR goes on after the last whole epoch.
+MODEL_DIR goes on where it stopped.
 
 See also: train_transducer.py, decode_ctc.py, show_model.py, compute_cmvn_stats.py
 """
@@ -33,7 +33,7 @@ def main(
         Path | None, Option(help="fold to 39 phones by this map before dev PER")
     ] = None,
     cmvn: Annotated[
-        str, Option(help="global CMVN statistics; empty: TRAIN_DIR/cmvn.ark; none: none")
+        str, Option(help="statistics; empty: TRAIN_DIR/cmvn.ark; speaker: cmvn.scp; none")
     ] = "",
     init: Annotated[
         Path | None, Option(help="start from this CTC model, e.g. to retrain with weight noise")
@@ -52,9 +52,10 @@ def main(
         cmvn=cmvn,
         init=init,
     )
+    trained, too_short = train(arguments, options)
     tally = Tally("training utterances")
-    tally.ok(train(arguments, options))
-    return tally.finish()
+    tally.ok(trained)
+    return tally.finish(f"{too_short} too short" if too_short else "")
 
 
 if __name__ == "__main__":

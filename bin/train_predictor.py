@@ -8,7 +8,7 @@ e.g.: train_predictor.py --config=conf/g13/train_predictor.conf conf/trans_3l_25
 
 Only the file `text` of the data directories is read. The dev error is the share of next tokens
 that the network does not rank first; bits are per token. The same command on the same MODEL_DIR
-goes on after the last whole epoch.
+goes on where it stopped.
 
 See also: train_transducer.py, show_model.py
 """
@@ -42,9 +42,10 @@ def main(
         model_dir=model_dir,
         init=init,
     )
+    trained, too_short = train(arguments, options)
     tally = Tally("training utterances")
-    tally.ok(train(arguments, options))
-    return tally.finish()
+    tally.ok(trained)
+    return tally.finish(f"{too_short} too short" if too_short else "")
 
 
 if __name__ == "__main__":

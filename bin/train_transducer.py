@@ -9,7 +9,7 @@ e.g.: train_transducer.py --config=conf/g13/train_transducer.conf --init-ctc=exp
 
 With --init-ctc and --init-predictor the encoder and the predictor start from trained networks;
 their output layers are dropped and the joiner starts random, as PreTrans-3l-250h in [G13]. The
-same command on the same MODEL_DIR goes on after the last whole epoch.
+same command on the same MODEL_DIR goes on where it stopped.
 
 See also: train_ctc.py, train_predictor.py, decode_transducer.py
 """
@@ -43,7 +43,7 @@ def main(
         Path | None, Option(help="fold to 39 phones by this map before dev PER")
     ] = None,
     cmvn: Annotated[
-        str, Option(help="global CMVN statistics; empty: TRAIN_DIR/cmvn.ark; none: none")
+        str, Option(help="statistics; empty: TRAIN_DIR/cmvn.ark; speaker: cmvn.scp; none")
     ] = "",
 ) -> int:
     from pipeline.training.setup import TrainArguments, train
@@ -61,9 +61,10 @@ def main(
         init=init,
         parts=tuple((part, path) for part, path in sources.items() if path is not None),
     )
+    trained, too_short = train(arguments, options)
     tally = Tally("training utterances")
-    tally.ok(train(arguments, options))
-    return tally.finish()
+    tally.ok(trained)
+    return tally.finish(f"{too_short} too short" if too_short else "")
 
 
 if __name__ == "__main__":

@@ -373,6 +373,11 @@ class FrontEnd:
         return add_deltas(feats, order=self.delta.delta_order, window=self.delta.delta_window)
 
     @property
+    def mel_from(self) -> int | None:
+        """The column from which on static features are mel filters; None where none are."""
+        return int(self.options.use_energy) if isinstance(self.options, FbankOptions) else None
+
+    @property
     def dim(self) -> int:
         """Columns of the features, deltas included."""
         match self.options:

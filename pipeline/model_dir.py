@@ -8,7 +8,8 @@
       cmvn.ark             statistics of the training features
       front_end/           fbank.conf, delta.conf …: from a recording to features
       final.safetensors    the weights
-      checkpoints/         last.pt: weights, optimiser, epoch; best.safetensors
+      checkpoints/         last.pt, previous.pt: weights, optimiser, where in which epoch;
+                           best.safetensors, epoch-0001.safetensors …
       metrics.jsonl        a line an epoch
       provenance.json      command, commit, seed, versions, hash of the data
       train.log
@@ -33,6 +34,8 @@ from pipeline.nn.models import Model, build_model
 from pipeline.tables import read_matrix, write_matrix
 from pipeline.tokens import Tokens
 
+SPEAKER = "speaker"  # instead of global statistics: those of each speaker
+
 
 class ModelDir:
     """One model on disk. ``open`` checks that it is whole; ``create`` makes one."""
@@ -44,10 +47,10 @@ class ModelDir:
         tokens: Tokens,
         options: dict[str, Any],
         *,
-        normalises: bool,
+        normalises: bool | str,
     ) -> None:
         self.path, self.config, self.tokens, self.options = path, config, tokens, options
-        self.normalises = normalises
+        self.normalises = normalises  # by cmvn.ark, or "speaker": by each speaker's statistics
 
     @property
     def kind(self) -> str:
@@ -66,8 +69,21 @@ class ModelDir:
 
     @property
     def last_path(self) -> Path:
-        """The state after the last whole epoch."""
+        """The last state of the training."""
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous_path(self) -> Path:
+        """The state before it."""
+        return self.path / "checkpoints" / "previous.pt"
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The weights after an epoch, if they are kept."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
+
+    def epoch_paths(self) -> list[Path]:
+        """The weights of epochs that are kept, in order."""
+        return sorted((self.path / "checkpoints").glob("epoch-*.safetensors"))
 
     @classmethod
     def create(
@@ -76,19 +92,21 @@ class ModelDir:
         config: ModelConfig,
         tokens: Tokens,
         *,
-        cmvn: CmvnStats | None,
+        cmvn: CmvnStats | str | None,
         front_end: Path | None,
         options: dict[str, Any],
     ) -> "ModelDir":
         """Write all but the weights; ``config.json`` last, so that a directory with it is whole.
 
+        ``cmvn`` is what normalises features: global statistics, "speaker", or nothing.
         What a training that came to no epoch left there is written over.
         """
-        directory = cls(path, config, tokens, options, normalises=cmvn is not None)
+        normalises = cmvn if isinstance(cmvn, str) else cmvn is not None
+        directory = cls(path, config, tokens, options, normalises=normalises)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         (path / "config.json").unlink(missing_ok=True)
         tokens.save(path / "tokens.txt")
-        if cmvn is not None:
+        if isinstance(cmvn, CmvnStats):
             write_matrix(str(path / "cmvn.ark"), cmvn.matrix)
         shutil.rmtree(path / "front_end", ignore_errors=True)
         if front_end is not None:
@@ -144,9 +162,14 @@ class ModelDir:
         load_weights(model, weights, self.weights_path)
         return model.to(device).eval()
 
+    @property
+    def by_speaker(self) -> bool:
+        """Whether features are normalised by statistics of their speaker, which are data."""
+        return self.normalises == SPEAKER
+
     def cmvn(self) -> CmvnStats | None:
-        """Statistics that normalise features, or None if the model takes them as they are."""
-        if not self.normalises or self.config.encoder is None:
+        """Global statistics that normalise features, or None if there are none."""
+        if not self.normalises or self.by_speaker or self.config.encoder is None:
             return None
         path = self.path / "cmvn.ark"
         if not path.exists():
@@ -166,12 +189,13 @@ class ModelDir:
 
 
 def is_trained(path: Path) -> bool:
-    """Whether a directory holds weights of at least one epoch."""
-    return (path / "checkpoints" / "last.pt").exists() or (path / "final.safetensors").exists()
+    """Whether a directory holds a training that can go on, or its end."""
+    states = path / "checkpoints" / "last.pt", path / "checkpoints" / "previous.pt"
+    return any(p.exists() for p in (*states, path / "final.safetensors"))
 
 
-def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool]:
-    """What ``config.json`` says: the architecture, the options, whether there is a cmvn.ark."""
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
+    """What ``config.json`` says: the architecture, the options, what normalises features."""
     file = path / "config.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -179,7 +203,11 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool]:
             config = model_config_from(data["model"], where="model")
             config = config.part(config.kind, "model")  # whole for its kind
             normalises = data.get("cmvn", (path / "cmvn.ark").exists())
-            return config, dict(data["options"]), bool(normalises)
+            return (
+                config,
+                dict(data["options"]),
+                normalises if normalises == SPEAKER else bool(normalises),
+            )
     except OSError as error:
         what = "has no readable config.json" if path.is_dir() else "no model directory"
         raise ModelError(f"{path}: {what}; train a model with train_*.py") from error

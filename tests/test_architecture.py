@@ -71,7 +71,7 @@ OUTSIDE: dict[int, set[str]] = {
     1: FORMATS,
     2: {"torch", "numpy", "numba", "llvmlite", "triton"},
     3: {"torch"},
-    4: {"torch", "numpy", "safetensors", "matplotlib"},
+    4: {"torch", "numpy", "safetensors", "tensorboardX", "matplotlib"},
     5: {"typer"},
 }
 BELOW: dict[int, set[int]] = {

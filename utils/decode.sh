@@ -26,6 +26,9 @@ if [ ! -s "$data/feats.scp" ]; then
 fi
 utterances=$(wc -l < "$data/feats.scp")
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
+if [ -s "$data/cmvn.scp" ]; then
+  options="$options --cmvn=scp:$data/cmvn.scp --utt2spk=ark:$data/utt2spk"
+fi
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
 split_data.py --per-utt "$data" "$nj"

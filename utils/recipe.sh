@@ -56,8 +56,19 @@ make_features() {
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
       "$data/$set" "$work/feats/$set"
   done
-  step cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
-    compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
+  if [ "${cmvn:-}" = speaker ]; then
+    local feats
+    feats=$(cd "$work/feats" && pwd)
+    for set in "$@"; do
+      step "cmvn_$set" "$data/$set/feats.scp,$data/$set/spk2utt,$work/feats/$set" \
+        "$data/$set/cmvn.scp,$feats/cmvn_$set.ark" \
+        compute_cmvn_stats.py --spk2utt="ark:$data/$set/spk2utt" "scp:$data/$set/feats.scp" \
+        "ark,scp:$feats/cmvn_$set.ark,$data/$set/cmvn.scp"
+    done
+  else
+    step cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
+      compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
+  fi
 }
 
 # trained KIND: the model directory of its last phase.
@@ -70,7 +81,13 @@ train() {
   local data_args=("$model" "$data/tokens.txt" "$data/train" "$data/dev")
   local shared=(--device="$device") option from=
   if [ "$kind" != predictor ]; then
-    inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/dev/feats.scp
+    inputs+=,$data/train/feats.scp,$data/dev/feats.scp
+    if [ "${cmvn:-}" = speaker ]; then
+      inputs+=,$data/train/cmvn.scp,$data/dev/cmvn.scp
+      shared+=(--cmvn=speaker)
+    else
+      inputs+=,$data/train/cmvn.ark
+    fi
     inputs+=,$work/feats/train,$work/feats/dev
     if [ -n "$map" ]; then shared+=(--phone-map="$map"); fi
   fi

@@ -1,6 +1,6 @@
 """From a model directory to token sequences: one object for both kinds of model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.audio import read_audio
 from pipeline.errors import DataError, ModelError, UsageError
+from pipeline.features import CmvnStats
 from pipeline.kernels.ctc_search import ctc_beam_search, ctc_greedy
 from pipeline.kernels.transducer_loss import transducer_loss
 from pipeline.kernels.transducer_search import (
@@ -54,17 +55,23 @@ class Recogniser:
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
 
-    def recognise(self, utt_id: str, features: np.ndarray) -> list[Hypothesis]:
+    def recognise(
+        self, utt_id: str, features: np.ndarray, cmvn: CmvnStats | None = None
+    ) -> list[Hypothesis]:
         """Hypotheses of one utterance, best first.
 
         Args:
             utt_id: for messages.
             features: (T, F), not normalised: the model does that with its own statistics.
+            cmvn: for a model that normalises by speaker: his statistics; None: the utterance's own.
 
         Raises:
             FeatureError: another dimension, no frames, or values that are not finite.
         """
-        checked = check_features(features, utt_id, self.input_dim, self.cmvn)
+        stats = self.cmvn
+        if self.directory.by_speaker:
+            stats = cmvn or _own_statistics(features)
+        checked = check_features(features, utt_id, self.input_dim, stats)
         batch = torch.from_numpy(checked)[None].to(self.device)
         lengths = torch.tensor([len(checked)], device=self.device)
         with torch.inference_mode():
@@ -114,6 +121,15 @@ class Recogniser:
         )
 
 
+def _own_statistics(features: np.ndarray) -> CmvnStats | None:
+    """Those of one utterance; None for one that `check_features` will refuse."""
+    if features.ndim != 2 or not features.size or not np.isfinite(features).all():
+        return None
+    stats = CmvnStats.zeros(features.shape[1])
+    stats.accumulate(features)
+    return stats
+
+
 def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:
     """log Pr(y|x), the sum over all alignments of ``tokens``."""
     targets = torch.tensor([tokens], dtype=torch.int64, device=encoded.device)
@@ -123,13 +139,18 @@ def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: 
 
 
 def decode(
-    recogniser: Recogniser, features: Iterable[tuple[str, np.ndarray]]
+    recogniser: Recogniser,
+    features: Iterable[tuple[str, np.ndarray]],
+    cmvn_of: Callable[[str], CmvnStats | None] = lambda utt_id: None,
 ) -> Iterator[tuple[str, int, list[Hypothesis] | DataError]]:
-    """Recognise a table: each utterance's frames, and its hypotheses or the error it met."""
+    """Recognise a table: each utterance's frames, and its hypotheses or the error it met.
+
+    ``cmvn_of`` gives the statistics of an utterance's speaker, where the model wants these.
+    """
     for utt_id, matrix in features:
         result: list[Hypothesis] | DataError
         try:
-            result = recogniser.recognise(utt_id, matrix)
+            result = recogniser.recognise(utt_id, matrix, cmvn_of(utt_id))
         except DataError as error:
             result = error
         yield utt_id, len(matrix), result

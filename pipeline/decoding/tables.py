@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,9 +10,10 @@ import torch
 from pipeline.decoding.options import DecodeOptions
 from pipeline.decoding.recogniser import Recogniser, decode
 from pipeline.errors import DataError, UsageError
+from pipeline.features import CmvnStats
 from pipeline.kernels.transducer_search import Hypothesis
 from pipeline.model_dir import ModelDir
-from pipeline.tables import MatrixReader, TextWriter
+from pipeline.tables import MatrixReader, TextReader, TextWriter
 from pipeline.training.setup import choose_device
 
 
@@ -62,7 +64,7 @@ def decode_table(
         nbest = None
         if options.write_nbest:
             nbest = stack.enter_context(TextWriter(options.write_nbest))
-        for utt_id, length, result in decode(recogniser, reader):
+        for utt_id, length, result in decode(recogniser, reader, _cmvn_of(directory, options)):
             frames += length
             if isinstance(result, DataError):
                 counter.fail(utt_id, str(result).removeprefix(f"{utt_id}: "))
@@ -76,6 +78,27 @@ def decode_table(
         counter.fail("an entry of the table", "not readable, skipped")
     seconds = time.monotonic() - started
     return f"{frames} frames in {seconds:.1f} s"
+
+
+def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], CmvnStats | None]:
+    """From an utterance to its speaker's statistics."""
+    if not directory.by_speaker:
+        return lambda utt_id: None
+    if not options.cmvn:
+        raise UsageError(
+            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
+            "--utt2spk=ark:DATA_DIR/utt2spk"
+        )
+    pipes = options.allow_pipes
+    stats = {key: CmvnStats(m) for key, m in MatrixReader(options.cmvn, allow_pipes=pipes)}
+    speaker_of = dict(TextReader(options.utt2spk)) if options.utt2spk else {u: u for u in stats}
+
+    def find(utt_id: str) -> CmvnStats:
+        if speaker_of.get(utt_id) not in stats:
+            raise DataError(f"{utt_id}: no statistics of its speaker in {options.cmvn}")
+        return stats[speaker_of[utt_id]]
+
+    return find
 
 
 def _write_nbest(

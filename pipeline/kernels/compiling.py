@@ -16,17 +16,20 @@ SHARED = ("compiling.py", "simd.py", "vector_math.py", "products.py")
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile at the first call, without the interpreter's lock; later processes find the result.
 
-    It is kept in `cache_folder`; where nothing can be written, each process compiles for itself.
+    It is kept in `cache_folder`; where that cannot be written, each process compiles for itself.
     """
     compile_: Any = partial(numba.njit, nogil=True, error_model="numpy")
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        return compile_(cache=True)(function)
+        compiled = compile_(cache=True)(function)
     except RuntimeError:  # numba found no folder to write to
         return compile_()(function)
     finally:
         _config.CACHE_DIR = before
+    # Elsewhere numba would take what is kept for current though another source has changed.
+    kept = Path(compiled.stats.cache_path).is_relative_to(cache_folder())
+    return compiled if kept else compile_()(function)
 
 
 @cache

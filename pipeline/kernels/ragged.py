@@ -85,7 +85,7 @@ def _gather(x: Tensor, ragged: Ragged) -> Tensor:
 def _scatter(rows: Tensor, ragged: Ragged) -> Tensor:
     n, t = ragged.padded
     x = rows.new_zeros(n * t, rows.shape[-1])
-    return x.index_copy_(0, ragged.index, rows).view(n, t, -1)
+    return x.index_copy_(0, ragged.index, rows).view(n, t, rows.shape[-1])
 
 
 class _Pack(Function):

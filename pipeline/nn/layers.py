@@ -25,10 +25,18 @@ class RecurrentLayer(nn.Module):
         self.output_dim = directions * cells
 
     def forward(self, rows: Tensor, ragged: Ragged) -> Tensor:
-        """(R, F) -> (R, D·H), the frames of a batch without padding."""
-        if self.peepholes is None:
-            return tanh_rows(rows, ragged, self.w_input, self.w_hidden, self.bias)
-        return lstm_rows(rows, ragged, self.w_input, self.w_hidden, self.peepholes, self.bias)
+        """(R, F) -> (R, D·H), the frames of a batch without padding.
+
+        Within `torch.autocast` rows and weights are taken in its dtype.
+        """
+        weights: list[Tensor] = [self.w_input, self.w_hidden, self.bias]
+        if self.peepholes is not None:
+            weights.insert(2, self.peepholes)
+        if torch.is_autocast_enabled(rows.device.type):
+            dtype = torch.get_autocast_dtype(rows.device.type)
+            rows, *weights = (x.to(dtype) for x in (rows, *weights))
+        apply = tanh_rows if self.peepholes is None else lstm_rows
+        return apply(rows, ragged, *weights)
 
 
 class Linear(nn.Linear):
@@ -36,7 +44,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) -> (…, V)."""
+        if torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
         return linear(x, self.weight, self.bias)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension; of half precision in float32."""
+    return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def initialise(module: nn.Module, *, scale: float, generator: torch.Generator) -> None:

@@ -7,7 +7,7 @@ from pipeline.config import JoinerConfig, ModelConfig
 from pipeline.kernels.transducer_search import State
 from pipeline.nn.encoder import Encoder
 from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
-from pipeline.nn.layers import Linear
+from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
 
 __all__ = ["BLANK", "CtcModel", "Model", "PredictorModel", "TransducerModel", "build_model"]
@@ -24,7 +24,7 @@ class CtcModel(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, F), (N,) -> log Pr(k|t), (N, T', V), [G13] eq. 14, and (N,) lengths."""
         encoded, lengths = self.encoder(features, lengths)
-        return self.output(encoded).log_softmax(dim=-1), lengths
+        return log_softmax(self.output(encoded)), lengths
 
 
 class PredictorModel(nn.Module):
@@ -38,7 +38,7 @@ class PredictorModel(nn.Module):
     def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
         """(N, U), (N,) -> log Pr(y_{u+1}|y_1 … y_u), (N, U+1, K); label k is column k - 1."""
         logits: Tensor = self.output(self.predictor(targets, lengths))
-        return logits.log_softmax(dim=-1)
+        return log_softmax(logits)
 
 
 class TransducerModel(nn.Module):
@@ -51,6 +51,11 @@ class TransducerModel(nn.Module):
         self.encoder = encoder
         self.predictor = predictor
         self.joiner = joiner
+
+    @property
+    def num_tokens(self) -> int:
+        """V, with the blank."""
+        return self.predictor.num_labels + 1
 
     def join(self, encoded: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         """Logits over the whole lattice.
@@ -98,7 +103,7 @@ class TransducerModel(nn.Module):
     def log_probs(self, frames: Tensor, projected: Tensor) -> Tensor:
         """log Pr(k|t,u), [G13] eq. 18: (N, J) and (N, J), which broadcast, -> (N, V)."""
         logits: Tensor = self.joiner(frames, projected)
-        return logits.log_softmax(dim=-1)
+        return log_softmax(logits)
 
 
 Model = CtcModel | PredictorModel | TransducerModel

@@ -1,48 +1,129 @@
-"""Noise and masks on normalised features, in training only."""
+"""Noise, masks and warps on normalised features, in training only."""
+
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pipeline.training.options import TrainOptions
 
+LOW_HZ, HIGH_HZ = 20.0, 8000.0  # that the mel filters span, evenly on the mel scale
+
+
+class Streams(NamedTuple):
+    """What the columns of a feature matrix are: equal streams, such as static, Δ and ΔΔ."""
+
+    number: int = 1
+    mel_from: int | None = None  # column of a stream from which on it is mel filters; None: nowhere
+
 
 def augment(
     features: Tensor,
-    lengths: Tensor,
     options: TrainOptions,
-    streams: int,
+    streams: Streams,
     generator: torch.Generator,
+    *,
+    least_frames: int = 1,
 ) -> Tensor:
-    """Add input noise and zero random stretches of frames and bands of channels.
+    """Another way the same might have been said: speed, vocal tract, noise, and parts missing.
 
     Args:
-        features: (N, T, F), normalised, zero in the padding.
-        lengths: (N,) frames.
+        features: one utterance, (T, F), normalised.
         options: how much of what.
-        streams: F is so many equal streams (static, Δ, ΔΔ); a band is masked in all of them.
+        streams: what the columns are; they are moved and masked alike in all streams.
         generator: where the random numbers come from.
+        least_frames: frames below which an utterance is not sped up.
 
     Returns:
-        (N, T, F); zero is each coefficient's mean, so a mask removes what it covers.
+        (T', F), T' = T unless the speed changes; zero is each coefficient's mean, so a mask
+        removes what it covers.
     """
+    speed, warp = 1.0, 1.0
+    if options.speed > 0.0:
+        speed += options.speed * _plus_or_minus(generator)
+        if int(len(features) / speed) < least_frames:
+            speed = 1.0
+        features = resample(features, speed, streams.number)
+    if options.warp > 0.0:
+        warp += options.warp * _plus_or_minus(generator)
+    if speed * warp != 1.0 and streams.mel_from is not None:
+        features = move_channels(features, speed * warp, streams)
     if options.input_noise > 0.0:
-        inside = torch.arange(features.shape[1]) < lengths[:, None]
-        noise = torch.randn(features.shape, generator=generator) * options.input_noise
-        features = features + noise * inside[:, :, None]
-    if options.time_masks or options.freq_masks:
-        features = features.clone()
-    channels = features.shape[2] // streams
-    for row, num_frames in zip(features, lengths.tolist(), strict=True):
-        for _ in range(options.time_masks):
-            # Never more than a fifth of an utterance at once.
-            start, stop = _stretch(
-                num_frames, min(options.time_mask_width, num_frames // 5), generator
-            )
-            row[start:stop] = 0.0
-        for _ in range(options.freq_masks):
-            start, stop = _stretch(channels, min(options.freq_mask_width, channels), generator)
-            for stream in range(streams):
-                row[:, stream * channels + start : stream * channels + stop] = 0.0
+        noise = torch.randn(features.shape, generator=generator)
+        features = features + options.input_noise * noise
+    return _mask(features, options, streams.number, generator)
+
+
+def _plus_or_minus(generator: torch.Generator) -> float:
+    """Uniform in [-1, 1)."""
+    return 2.0 * float(torch.rand(1, generator=generator)) - 1.0
+
+
+def resample(features: Tensor, speed: float, streams: int = 1) -> Tensor:
+    """(T, F) -> (T', F), T' = T / speed rounded down, at least 1: frames between the frames.
+
+    What moves faster has larger derivatives: stream d is multiplied by ``speed`` to the power d.
+    """
+    last = len(features) - 1
+    count = max(1, int(len(features) / speed))
+    at = (torch.arange(count) * speed).clamp(max=last)
+    before = at.long()
+    share = (at - before)[:, None]
+    between = torch.lerp(features[before], features[(before + 1).clamp(max=last)], share)
+    growth = speed ** torch.arange(streams)
+    return between * growth.repeat_interleave(features.shape[1] // streams)
+
+
+def move_channels(features: Tensor, factor: float, streams: Streams) -> Tensor:
+    """What was at f Hz comes to ``factor`` · f Hz, in the mel filters of each stream of (T, F)."""
+    assert streams.mel_from is not None
+    by_stream = features.view(len(features), streams.number, -1)
+    bands = by_stream[:, :, streams.mel_from :]
+    count = bands.shape[2]
+    before, share = _sources(count, round(factor, 3))
+    moved = by_stream.clone()
+    moved[:, :, streams.mel_from :] = torch.lerp(
+        bands[:, :, before], bands[:, :, (before + 1).clamp(max=count - 1)], share
+    )
+    return moved.view(len(features), -1)
+
+
+@cache
+def _sources(count: int, factor: float) -> tuple[Tensor, Tensor]:
+    """For each of ``count`` mel filters, which one its value comes from, and the share of the next.
+
+    Filter k is centred at (k + 1) / (count + 1) of the mel range.
+    """
+    low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
+    steps = (torch.arange(count, dtype=torch.float64) + 1) / (count + 1)
+    hertz = 700.0 * torch.expm1((low + (high - low) * steps) / 1127.0)
+    at = (_mel(hertz / factor) - low) / (high - low) * (count + 1) - 1
+    at = at.clamp(0, count - 1)
+    before = at.long()
+    return before, (at - before).float()
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    return 1127.0 * torch.log1p(hertz / 700.0)
+
+
+def _mask(
+    features: Tensor, options: TrainOptions, streams: int, generator: torch.Generator
+) -> Tensor:
+    if not (options.time_masks or options.freq_masks):
+        return features
+    features = features.clone()
+    num_frames, channels = len(features), features.shape[1] // streams
+    by_stream = features.view(num_frames, streams, channels)
+    for _ in range(options.time_masks):
+        # Never more than a fifth of an utterance at once.
+        widest = min(options.time_mask_width, num_frames // 5)
+        start, stop = _stretch(num_frames, widest, generator)
+        features[start:stop] = 0.0
+    for _ in range(options.freq_masks):
+        start, stop = _stretch(channels, min(options.freq_mask_width, channels), generator)
+        by_stream[:, :, start:stop] = 0.0
     return features
 
 

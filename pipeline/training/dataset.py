@@ -1,6 +1,6 @@
 """Utterances with features and tokens, and batches of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Utterance:
     features: str  # rxfilename
     num_frames: int
     tokens: tuple[int, ...]
+    cmvn: CmvnStats | None = None  # of its speaker, where each has his own
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,26 @@ class Batch:
             self.target_lengths.to(device),
         )
 
+    def each(self) -> Iterator["Batch"]:
+        """Its utterances, each as a batch of its own."""
+        for n, utt_id in enumerate(self.utt_ids):
+            frames, tokens = int(self.lengths[n]), int(self.target_lengths[n])
+            one = slice(n, n + 1)
+            yield Batch(
+                [utt_id],
+                self.features[one, :frames],
+                self.lengths[one],
+                self.targets[one, :tokens],
+                self.target_lengths[one],
+            )
+
 
 def load_dataset(
     directory: Path | str,
     tokens: Tokens,
     *,
     with_features: bool = True,
+    by_speaker: bool = False,
     allow_pipes: bool = False,
 ) -> list[Utterance]:
     """All utterances of a data directory that has text and, unless told otherwise, features.
@@ -59,6 +74,7 @@ def load_dataset(
         directory: the data directory.
         tokens: what its text is made of.
         with_features: whether feats.scp is read; else frames are tokens.
+        by_speaker: whether each utterance comes with the statistics of its speaker, from cmvn.scp.
         allow_pipes: whether a feats.scp may name commands, where frames must be counted.
 
     Raises:
@@ -78,7 +94,36 @@ def load_dataset(
         if with_features
         else {u: len(t) for u, t in encoded.items()}
     )
-    return [Utterance(utt, feats[utt], frames[utt], encoded[utt]) for utt in feats]
+    cmvn = speaker_cmvn(data, feats, allow_pipes) if by_speaker and with_features else {}
+    return [Utterance(utt, feats[utt], frames[utt], encoded[utt], cmvn.get(utt)) for utt in feats]
+
+
+def speaker_cmvn(
+    data: DataDir, utt_ids: Iterable[str], allow_pipes: bool = False
+) -> dict[str, CmvnStats]:
+    """Each utterance's statistics: those of its speaker in ``cmvn.scp``.
+
+    Raises:
+        DataDirError: a file is missing, an utterance has no speaker, or a speaker no statistics.
+    """
+    if not data.has("cmvn.scp"):
+        raise DataDirError(
+            f"{data.path}/cmvn.scp: missing; make it with compute_cmvn_stats.py "
+            f"--spk2utt=ark:{data.path}/spk2utt scp:{data.path}/feats.scp "
+            f"ark,scp:{data.path}/cmvn_spk.ark,{data.path}/cmvn.scp"
+        )
+    stats = {
+        speaker: CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
+        for speaker, rxfilename in data.cmvn_scp.items()
+    }
+    speaker_of = data.utt2spk
+    for utt in utt_ids:
+        if speaker_of.get(utt) not in stats:
+            raise DataDirError(
+                f"{data.path}/cmvn.scp: no statistics of the speaker of {utt}; make it again with "
+                "compute_cmvn_stats.py --spk2utt"
+            )
+    return {utt: stats[speaker_of[utt]] for utt in utt_ids}
 
 
 def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str, str]) -> None:
@@ -153,18 +198,42 @@ def make_batch(utterances: Sequence[Utterance], load: Callable[[Utterance], np.n
 
 
 def shuffled_batches(
-    utterances: Sequence[Utterance], size: int, generator: torch.Generator
-) -> Iterator[list[Utterance]]:
-    """Batches in random order; within stretches of 16 batches, of similar length."""
+    utterances: Sequence[Utterance],
+    size: int,
+    generator: torch.Generator,
+    *,
+    frames: int = 0,
+) -> list[list[Utterance]]:
+    """Batches in random order; within stretches of about 16 batches, of similar length.
+
+    Args:
+        utterances: each is in exactly one batch.
+        size: utterances a batch, at most.
+        generator: where the order comes from.
+        frames: frames a batch, padding included, at most; 0: any number. An utterance that has
+            more is a batch of its own.
+    """
     order = torch.randperm(len(utterances), generator=generator).tolist()
-    batches = []
+    batches: list[list[Utterance]] = []
     for start in range(0, len(order), 16 * size):
         pool = [utterances[i] for i in order[start : start + 16 * size]]
         if size > 1:
             pool.sort(key=lambda u: (u.num_frames, u.utt_id))
-        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-    for index in torch.randperm(len(batches), generator=generator).tolist():
-        yield batches[index]
+        batches += _cut(pool, size, frames)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _cut(pool: Sequence[Utterance], size: int, frames: int) -> Iterator[list[Utterance]]:
+    batch: list[Utterance] = []
+    for utterance in pool:
+        longest = max(u.num_frames for u in [*batch, utterance])
+        too_long = 0 < frames < longest * (len(batch) + 1)
+        if batch and (len(batch) == size or too_long):
+            yield batch
+            batch = []
+        batch.append(utterance)
+    if batch:
+        yield batch
 
 
 def batches_by_length(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:

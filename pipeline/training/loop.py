@@ -1,27 +1,29 @@
-"""The one training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping."""
+"""The one training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping.
+
+All randomness of an update follows from the seed and the update's place, so a training goes on
+after any interruption as if there had been none.
+"""
 
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 
-from pipeline.errors import DataError, FeatureError, ModelError
+from pipeline.data_dir import atomic_write_text
+from pipeline.errors import FeatureError, ModelError
 from pipeline.features import CmvnStats
-from pipeline.model_dir import (
-    ModelDir,
-    load_state,
-    load_weights,
-    read_weights,
-    save_state,
-    save_weights,
-)
+from pipeline.model_dir import ModelDir, load_weights, read_weights, save_weights
 from pipeline.nn.models import Model, PredictorModel
-from pipeline.training.augment import augment
+from pipeline.training import checkpoint
+from pipeline.training.augment import Streams, augment
+from pipeline.training.average import WeightAverage
+from pipeline.training.checkpoint import Progress
 from pipeline.training.dataset import (
     Batch,
     Utterance,
@@ -30,23 +32,19 @@ from pipeline.training.dataset import (
     make_batch,
     shuffled_batches,
 )
+from pipeline.training.gradients import Counts, GradientSum
+from pipeline.training.interrupts import Interrupts
+from pipeline.training.optimizer import make_optimizer, set_learning_rate
 from pipeline.training.options import TrainOptions
+from pipeline.training.parallel import World
+from pipeline.training.progress import Display, Events
+from pipeline.training.randomness import generator, seed_of
 from pipeline.training.tasks import DevScores, Task
 from pipeline.training.weight_noise import weight_noise
 
 log = logging.getLogger("pipeline")
 
 DEV_BATCH_SIZE = 16
-SECONDS_BETWEEN_LINES = 30.0
-
-
-@dataclass
-class Progress:
-    """Where training stands after an epoch."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = math.inf
 
 
 class Trainer:
@@ -62,28 +60,45 @@ class Trainer:
         train: list[Utterance],
         dev: list[Utterance],
         device: torch.device,
-        feature_streams: int = 1,
+        streams: Streams | None = None,
+        world: World | None = None,
     ) -> None:
         self.model, self.task, self.directory, self.options = model, task, directory, options
-        self.device, self.streams = device, feature_streams
+        self.device, self.streams = device, streams or Streams()
+        self.world = world or World(device)
         self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
-        self.optimizer = _optimizer(model, options)
+        self.parameters = [*model.parameters(), *task.auxiliary.parameters()]
+        self.gradients = GradientSum(task, self.parameters, device, options.precision)
+        self.optimizer = make_optimizer(self.parameters, options)
+        self.average = WeightAverage(model, options.average)
         self.progress = Progress()
-        self.updates_an_epoch = math.ceil(len(self.train) / options.batch_size)
+        self.display = Display(options.epochs)
+        self.interrupts, self.stopping = Interrupts(), False
+        self.events: Events | None = None
+        self.saved = time.monotonic()
 
     def run(self) -> Progress:
         """Train to the end, from where the last checkpoint stands; write the final weights.
 
         Raises:
-            ModelError: a loss is not finite, or a checkpoint is damaged.
+            ModelError: a loss is not finite, or all checkpoints are damaged.
             FeatureError: an utterance's features are not what the model reads.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
         """
         self._resume()
-        while self.progress.epoch < self.options.epochs and not self._out_of_patience():
-            self._epoch(self.progress.epoch + 1)
-        load_weights(self.model, read_weights(self.directory.best_path), self.directory.best_path)
-        save_weights(self.model, self.directory.weights_path)
+        try:
+            with self.interrupts:
+                while self.progress.epoch < self.options.epochs and not self._out_of_patience():
+                    self._epoch(self.progress.epoch + 1)
+        finally:
+            if self.events is not None:
+                self.events.close()
+        best = self.directory.best_path
+        load_weights(self.model, read_weights(best), best)
+        if self.world.is_first:
+            save_weights(self.model, self.directory.weights_path)
+        self.world.wait()
         log.info(
             "best epoch %d, dev %s %.3f; weights in %s",
             self.progress.best_epoch,
@@ -96,43 +111,56 @@ class Trainer:
     # ---- one epoch -------------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> None:
-        started = time.monotonic()
-        # All randomness of an epoch follows from the seed and its number: resuming is exact.
-        generator = torch.Generator().manual_seed(self.options.seed * 100_003 + epoch)
-        torch.manual_seed(self.options.seed * 100_003 + epoch)  # dropout
-        nats, tokens, frames = 0.0, 0, 0
-        last_line = started
-        for step, batch in enumerate(self._train_batches(generator)):
-            self._set_learning_rate((epoch - 1) * self.updates_an_epoch + step)
-            nats += self._update(batch, generator)
-            tokens += int(batch.target_lengths.sum())
-            frames += int(batch.lengths.sum())
-            if time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
-                last_line = time.monotonic()
-                log.info(
-                    "epoch %d: %d of %d updates, loss %.3f a token, %.0f frames/s",
-                    epoch,
-                    step + 1,
-                    self.updates_an_epoch,
-                    nats / max(tokens, 1),
-                    frames / (last_line - started),
-                )
-        scores = self._dev_scores()
+        progress = self.progress
+        batches = self._batches(epoch)
+        started, before = time.monotonic(), progress.seconds
+        for batch in self._prepared(epoch, batches[progress.updates :]):
+            self._learn(epoch, batches[progress.updates], batch)
+            progress.seconds = before + time.monotonic() - started
+            self._show(epoch)
+            self._stop_or_save(epoch)
+        scores = self._dev_scores(epoch)
         if not math.isfinite(scores.loss):
             self._stop_on_infinite(f"the dev set after epoch {epoch}")
-        self._record(epoch, nats / max(tokens, 1), scores, time.monotonic() - started)
+        progress.seconds = before + time.monotonic() - started
+        self._record(epoch, scores)
 
-    def _train_batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        for utterances in shuffled_batches(self.train, self.options.batch_size, generator):
-            batch = make_batch(utterances, self._load)
-            if not isinstance(self.model, PredictorModel):
-                features = augment(
-                    batch.features, batch.lengths, self.options, self.streams, generator
-                )
-                batch = Batch(
-                    batch.utt_ids, features, batch.lengths, batch.targets, batch.target_lengths
-                )
-            yield batch.to(self.device)
+    def _batches(self, epoch: int) -> list[list[Utterance]]:
+        options = self.options
+        order = generator(options.seed, "order", epoch)
+        return shuffled_batches(self.train, options.batch_size, order, frames=options.batch_frames)
+
+    def _prepared(self, epoch: int, batches: Sequence[list[Utterance]]) -> Iterator[Batch | None]:
+        """This process's part of each batch, None where it has none; read ahead for a GPU."""
+        parts = [self.world.share(batch) for batch in batches]
+        if self.device.type == "cpu":
+            yield from (self._batch(epoch, part) for part in parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._batch, epoch, parts[0]) if parts else None
+            for part in [*parts[1:], None]:
+                assert ahead is not None
+                batch = ahead.result()
+                ahead = reader.submit(self._batch, epoch, part) if part is not None else None
+                yield batch
+
+    def _batch(self, epoch: int, utterances: Sequence[Utterance]) -> Batch | None:
+        if not utterances:
+            return None
+        return make_batch(utterances, lambda u: self._augmented(epoch, u)).to(self.device)
+
+    def _augmented(self, epoch: int, utterance: Utterance) -> Any:
+        features = self._load(utterance)
+        if isinstance(self.model, PredictorModel):
+            return features
+        random = generator(self.options.seed, "augment", epoch, utterance.utt_id)
+        return augment(
+            torch.from_numpy(features),
+            self.options,
+            self.streams,
+            random,
+            least_frames=self.task.frames_needed(utterance),
+        ).numpy()
 
     def _load(self, utterance: Utterance) -> Any:
         config = self.directory.config.encoder
@@ -142,7 +170,7 @@ class Trainer:
             utterance.features,
             utterance.utt_id,
             config.input_dim,
-            self.cmvn,
+            utterance.cmvn or self.cmvn,
             allow_pipes=self.options.allow_pipes,
         )
         if len(features) != utterance.num_frames:
@@ -152,120 +180,190 @@ class Trainer:
             )
         return features
 
-    def _update(self, batch: Batch, generator: torch.Generator) -> float:
-        """One step of gradient descent on the summed loss; returns that loss in nats."""
+    # ---- one update ------------------------------------------------------------------------------
+
+    def _learn(self, epoch: int, utterances: list[Utterance], batch: Batch | None) -> None:
+        """An update from a batch of which ``batch`` is this process's part."""
+        progress, seed = self.progress, self.options.seed
+        place = epoch, progress.updates
+        set_learning_rate(
+            self.optimizer,
+            self.options,
+            done=(progress.epoch + progress.utterances / len(self.train)) / self.options.epochs,
+            share=len(utterances) / len(self.train) / self.options.epochs,
+        )
+        torch.manual_seed(seed_of(seed, "dropout", *place, self.world.rank))
+        counts = self._update(batch, generator(seed, "noise", *place))
+        progress.updates += 1
+        progress.utterances += len(utterances)
+        progress.nats += counts.nats
+        progress.tokens += counts.tokens
+        progress.frames += counts.frames
+        progress.skipped += counts.skipped
+
+    def _update(self, batch: Batch | None, noise: torch.Generator) -> Counts:
+        """One step of gradient descent on the loss summed over the batch."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with weight_noise(self.model, self.options.weight_noise, generator):
-            losses = self.task.losses(batch)
-            total = losses.sum()
-            total.backward()  # type: ignore[no-untyped-call]
-        if not math.isfinite(float(total.detach())):
-            self._stop_on_infinite(_not_finite(batch, losses))
+        with weight_noise(self.model, self.options.weight_noise, noise):
+            counts, wrong = self.gradients.add(batch) if batch is not None else (Counts(), "")
+        *sums, stop = self.world.sum([*counts, float(self.interrupts.signum)])
+        counts = Counts(sums[0], *map(int, sums[1:]))
+        self.stopping = stop > 0.0
+        if not math.isfinite(counts.nats):
+            self._stop_on_infinite(", ".join(filter(None, self.world.gather(wrong))))
+        self.world.add_gradients(self.parameters)
         if self.options.clip_norm > 0.0:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
         self.optimizer.step()
-        return float(total.detach())
+        self.average.update()
+        return counts
 
     def _stop_on_infinite(self, whose: str) -> NoReturn:
-        epoch = self.progress.epoch
-        kept = (
-            f"epoch {epoch} is kept in {self.directory.last_path}" if epoch else "nothing is kept"
-        )
-        again = " in another directory" if epoch else ""
+        epoch, path = self.progress.epoch, self.directory.last_path
+        kept, again = "nothing is kept", ""
+        if path.exists():
+            kept = f"{f'epoch {epoch}' if epoch else 'the state before'} is kept in {path}"
+            again = " in another directory"
         raise ModelError(
             f"{self.directory.path}: the loss of {whose} is not finite; {kept}; look at the "
             f"features, or train{again} with a lower --learning-rate or with --clip-norm"
         )
 
-    def _set_learning_rate(self, step: int) -> None:
-        rate = self.options.learning_rate
-        if self.options.schedule == "linear":
-            total = self.options.epochs * self.updates_an_epoch
-            warm_up = max(1, total // 20)
-            rate *= min((step + 1) / warm_up, max(0.0, (total - step) / (total - warm_up + 1)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    # ---- dev scores ------------------------------------------------------------------------------
 
-    def _dev_scores(self) -> DevScores:
+    def _dev_scores(self, epoch: int) -> DevScores:
         self.model.eval()
-        with torch.no_grad():
-            return self.task.evaluate(
-                make_batch(utterances, self._load).to(self.device)
-                for utterances in batches_by_length(self.dev, DEV_BATCH_SIZE)
-            )
+        try:
+            with torch.no_grad(), self.average.in_place():
+                return self.task.evaluate(self._dev_batches(), self.world.sum)
+        except _Stop:  # here the model has its own weights again
+            self.stopping = True
+            self._stop_or_save(epoch)
+            raise
+
+    def _dev_batches(self) -> Iterator[Batch]:
+        for utterances in self.world.share([*batches_by_length(self.dev, DEV_BATCH_SIZE)]):
+            if self.world.size == 1 and self.interrupts.signum:
+                raise _Stop
+            yield make_batch(utterances, self._load).to(self.device)
 
     # ---- what is kept ----------------------------------------------------------------------------
 
-    def _record(self, epoch: int, train_loss: float, scores: DevScores, seconds: float) -> None:
+    def _record(self, epoch: int, scores: DevScores) -> None:
+        progress = self.progress
         score = scores.per if self.options.stop_on == "per" else scores.loss
-        better = score < self.progress.best_score
+        better = score < progress.best_score
         if better:
-            save_weights(self.model, self.directory.best_path)
-            self.progress.best_epoch, self.progress.best_score = epoch, score
-        self.progress.epoch = epoch
+            progress.best_epoch, progress.best_score = epoch, score
         line = {
             "epoch": epoch,
-            "train_loss": train_loss,
+            "train_loss": progress.loss,
             "dev_loss": scores.loss,
             "dev_bits": scores.bits,
             "dev_per": scores.per,
             "best": better,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": round(seconds, 2),
+            "frames_per_second": round(progress.frames / max(progress.seconds, 1e-9), 1),
+            "skipped": progress.skipped,
+            "seconds": round(progress.seconds, 2),
         }
-        self._write_metrics(line)
-        save_state(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "progress": vars(self.progress).copy(),
-            },
-            self.directory.last_path,
-        )
+        progress.next_epoch()
+        if self.world.is_first:
+            self._write(epoch, better, line)
+        self.world.wait()
+        self.display.clear()
         log.info(
-            "epoch %d: loss %.3f a token, dev loss %.3f (%.2f bits), dev error %.2f %%, %.0f s%s",
+            "epoch %d: loss %.3f a token, dev loss %.3f (%.2f bits), dev error %.2f %%, %.0f s%s%s",
             epoch,
-            train_loss,
+            line["train_loss"],
             scores.loss,
             scores.bits,
             scores.per,
-            seconds,
+            line["seconds"],
+            f", {line['skipped']} utterances skipped" if line["skipped"] else "",
             ", best" if better else "",
         )
+
+    def _write(self, epoch: int, better: bool, line: dict[str, Any]) -> None:
+        """Weights and numbers first, the state last: what is written twice is then the same."""
+        with self.average.in_place():
+            if better:
+                save_weights(self.model, self.directory.best_path)
+            checkpoint.keep_epoch(self.model, self.directory, epoch, self.options.keep_epochs)
+        self._write_metrics(line)
+        if self.options.tensorboard:
+            self.events = self.events or Events(self.directory.path / "tensorboard", epoch)
+            self.events.write(epoch, line)
+        self._save()
 
     def _write_metrics(self, line: dict[str, Any]) -> None:
         """Append a line; of an epoch that is done again after a crash only the last stays."""
         path = self.directory.path / "metrics.jsonl"
-        kept = []
-        if path.exists():
-            kept = [
-                text
-                for text in path.read_text(encoding="utf-8").splitlines()
-                if _epoch_of(text) < line["epoch"]
-            ]
-        temporary = path.with_name(".metrics.jsonl.tmp")
-        temporary.write_text("\n".join([*kept, json.dumps(line)]) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [text for text in lines if _epoch_of(text) < line["epoch"]]
+        atomic_write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
+
+    def _save(self) -> None:
+        parts = {
+            "model": self.model.state_dict(),
+            "auxiliary": self.task.auxiliary.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state(),
+        }
+        checkpoint.save(self.directory, parts, self.progress)
+        self.saved = time.monotonic()
+
+    def _stop_or_save(self, epoch: int) -> None:
+        """Save if it is time to; after a signal save and end."""
+        due = time.monotonic() - self.saved >= self.options.save_every
+        if self.world.is_first and (due or self.stopping):
+            self._save()
+        if self.stopping:
+            self.display.clear()
+            log.info(
+                "stopped in epoch %d after %d updates, which are kept; the same command goes on",
+                epoch,
+                self.progress.updates,
+            )
+            self.interrupts.leave()
 
     def _resume(self) -> None:
-        if not self.directory.last_path.exists():
+        found = checkpoint.load(self.directory)
+        if found is None:
             return
-        path = self.directory.last_path
-        state = load_state(path)
+        state, self.progress = found
         try:
-            load_weights(self.model, state["model"], path)
+            load_weights(self.model, state["model"], self.directory.last_path)
+            self.task.auxiliary.load_state_dict(state["auxiliary"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{path}: no state of this training ({error}); remove it to start again"
-            ) from error
-        log.info("going on after epoch %d of %s", self.progress.epoch, self.directory.path)
+            self.average.load(state["average"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.no_state(self.directory, error) from error
+        more = f" and {self.progress.updates} updates" if self.progress.updates else ""
+        log.info("going on after epoch %d%s of %s", self.progress.epoch, more, self.directory.path)
 
     def _out_of_patience(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
         return 0 < self.options.patience <= waited
+
+    def _show(self, epoch: int) -> None:
+        progress = self.progress
+        share = progress.utterances / len(self.train)
+        an_epoch = progress.seconds / max(share, 1e-9)
+        if self.world.is_first:
+            self.display.show(
+                epoch,
+                share,
+                loss=progress.loss,
+                rate=self.optimizer.param_groups[0]["lr"],
+                speed=progress.frames / max(progress.seconds, 1e-9),
+                left=an_epoch * (self.options.epochs - progress.epoch - share),
+            )
+
+
+class _Stop(Exception):
+    """A signal came while the dev set was evaluated."""
 
 
 def _epoch_of(line: str) -> float:
@@ -273,41 +371,3 @@ def _epoch_of(line: str) -> float:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _not_finite(batch: Batch, losses: torch.Tensor) -> str:
-    pairs = zip(batch.utt_ids, losses.tolist(), strict=True)
-    return ", ".join(utt for utt, loss in pairs if not math.isfinite(loss)) or "a whole batch"
-
-
-def fitting(utterances: list[Utterance], task: Task, options: TrainOptions) -> list[Utterance]:
-    """The utterances that are long enough for their tokens.
-
-    Raises:
-        DataError: some are not and ``skip_short`` is off, or none is.
-    """
-    short = [u for u in utterances if u.num_frames < task.frames_needed(u)]
-    shown = "\n  ".join(
-        f"{u.utt_id}: {u.num_frames} frames, {task.frames_needed(u)} needed for {len(u.tokens)} "
-        "tokens"
-        for u in short[:10]
-    )
-    if short and not options.skip_short:
-        raise DataError(
-            f"{len(short)} utterances are too short for their tokens; drop them from the data "
-            f"directory or give --skip-short=true\n  {shown}"
-        )
-    if short:
-        log.warning("skipping %d utterances too short for their tokens\n  %s", len(short), shown)
-    left = [u for u in utterances if u.num_frames >= task.frames_needed(u)]
-    if not left:
-        raise DataError("no utterance is long enough for its tokens; is the text the right one?")
-    return left
-
-
-def _optimizer(model: Model, options: TrainOptions) -> torch.optim.Optimizer:
-    if options.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=options.learning_rate, fused=True)
-    return torch.optim.SGD(
-        model.parameters(), lr=options.learning_rate, momentum=options.momentum, fused=True
-    )

@@ -24,25 +24,25 @@ from pipeline.data_dir import DataDir, atomic_write_text
 from pipeline.errors import ConfigError, DataError, ModelError, UsageError
 from pipeline.features import CmvnStats, FrontEnd
 from pipeline.kernels.memory import keep_freed_memory
-from pipeline.model_dir import ModelDir, is_trained, load_part, load_weights, read_cmvn
+from pipeline.model_dir import SPEAKER, ModelDir, is_trained, load_part, load_weights, read_cmvn
 from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
 from pipeline.phones import load_phone_map
 from pipeline.tokens import Tokens
-from pipeline.training.dataset import Utterance, load_dataset
-from pipeline.training.loop import Trainer, fitting
-from pipeline.training.options import RESUMABLE_CHANGES, TrainOptions
-from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask
+from pipeline.training.augment import Streams
+from pipeline.training.dataset import load_dataset
+from pipeline.training.loop import Trainer
+from pipeline.training.options import (
+    ABOVE_0,
+    BELOW_1,
+    CHOICES,
+    RESUMABLE_CHANGES,
+    TrainOptions,
+)
+from pipeline.training.parallel import World
+from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask, fitting
 
 log = logging.getLogger("pipeline")
-
-CHOICES = {
-    "stop_on": ("loss", "per"),
-    "optimizer": ("sgd", "adam"),
-    "schedule": ("constant", "linear"),
-    "device": ("cpu", "cuda", "auto"),
-}
-ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,51 +61,96 @@ class TrainArguments:
     parts: tuple[tuple[str, Path], ...] = ()  # ("encoder", exp/ctc), ("predictor", exp/predictor)
 
 
-def train(arguments: TrainArguments, options: TrainOptions) -> int:
-    """Train a model or go on with it; returns the number of utterances that it was trained on.
+def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
+    """Train a model or go on with it.
+
+    Under torchrun all processes train it together, and the first one writes.
+
+    Returns:
+        How many utterances it was trained on, and how many were left out as too short.
 
     Raises:
         PipelineError: whatever a person can mend, before anything is computed where possible.
     """
     check_options(options)
     device = choose_device(options.device)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    keep_freed_memory()
+    _set_up_torch(options)
     tokens = Tokens.from_file(arguments.tokens)
     config = _config(arguments, tokens)
     model = build_model(config, num_tokens=len(tokens))
-    initialise(
-        model, scale=options.init_scale, generator=torch.Generator().manual_seed(options.seed)
-    )
-    task = _task(model, phones_of(tokens, arguments.phone_map))
-    train_set, dev_set = (
-        _utterances(path, tokens, task, options)
+    task = _task(model, phones_of(tokens, arguments.phone_map), options)
+    random = torch.Generator().manual_seed(options.seed)
+    for module in (model, task.auxiliary):
+        initialise(module, scale=options.init_scale, generator=random)
+    pipes = options.allow_pipes
+    with_features = not isinstance(task, PredictorTask)
+    everything, whole_dev = (
+        load_dataset(
+            path,
+            tokens,
+            with_features=with_features,
+            by_speaker=arguments.cmvn == SPEAKER,
+            allow_pipes=pipes,
+        )
         for path in (arguments.train_dir, arguments.dev_dir)
     )
-    with _log_file(arguments.model_dir):
+    train_set, dev_set = (fitting(found, task, options) for found in (everything, whole_dev))
+    world = World(device)
+    try:
+        with _log_file(arguments.model_dir, world):
+            directory = _begun(arguments, options, config, tokens, world)
+            if not is_trained(directory.path):
+                _start_from_others(model, task, arguments, tokens)
+            _say_what_starts(config, model, device, world)
+            trainer = Trainer(
+                model.to(device), task, directory, options, train=train_set, dev=dev_set,
+                device=device, streams=_streams(directory), world=world,
+            )  # fmt: skip
+            _run(trainer)
+    finally:
+        world.leave()
+    return len(train_set), len(everything) - len(train_set)
+
+
+def _set_up_torch(options: TrainOptions) -> None:
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("highest" if options.precision == "float32" else "high")
+    keep_freed_memory()
+
+
+def _begun(
+    arguments: TrainArguments,
+    options: TrainOptions,
+    config: ModelConfig,
+    tokens: Tokens,
+    world: World,
+) -> ModelDir:
+    """The model directory, made by the first process and then opened by the others."""
+    directory = None
+    if world.is_first:
         directory = _directory(arguments, options, config, tokens)
-        if not directory.last_path.exists():
-            _start_from_others(model, arguments, tokens)
-            write_provenance(directory.path, arguments, options)
-        log.info("%s model, %s weights, on %s", config.kind, f"{count_weights(model):,}", device)
-        trainer = Trainer(
-            model.to(device),
-            task,
-            directory,
-            options,
-            train=train_set,
-            dev=dev_set,
-            device=device,
-            feature_streams=_streams(directory),
-        )
-        started = time.monotonic()
-        try:
-            trainer.run()
-        except torch.OutOfMemoryError as error:
-            raise MemoryError from error
-        log.info("training took %.0f s", time.monotonic() - started)
-    return len(train_set)
+        if not is_trained(directory.path):
+            write_provenance(directory.path, arguments, options, world)
+    world.wait()
+    return directory or ModelDir.open(arguments.model_dir)
+
+
+def _say_what_starts(
+    config: ModelConfig, model: torch.nn.Module, device: torch.device, world: World
+) -> None:
+    count = f"{count_weights(model):,}"
+    together = f", {world.size} processes" if world.size > 1 else ""
+    log.info("%s model, %s weights, on %s%s", config.kind, count, device, together)
+
+
+def _run(trainer: Trainer) -> None:
+    started = time.monotonic()
+    try:
+        trainer.run()
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
+    log.info("training took %.0f s", time.monotonic() - started)
 
 
 def check_options(options: TrainOptions) -> None:
@@ -119,6 +164,8 @@ def check_options(options: TrainOptions) -> None:
             raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
         if field.name in ABOVE_0 and value == 0:
             raise UsageError(f"{_flag(field.name)} must be above 0")
+        if field.name in BELOW_1 and value >= 1:
+            raise UsageError(f"{_flag(field.name)} must be below 1, not {value}")
 
 
 def _flag(name: str) -> str:
@@ -132,7 +179,11 @@ def choose_device(name: str) -> torch.device:
         raise UsageError("--device=cuda: torch sees no CUDA device; use --device=cpu")
     if name not in CHOICES["device"]:
         raise UsageError(f"--device is one of {', '.join(CHOICES['device'])}, not {name!r}")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 def _config(arguments: TrainArguments, tokens: Tokens) -> ModelConfig:
@@ -154,30 +205,28 @@ def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]
     return lambda ids: [phone for symbol in tokens.decode(ids) for phone in table[symbol]]
 
 
-def _utterances(path: Path, tokens: Tokens, task: Task, options: TrainOptions) -> list[Utterance]:
-    with_features = not isinstance(task, PredictorTask)
-    pipes = options.allow_pipes
-    found = load_dataset(path, tokens, with_features=with_features, allow_pipes=pipes)
-    return fitting(found, task, options)
-
-
-def _task(model: torch.nn.Module, to_phones: Callable[[Iterable[int]], list[str]]) -> Task:
+def _task(
+    model: torch.nn.Module,
+    to_phones: Callable[[Iterable[int]], list[str]],
+    options: TrainOptions,
+) -> Task:
     match model:
         case CtcModel():
             return CtcTask(model, to_phones)
         case PredictorModel():
             return PredictorTask(model)
         case TransducerModel():
-            return TransducerTask(model, to_phones)
+            return TransducerTask(model, to_phones, ctc_weight=options.ctc_weight)
     raise TypeError(type(model))
 
 
-def _streams(directory: ModelDir) -> int:
-    """Static, Δ, ΔΔ: how many equal parts a feature vector has."""
+def _streams(directory: ModelDir) -> Streams:
+    """What a feature vector's columns are: static, Δ, ΔΔ; the energy, then mel filters."""
     if not (directory.path / "front_end").is_dir():
-        return 1
-    delta = directory.front_end().delta
-    return 1 if delta is None else delta.delta_order + 1
+        return Streams()
+    front_end = directory.front_end()
+    count = 1 if front_end.delta is None else front_end.delta.delta_order + 1
+    return Streams(count, front_end.mel_from)
 
 
 # ---- the model directory -------------------------------------------------------------------------
@@ -237,10 +286,12 @@ def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, A
         )
 
 
-def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | None:
+def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
     """Global statistics of the training features; by default ``TRAIN_DIR/cmvn.ark``."""
     if arguments.cmvn == "none":
         return None
+    if arguments.cmvn == SPEAKER:
+        return SPEAKER
     path = arguments.cmvn or str(arguments.train_dir / "cmvn.ark")
     if not arguments.cmvn and not Path(path).exists():
         raise DataError(
@@ -265,14 +316,21 @@ def _front_end(arguments: TrainArguments, dim: int) -> Path | None:
     return path
 
 
-def _start_from_others(model: torch.nn.Module, arguments: TrainArguments, tokens: Tokens) -> None:
+def _start_from_others(
+    model: torch.nn.Module, task: Task, arguments: TrainArguments, tokens: Tokens
+) -> None:
     """Weights of pretrained networks, by layer name; all else stays random."""
     if arguments.init is not None:
         source = _source(arguments.init, tokens)
         load_weights(model, source.weights(), source.weights_path)
         log.info("all weights from %s", source.weights_path)
     for part, path in arguments.parts:
-        dropped = load_part(model, _source(path, tokens), part)
+        source = _source(path, tokens)
+        dropped = load_part(model, source, part)
+        auxiliary = task.auxiliary.state_dict()
+        if source.kind == "ctc" and auxiliary:  # the loss beside the transducer's: its own layer
+            task.auxiliary.load_state_dict({name: source.weights()[name] for name in auxiliary})
+            dropped = [name for name in dropped if name not in auxiliary]
         log.info("%s from %s; dropped: %s", part, path, ", ".join(dropped) or "nothing")
     if arguments.parts:
         taken = tuple(f"{part}." for part, _ in arguments.parts)
@@ -291,12 +349,16 @@ def _source(path: Path, tokens: Tokens) -> ModelDir:
 
 
 @contextlib.contextmanager
-def _log_file(directory: Path) -> Iterator[None]:
-    """Make the directory, if need be, and log to its ``train.log``, too.
+def _log_file(directory: Path, world: World) -> Iterator[None]:
+    """Make the directory, if need be, and log to its ``train.log``, too; the first process does.
 
     At most one training at a time may be here. A directory that was made for one that failed
     before it had a ``config.json`` is removed again.
     """
+    if not world.is_first:
+        log.setLevel(max(log.level, logging.WARNING))
+        yield
+        return
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "train.log"
@@ -325,7 +387,9 @@ def _lock(file: BinaryIO, directory: Path) -> None:
         log.debug("%s: no locks here", directory)
 
 
-def write_provenance(directory: Path, arguments: TrainArguments, options: TrainOptions) -> None:
+def write_provenance(
+    directory: Path, arguments: TrainArguments, options: TrainOptions, world: World
+) -> None:
     """Write ``provenance.json``: how this model came about."""
     facts = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -338,6 +402,7 @@ def write_provenance(directory: Path, arguments: TrainArguments, options: TrainO
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": world.size,
         "train_data_sha256": DataDir(arguments.train_dir).content_hash(),
         "dev_data_sha256": DataDir(arguments.dev_dir).content_hash(),
     }

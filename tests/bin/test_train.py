@@ -69,7 +69,8 @@ def test_a_model_directory_is_made(train, tmp_path, kind):
     files = {str(p.relative_to(tmp_path / "model")) for p in (tmp_path / "model").rglob("*")}
     common = {"config.json", "tokens.txt", "final.safetensors", "metrics.jsonl", "train.log"}
     common |= {"provenance.json", "checkpoints", "checkpoints/last.pt"}
-    common |= {"checkpoints/best.safetensors"}
+    common |= {"checkpoints/previous.pt", "checkpoints/best.safetensors", "tensorboard"}
+    common |= {f"tensorboard/{p.name}" for p in tmp_path.glob("model/tensorboard/events.out.*")}
     features = {"cmvn.ark", "front_end", "front_end/fbank.conf"} if kind != "predictor" else set()
     assert files == common | features
     assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1, 2, 3]
@@ -273,13 +274,14 @@ def test_an_unknown_phone(toy, train, tmp_path, where, kind):
 def test_an_utterance_too_short_for_ctc(toy, train, tmp_path):
     text = read_map(toy.train / "text")
     write_map(toy.train / "text", {**text, "s0-u1": "a a a a " * 9})
-    done = train()
+    done = train("--skip-short=false")
     fails(done, 1, "1 utterances are too short", "s0-u1:", "71 needed for 36 tokens")
     assert not (tmp_path / "model").exists()
-    done = train("--skip-short=true")
+    done = train()
     assert done.status == 0, done.err
     assert "skipping 1 utterances too short" in done.err
-    assert "Done 3 training utterances, 0 failed" in done.err
+    assert "s0-u1: 14 frames, 71 needed for 36 tokens" in done.err
+    assert "Done 3 training utterances, 0 failed, 1 too short" in done.err
     assert train(kind="transducer", name="transducer").status == 0
 
 
@@ -420,9 +422,10 @@ def test_a_checkpoint_that_is_damaged(train, tmp_path):
     last = tmp_path / "model" / "checkpoints" / "last.pt"
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
+    assert not last.with_name("previous.pt").exists()
     fails(train(), 1, f"{last}: damaged checkpoint", "remove it to start again")
     torch.save({"model": load_state_of(whole, tmp_path)["model"]}, last)
-    fails(train(), 1, f"{last}: no state of this training ('optimizer'); remove it")
+    fails(train(), 1, f"{last}: no state of this training ('progress'); remove it")
     torch.save([1, 2], last)
     fails(train(), 1, f"{last}: no state of this training")
     last.unlink()
@@ -546,6 +549,11 @@ def test_a_signal_ends_it_and_nothing_is_half_written(start, tmp_path, signum, s
     assert not (tmp_path / "model" / "final.safetensors").exists()
 
 
+def without_times(model: Path) -> list[dict[str, float]]:
+    times = ("seconds", "frames_per_second")
+    return [{k: v for k, v in line.items() if k not in times} for line in metrics(model)]
+
+
 def kill_and_finish(start, train, tmp_path: Path, kills: int) -> None:
     options = (f"--epochs={40 * kills}", "--patience=0", "--weight-noise=0.05", "--input-noise=0.1")
     assert train(*options, name="whole").status == 0
@@ -564,8 +572,7 @@ def kill_and_finish(start, train, tmp_path: Path, kills: int) -> None:
     for file in ("final.safetensors", "checkpoints/best.safetensors"):
         whole = (tmp_path / "whole" / file).read_bytes()
         assert (tmp_path / "model" / file).read_bytes() == whole, file
-    strip = lambda line: {k: v for k, v in line.items() if k != "seconds"}  # noqa: E731
-    assert [*map(strip, metrics(tmp_path / "model"))] == [*map(strip, metrics(tmp_path / "whole"))]
+    assert without_times(tmp_path / "model") == without_times(tmp_path / "whole")
 
 
 def test_killed_and_gone_on_with_it_gives_the_same_bytes(start, train, tmp_path):

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +71,41 @@ def test_without_numba_a_word_is_logged_once(
             assert engine_name(family, torch.zeros(1)).endswith("_plain")
     assert [record.message for record in caplog.records] == [
         "numba is missing: kernels on cpu run in plain torch, slower"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kind"),
+    [
+        ("cuda", torch.float32, "cuda"),
+        ("cuda", torch.bfloat16, "cuda"),
+        ("cuda", torch.float16, "cuda"),
+        ("cuda", torch.float64, "plain"),
+        ("cpu", torch.float64, "cpu"),
+        ("cpu", torch.int64, "plain"),
+        ("mps", torch.float32, "plain"),
+    ],
+)
+def test_by_device(
+    device: str, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that is needed installed, whatever devices are here."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib, "import_module", lambda name: name)
+    x: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)
+    assert engines.engine("lstm", x) == f"pipeline.kernels.lstm_{kind}"
+
+
+def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernels of the CPU compute all the same."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else 1)
+    monkeypatch.setattr(importlib, "import_module", lambda name: name)
+    x: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    with caplog.at_level(logging.WARNING, logger="pipeline"):
+        assert [engines.engine("ctc", x) for _ in range(2)] == ["pipeline.kernels.ctc_plain"] * 2
+        assert engines._has("cpu")
+    assert [record.message for record in caplog.records] == [
+        "triton is missing: kernels on cuda run in plain torch, slower"
     ]
 
 

@@ -1,5 +1,8 @@
 """Matrix products of every shape and layout, and the linear layers on them."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +10,15 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from pipeline.kernels.linear import SMALL, linear
-from pipeline.kernels.products import add_product, product
+from pipeline.kernels.products import (
+    BLOCK,
+    DEPTH,
+    TILE_VECTORS,
+    add_product,
+    packed_panels,
+    product,
+)
+from pipeline.kernels.simd import REGISTER_BYTES
 
 torch.set_num_threads(1)
 
@@ -104,6 +115,51 @@ def test_what_is_no_number_shows(dtype: torch.dtype) -> None:
 def test_denormal_numbers_are_torchs_again_afterwards() -> None:
     product(torch.full((40, 40), 1e-30), torch.full((40, 40), 1e-30))
     assert (torch.tensor([1e-40]) * 0.5).item() > 0.0
+
+
+@each_dtype
+@pytest.mark.parametrize("seed", range(20))
+def test_random_shapes(dtype: torch.dtype, seed: int) -> None:
+    """Also across the borders of `BLOCK` rows and `DEPTH` steps, on one or two threads."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.tensor([1, 3, 5, 6, 13, 31, 64, 65, BLOCK, 97, 2 * BLOCK + 1, 211])
+    m, n = sizes[torch.randint(len(sizes), (2,), generator=generator)].tolist()
+    depth = [1, 2, 37, DEPTH - 1, DEPTH, DEPTH + 1, 1031][seed % 7]
+    a, b = normal(m, depth, dtype=dtype), normal(depth, n, dtype=dtype)
+    exact = a.double() @ b.double()
+    try:
+        torch.set_num_threads(1 + seed % 2)
+        for left, right in itertools.product(layouts(a).values(), layouts(b).values()):
+            found = product(left, right)
+            error = (found.double() - exact).abs()
+            bound = torch.finfo(dtype).eps * (depth + 1) * (a.double().abs() @ b.double().abs())
+            assert (error <= bound).all()
+            assert found.dtype == dtype
+    finally:
+        torch.set_num_threads(1)
+
+
+@each_dtype
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (17, 3), (40, 130), (130, 64)])
+def test_panels(dtype: torch.dtype, transposed: bool, shape: tuple[int, int]) -> None:
+    """Panel after panel, row after row, zeros beyond the last column."""
+    weight = normal(*shape, dtype=dtype).numpy()
+    matrix = weight.T if transposed else weight
+    panel = TILE_VECTORS * REGISTER_BYTES // weight.itemsize
+    panels = packed_panels(weight.ravel(), *shape, transposed).reshape(-1, matrix.shape[0], panel)
+    found = np.concatenate(list(panels), axis=1)
+    columns = matrix.shape[1]
+    assert -(-columns // panel) == len(panels)
+    np.testing.assert_array_equal(found[:, :columns], matrix)
+    np.testing.assert_array_equal(found[:, columns:], 0)
+
+
+def test_zero_times_infinity_is_no_number() -> None:
+    """Zeros are multiplied like any other number."""
+    a, b = torch.zeros(2, 3), torch.ones(3, 2)
+    b[1, 0] = torch.inf
+    assert torch.isnan(product(a, b)).tolist() == [[True, False]] * 2
 
 
 # ---- linear layers -------------------------------------------------------------------------------

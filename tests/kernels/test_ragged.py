@@ -74,3 +74,42 @@ def test_one_whole_sequence_is_not_copied() -> None:
 def test_lengths_outside_the_batch(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="lengths must lie in 0 … 4"):
         layout(torch.tensor(lengths), 4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_random_batches(seed: int, dtype: torch.dtype) -> None:
+    """Each row is the frame that its place says; active counts fall; there and back is the same."""
+    generator = torch.Generator().manual_seed(seed)
+    count, num_frames = torch.randint(1, 9, (2,), generator=generator).tolist()
+    lengths = torch.randint(0, num_frames + 1, (count,), generator=generator).to(dtype)
+    ragged = layout(lengths, num_frames)
+    order = torch.argsort(lengths, descending=True, stable=True).tolist()
+    x = torch.randn(count, num_frames, 3, generator=generator)
+    rows = pack(x, ragged)
+    for t in range(num_frames):
+        for n in range(int(ragged.active[t])):
+            assert torch.equal(rows[ragged.offsets[t] + n], x[order[n], t])
+    assert (ragged.active.diff() <= 0).all()
+    assert int(ragged.active.sum()) == int(ragged.offsets[-1]) == int(lengths.sum())
+    assert torch.equal(pack(unpack(rows, ragged), ragged), rows)
+
+
+@pytest.mark.parametrize(("count", "num_frames"), [(0, 0), (0, 3), (2, 0)])
+def test_batches_of_nothing(count: int, num_frames: int) -> None:
+    ragged = layout(torch.zeros(count, dtype=torch.int64), num_frames)
+    assert (ragged.rows, ragged.offsets.tolist()) == (0, [0] * (num_frames + 1))
+    assert pack(torch.zeros(count, num_frames, 4), ragged).shape == (0, 4)
+    assert unpack(torch.zeros(0, 4), ragged).shape == (count, num_frames, 4)
+
+
+def test_gradients_of_the_padding_are_not_read() -> None:
+    """What reaches the zeros of `unpack` is dropped; `pack` gives the padding zeros."""
+    ragged, inside = layout(torch.tensor([1, 3]), 3), torch.tensor([[1, 0, 0], [1, 1, 1]]).bool()
+    rows = torch.randn(4, 2, requires_grad=True)
+    upstream = torch.ones(2, 3, 2).masked_fill(~inside[..., None], torch.nan)
+    unpack(rows, ragged).backward(upstream)
+    assert torch.equal(rows.grad, torch.ones(4, 2))
+    x = torch.full((2, 3, 2), torch.nan, requires_grad=True)
+    pack(x, ragged).backward(torch.ones(4, 2))
+    assert torch.equal(x.grad, inside[..., None].expand(-1, -1, 2).float())

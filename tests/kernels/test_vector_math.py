@@ -77,9 +77,51 @@ def test_the_ends(dtype: Any) -> None:
 
 
 @each_dtype
+def test_denormal_arguments(dtype: Any) -> None:
+    least = np.finfo(dtype).smallest_subnormal
+    x = np.array([least, -least, np.finfo(dtype).tiny / 2], dtype)
+    np.testing.assert_array_equal(applied("exp", x, dtype), np.ones(3))
+    np.testing.assert_array_equal(applied("sigmoid", x, dtype), np.full(3, 0.5))
+    np.testing.assert_array_equal(applied("tanh", x, dtype), x)
+
+
+@each_dtype
+def test_log_of_almost_one(dtype: Any) -> None:
+    """Also there to the last places of its small result, on both sides of 1."""
+    x = (1 + np.random.default_rng(0).uniform(-0.7, 0.7, 20001) ** 3).astype(dtype)
+    wanted = np.log(x.astype(np.longdouble))
+    error = np.abs(applied("log", x, dtype) - wanted)
+    assert (error <= 3 * np.finfo(dtype).eps * np.abs(wanted)).all()
+
+
+@each_dtype
+@pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid"])
+def test_none_falls(name: str, dtype: Any) -> None:
+    """Through both ends: no jump back where the range of the series is left.
+
+    A step may be undone by its rounding, of at most two units in the last place.
+    """
+    values = applied(name, np.linspace(-800, 800, 200001), dtype)
+    least, most = {"exp": (0, np.inf), "tanh": (-1, 1), "sigmoid": (0, 1)}[name]
+    assert np.isfinite(values).all()
+    assert ((least <= values) & (values <= most)).all()
+    assert (np.diff(values) >= -2 * np.spacing(np.abs(values[:-1]))).all()
+
+
+@each_dtype
 @pytest.mark.parametrize("name", APPLY)
 def test_nan_stays(name: str, dtype: Any) -> None:
     assert np.isnan(applied(name, [np.nan, 1.0], dtype)).tolist() == [True, False]
+
+
+@each_dtype
+@pytest.mark.parametrize("name", APPLY)
+@pytest.mark.parametrize("count", [0, 1, 3, 7, 15, 17, 33])
+def test_each_lane_is_alike(name: str, dtype: Any, count: int) -> None:
+    """The same bytes wherever a number stands, in whole vectors and in what is left."""
+    x = np.random.default_rng(count).uniform(0.1, 9, count).astype(dtype)
+    one_by_one = [applied(name, value, dtype)[0] for value in x]
+    np.testing.assert_array_equal(applied(name, x, dtype) if count else [], one_by_one)
 
 
 @each_dtype

@@ -1,12 +1,12 @@
 """Noise and masks on features."""
 
+import math
+
 import pytest
 import torch
 
-from pipeline.training.augment import augment
+from pipeline.training.augment import Streams, augment, move_channels, resample
 from pipeline.training.options import TrainOptions
-
-LENGTHS = torch.tensor([40, 25, 1])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -15,16 +15,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def features() -> torch.Tensor:
-    """(3, 40, 12): ones, zero in the padding."""
-    ones = torch.ones(3, 40, 12)
-    for row, length in zip(ones, LENGTHS.tolist(), strict=True):
-        row[length:] = 0.0
-    return ones
+    """(40, 12): ones."""
+    return torch.ones(40, 12)
 
 
 def changed(features: torch.Tensor, seed: int = 0, streams: int = 1, **options: object):
     before = features.clone()
-    out = augment(features, LENGTHS, TrainOptions(**options), streams, generator(seed))
+    out = augment(features, TrainOptions(**options), Streams(streams), generator(seed))
     assert torch.equal(features, before), "the features that came in were changed"
     return out
 
@@ -33,11 +30,8 @@ def test_nothing_is_done_unless_asked(features):
     assert torch.equal(changed(features), features)
 
 
-def test_input_noise_has_its_sigma_and_leaves_the_padding(features):
-    out = changed(features, input_noise=0.5)
-    inside = torch.arange(40) < LENGTHS[:, None]
-    assert (out[~inside] == 0.0).all()
-    noise = out[inside] - 1.0
+def test_input_noise_has_its_sigma(features):
+    noise = changed(features.repeat(10, 10), input_noise=0.5) - 1.0
     assert abs(float(noise.mean())) < 4 * 0.5 / noise.numel() ** 0.5
     assert abs(float(noise.std()) - 0.5) < 4 * 0.5 / (2 * noise.numel()) ** 0.5
 
@@ -52,26 +46,27 @@ def test_a_time_mask_covers_whole_frames_and_at_most_a_fifth(features):
     widths = set()
     for seed in range(200):
         out = changed(features, seed, time_masks=1, time_mask_width=20)
-        masked = (out[0] == 0.0).all(dim=1)
-        assert torch.equal(masked, (out[0] == 0.0).any(dim=1))
+        masked = (out == 0.0).all(dim=1)
+        assert torch.equal(masked, (out == 0.0).any(dim=1))
         positions = masked.nonzero().flatten().tolist()
         assert positions == list(range(positions[0], positions[-1] + 1)) if positions else True
         widths.add(len(positions))
-        assert out[2, 0].tolist() == [1.0] * 12  # one frame: a fifth of it is none
+        one_frame = changed(features[:1], seed, time_masks=1)
+        assert (one_frame == 1.0).all()  # a fifth of it is none
     assert widths == set(range(40 // 5 + 1))
 
 
 def test_a_time_mask_is_no_wider_than_asked(features):
     for seed in range(50):
         out = changed(features, seed, time_masks=1, time_mask_width=2)
-        assert int((out[0] == 0.0).all(dim=1).sum()) <= 2
+        assert int((out == 0.0).all(dim=1).sum()) <= 2
 
 
 def test_a_frequency_mask_covers_the_same_band_of_every_stream(features):
     widths = set()
     for seed in range(100):
         out = changed(features, seed, streams=3, freq_masks=1, freq_mask_width=2)
-        bands = (out[0] == 0.0).all(dim=0).reshape(3, 4)  # static, Δ, ΔΔ of 4 channels
+        bands = (out == 0.0).all(dim=0).reshape(3, 4)  # static, Δ, ΔΔ of 4 channels
         assert torch.equal(bands[0], bands[1])
         assert torch.equal(bands[0], bands[2])
         widths.add(int(bands[0].sum()))
@@ -85,4 +80,66 @@ def test_masks_wider_than_the_features_are_cut(features):
 
 def test_a_mask_removes_noise_too(features):
     out = changed(features, input_noise=1.0, freq_masks=50, freq_mask_width=12)
-    assert (out[0] == 0.0).all(dim=0).any()
+    assert (out == 0.0).all(dim=0).any()
+
+
+# ---- speed and formants --------------------------------------------------------------------------
+
+
+def test_speed_changes_the_number_of_frames_and_little_else():
+    """A ramp stays a ramp from the same start, climbed faster or slower."""
+    ramp = torch.arange(100.0)[:, None]
+    for speed in (0.9, 1.0, 1.1):
+        out = resample(ramp, speed)
+        assert len(out) == int(100 / speed)
+        torch.testing.assert_close(out[:, 0], (torch.arange(len(out)) * speed).clamp(max=99.0))
+    assert resample(ramp[:1], 1.5).shape == (1, 1)
+
+
+def test_derivatives_grow_with_speed():
+    out = resample(torch.ones(50, 6), 1.1, streams=3)
+    torch.testing.assert_close(out[0], torch.tensor([1.0, 1.0, 1.1, 1.1, 1.21, 1.21]))
+
+
+def hertz_of(channel: float, count: int) -> float:
+    low, high = (1127.0 * math.log1p(f / 700.0) for f in (20.0, 8000.0))
+    return 700.0 * math.expm1((low + (high - low) * (channel + 1) / (count + 1)) / 1127.0)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+@pytest.mark.parametrize("peak", [8, 20, 30])
+def test_a_formant_moves_by_the_factor(factor, peak):
+    """A peak over 40 mel filters after the energy, in both streams."""
+    shape = torch.exp(-0.5 * ((torch.arange(40.0) - peak) / 2.0) ** 2)
+    stream = torch.cat([torch.tensor([7.0]), shape])
+    out = move_channels(torch.cat([stream, stream])[None], factor, Streams(2, 1))[0]
+    assert torch.equal(out[:41], out[41:])
+    assert out[0] == 7.0
+    found = float((out[1:41] * torch.arange(40.0)).sum() / out[1:41].sum())
+    assert hertz_of(found, 40) == pytest.approx(factor * hertz_of(peak, 40), rel=0.02)
+
+
+def test_both_are_drawn_within_their_limits(features):
+    lengths = {len(changed(features, seed, speed=0.1)) for seed in range(200)}
+    assert min(lengths) == 36
+    assert max(lengths) == 44
+    assert all(len(changed(features, seed, warp=0.1)) == 40 for seed in range(20))
+
+
+def test_formants_move_only_where_there_are_mel_filters():
+    features = torch.randn(20, 8)
+    options = TrainOptions(warp=0.2)
+    assert torch.equal(augment(features, options, Streams(2), generator()), features)
+    moved = augment(features, options, Streams(2, 1), generator())
+    assert not torch.equal(moved, features)
+    assert torch.equal(moved[:, [0, 4]], features[:, [0, 4]])
+
+
+def test_an_utterance_that_would_be_too_short_is_not_sped_up(features):
+    options = TrainOptions(speed=0.2)
+    lengths = [
+        len(augment(features, options, Streams(), generator(seed), least_frames=38))
+        for seed in range(100)
+    ]
+    assert min(lengths) >= 38
+    assert 40 in lengths

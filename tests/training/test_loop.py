@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,16 +17,17 @@ from pipeline.config import model_config_from
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.features import CmvnStats
 from pipeline.kernels import engines
-from pipeline.model_dir import ModelDir, read_cmvn, read_weights
+from pipeline.model_dir import ModelDir, load_state, read_cmvn, read_weights
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
 from pipeline.tokens import Tokens
-from pipeline.training import loop
+from pipeline.training import checkpoint, loop
 from pipeline.training.dataset import Utterance, load_dataset
-from pipeline.training.loop import Trainer, fitting
+from pipeline.training.loop import Trainer
+from pipeline.training.optimizer import set_learning_rate
 from pipeline.training.options import TrainOptions
 from pipeline.training.setup import check_options
-from pipeline.training.tasks import CtcTask, DevScores, PredictorTask, TransducerTask
+from pipeline.training.tasks import CtcTask, DevScores, PredictorTask, TransducerTask, fitting
 
 TOKENS = Tokens(["<blk>", "a", "b", "c"])
 CPU = torch.device("cpu")
@@ -71,8 +75,11 @@ def make_trainer(toy, tmp_path) -> Callable[..., Trainer]:
         task = {
             "ctc": lambda: CtcTask(model, TOKENS.decode),
             "predictor": lambda: PredictorTask(model),
-            "transducer": lambda: TransducerTask(model, TOKENS.decode),
+            "transducer": lambda: TransducerTask(
+                model, TOKENS.decode, ctc_weight=options.ctc_weight
+            ),
         }[kind]()
+        initialise(task.auxiliary, scale=0.1, generator=torch.Generator().manual_seed(1))
         reads = kind != "predictor"
         return Trainer(
             model,
@@ -102,7 +109,7 @@ def metrics(trainer: Trainer) -> list[dict[str, float]]:
 
 
 def one_batch(trainer: Trainer) -> loop.Batch:
-    return next(trainer._train_batches(torch.Generator().manual_seed(0)))
+    return next(trainer._prepared(1, trainer._batches(1)))
 
 
 def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
@@ -110,7 +117,7 @@ def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
     remaining = iter(scores)
     trainer.seen = []
 
-    def evaluate(batches: Iterator[loop.Batch]) -> DevScores:
+    def evaluate(batches: Iterator[loop.Batch], total: object) -> DevScores:
         list(batches)
         assert not trainer.model.training
         trainer.seen.append(weights(trainer.model))
@@ -132,9 +139,11 @@ def test_an_update_is_a_step_down_the_gradient_of_the_summed_loss(make_trainer, 
     losses = trainer.task.losses(batch)
     losses.sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-    nats = trainer._update(batch, torch.Generator())
+    counts = trainer._update(batch, torch.Generator())
     assert losses.shape == (3,)
-    assert nats == pytest.approx(float(losses.detach().sum()), rel=1e-6)
+    assert counts.tokens == int(batch.target_lengths.sum())
+    assert counts.frames == int(batch.lengths.sum())
+    assert counts.nats == pytest.approx(float(losses.detach().sum()), rel=1e-6)
     torch.testing.assert_close(weights(trainer.model), before - 0.5 * gradient)
 
 
@@ -167,7 +176,7 @@ def test_noise_is_drawn_for_every_update_and_never_at_evaluation(make_trainer):
     clean, drawn, evaluated = weights(trainer.model), [], []
     losses_of, evaluate = trainer.task.losses, trainer.task.evaluate
     trainer.task.losses = lambda b: drawn.append(weights(trainer.model) - clean) or losses_of(b)
-    trainer.task.evaluate = lambda b: evaluated.append(weights(trainer.model)) or evaluate(b)
+    trainer.task.evaluate = lambda b, total: evaluated.append(weights(trainer.model)) or evaluate(b)
     trainer.run()
     assert len(drawn) == 2 * len(trainer.train)
     sums = {round(float(noise.sum()), 6) for noise in drawn}
@@ -203,13 +212,13 @@ def test_gradients_are_scaled_down_to_the_norm(make_trainer):
 def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
     calls = []
     real = loop.augment
-    monkeypatch.setattr(loop, "augment", lambda *a: calls.append(a) or real(*a))
+    monkeypatch.setattr(loop, "augment", lambda *a, **k: calls.append(a) or real(*a, **k))
     options = dataclasses.replace(SMALL, epochs=1, input_noise=0.6, time_masks=2, freq_masks=2)
     trainer = make_trainer(options)
     seen = []
     evaluate = trainer.task.evaluate
 
-    def watch(batches: Iterator[loop.Batch]) -> DevScores:
+    def watch(batches: Iterator[loop.Batch], total: object) -> DevScores:
         kept = list(batches)
         seen.extend(b.features for b in kept)
         return evaluate(kept)
@@ -234,18 +243,18 @@ def test_the_linear_schedule_warms_up_and_goes_down_to_almost_0(make_trainer):
     total = 10 * len(trainer.train)
     rates = []
     for step in range(total):
-        trainer._set_learning_rate(step)
+        set_learning_rate(trainer.optimizer, options, done=step / total, share=1 / total)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[0] == pytest.approx(0.05)  # 5 % of 40 updates: two to warm up
     assert max(rates) == pytest.approx(0.1)
     assert rates.index(max(rates)) == 1
-    assert np.all(np.diff(rates[1:]) < 0)
+    assert np.all(np.diff(rates[2:]) < 0)
     assert 0.0 < rates[-1] < 0.1 / total * 2
 
 
 def test_the_constant_schedule_is_constant(make_trainer):
     trainer = make_trainer()
-    trainer._set_learning_rate(1000)
+    set_learning_rate(trainer.optimizer, SMALL, done=0.5, share=0.1)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.01
 
 
@@ -316,7 +325,7 @@ def test_metrics_have_a_line_an_epoch(make_trainer):
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert set(lines[0]) == {
         *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_per"),
-        *("best", "learning_rate", "seconds"),
+        *("best", "learning_rate", "frames_per_second", "skipped", "seconds"),
     }
     for line in lines:
         assert line["dev_bits"] == pytest.approx(line["dev_loss"] / math.log(2))
@@ -405,12 +414,116 @@ def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, sc
         assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("after", ["save_weights", "_write_metrics", "save_state"])
+def full(**changed: object) -> TrainOptions:
+    """Everything random at once, and averages."""
+    return dataclasses.replace(NOISY, **{"average": 0.9, "speed": 0.1, "batch_size": 2, **changed})
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_no_interruption(make_trainer, kind):
+    options = full(save_every=0.0, optimizer="adamw", ctc_weight=0.3 * (kind == "transducer"))
+    whole = final_bytes(make_trainer(options, kind=kind, name="whole", dropout=0.2))
+    stop_at = iter((1, 1, 2, 0, 3))  # updates of each process; two are an epoch
+    for left in stop_at:
+        trainer = make_trainer(options, kind=kind, name="stopped", dropout=0.2)
+        before = trainer.progress.updates
+        losses_of, left = trainer.task.losses, iter(range(left))
+
+        def fail(batch, losses_of=losses_of, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return losses_of(batch)
+
+        trainer.task.losses = fail
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert before == 0
+    again = make_trainer(options, kind=kind, name="stopped", dropout=0.2)
+    assert final_bytes(again) == whole
+    assert again.progress.epoch == 4
+    strip = ("seconds", "frames_per_second")
+    of_whole = ModelDir.open(again.directory.path.with_name("whole")).path / "metrics.jsonl"
+    for mine, theirs in zip(metrics(again), of_whole.read_text().splitlines(), strict=True):
+        theirs = json.loads(theirs)
+        assert {k: v for k, v in mine.items() if k not in strip} == {
+            k: v for k, v in theirs.items() if k not in strip
+        }
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
+    whole = final_bytes(make_trainer(full(), name="whole"))
+    trainer = make_trainer(full())
+    losses_of, calls = trainer.task.losses, []
+
+    def signalled(batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            signal.raise_signal(signum)
+        return losses_of(batch)
+
+    trainer.task.losses = signalled
+    with pytest.raises(KeyboardInterrupt if signum == signal.SIGINT else SystemExit):
+        trainer.run()
+    state = load_state(trainer.directory.last_path)
+    assert (state["progress"]["epoch"], state["progress"]["updates"]) == (1, 1)
+    assert final_bytes(make_trainer(full())) == whole
+
+
+def test_a_signal_at_evaluation_saves_the_epochs_updates(make_trainer):
+    whole = final_bytes(make_trainer(full(), name="whole"))
+    trainer = make_trainer(full())
+    evaluate = trainer.task.evaluate
+
+    def signalled(batches, total):
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(batches, total)
+
+    trainer.task.evaluate = signalled
+    with pytest.raises(SystemExit) as leave:
+        trainer.run()
+    assert leave.value.code == 143
+    assert load_state(trainer.directory.last_path)["progress"]["updates"] == 2
+    assert final_bytes(make_trainer(full())) == whole
+
+
+def test_a_damaged_state_is_replaced_by_the_one_before(make_trainer, caplog):
+    whole = final_bytes(make_trainer(full(), name="whole"))
+    trainer = make_trainer(full(epochs=2))
+    trainer.run()
+    last = trainer.directory.last_path
+    last.write_bytes(last.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING, logger="pipeline"):
+        assert final_bytes(make_trainer(full())) == whole
+    assert f"{last}: damaged checkpoint" in caplog.text
+    assert "going on from" in caplog.text
+
+
+def test_a_death_while_the_state_is_replaced_leaves_the_one_before(make_trainer, monkeypatch):
+    whole = final_bytes(make_trainer(full(), name="whole"))
+    trainer, replace, calls = make_trainer(full()), os.replace, []
+
+    def die(source, target):
+        replace(source, target)
+        if Path(target).name == "previous.pt":
+            calls.append(target)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    assert not trainer.directory.last_path.exists()
+    assert final_bytes(make_trainer(full())) == whole
+
+
+@pytest.mark.parametrize("after", ["save_weights", "_write_metrics", "_save"])
 def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, monkeypatch, after):
     """best.safetensors, metrics.jsonl and last.pt are written one after the other."""
     whole = final_bytes(make_trainer(NOISY, name="whole"))
     trainer, count = make_trainer(NOISY), iter(range(100))
-    owner = Trainer if after == "_write_metrics" else loop
+    owner = loop if after == "save_weights" else Trainer
     real = getattr(owner, after)
 
     def die(*arguments: object) -> None:
@@ -431,6 +544,138 @@ def test_more_epochs_on_a_finished_training_go_on(make_trainer):
     whole = final_bytes(make_trainer(SMALL, name="whole"))
     make_trainer(dataclasses.replace(SMALL, epochs=2)).run()
     assert final_bytes(make_trainer(SMALL)) == whole
+
+
+# ---- averages, epochs that are kept, batches by frames -------------------------------------------
+
+
+def test_averages_are_evaluated_and_kept_and_the_weights_go_on(make_trainer):
+    options = dataclasses.replace(SMALL, average=0.5, epochs=1)
+    trainer, seen, by_hand = make_trainer(options), [], []
+    step, evaluate = trainer.optimizer.step, trainer.task.evaluate
+    trainer.optimizer.step = lambda: step() or by_hand.append(weights(trainer.model))
+    trainer.task.evaluate = lambda b, t: seen.append(weights(trainer.model)) or evaluate(b, t)
+    start = weights(trainer.model)
+    trainer.run()
+    average = start
+    for number, now in enumerate(by_hand, start=1):
+        decay = min(0.5, number / (number + 9))
+        average = decay * average + (1 - decay) * now
+    torch.testing.assert_close(seen[0], average)
+    assert not torch.equal(seen[0], by_hand[-1])
+    saved = read_weights(trainer.directory.weights_path)
+    names = [name for name, _ in trainer.model.named_parameters()]
+    torch.testing.assert_close(torch.cat([saved[n].flatten() for n in names]), average)
+    state = load_state(trainer.directory.last_path)["model"]
+    assert torch.equal(torch.cat([state[n].flatten() for n in names]), by_hand[-1])
+
+
+def test_the_last_epochs_are_kept(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, keep_epochs=2))
+    trainer.run()
+    names = [path.name for path in trainer.directory.epoch_paths()]
+    assert names == ["epoch-0003.safetensors", "epoch-0004.safetensors"]
+    assert torch.equal(
+        read_weights(trainer.directory.epoch_path(4))["output.bias"],
+        load_state(trainer.directory.last_path)["model"]["output.bias"],
+    )
+
+
+def test_batches_have_at_most_so_many_frames(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, batch_size=4, batch_frames=35))
+    batches = trainer._batches(1)
+    assert sorted(u.utt_id for b in batches for u in b) == sorted(u.utt_id for u in trainer.train)
+    assert all(len(b) == 1 or len(b) * max(u.num_frames for u in b) <= 35 for b in batches)
+    assert 1 < len(batches) < 4
+    trainer.run()
+    assert trainer.progress.epoch == 4
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+def test_what_memory_has_no_room_for_is_taken_one_by_one_and_then_skipped(make_trainer, caplog):
+    """The gradient is that of the others."""
+    options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.0, batch_size=4)
+    trainer, other = make_trainer(options), make_trainer(options, name="other")
+    batch, losses_of = one_batch(trainer), trainer.task.losses
+    huge = batch.utt_ids[2]
+
+    def limited(part: loop.Batch) -> torch.Tensor:
+        if len(part.utt_ids) > 1 or part.utt_ids == [huge]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
+        return losses_of(part)
+
+    trainer.task.losses = limited
+    counts = trainer._update(batch, torch.Generator())
+    assert counts.skipped == 1
+    assert f"{huge}: {int(batch.lengths[2])} frames take more memory than there is" in caplog.text
+    everyone, kept = other.task.losses(batch), [0, 1, 3]
+    everyone[kept].sum().backward()
+    assert counts.nats == pytest.approx(float(everyone[kept].detach().sum()))
+    for mine, theirs in zip(trainer.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_another_error_is_no_lack_of_memory(make_trainer):
+    trainer = make_trainer()
+
+    def fail(batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    trainer.task.losses = fail
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer.run()
+
+
+# ---- precision and the loss beside the transducer's ----------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+def test_half_precision_learns_about_the_same(make_trainer, kind):
+    """The weights stay float32."""
+    options = dataclasses.replace(SMALL, batch_size=4, epochs=8)
+    exact, half = (
+        make_trainer(options, kind=kind),
+        make_trainer(dataclasses.replace(options, precision="bf16"), kind=kind, name="half"),
+    )
+    exact.run()
+    half.run()
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    first, last = metrics(half)[0]["train_loss"], metrics(half)[-1]["train_loss"]
+    assert last < 0.97 * first
+    assert last == pytest.approx(metrics(exact)[-1]["train_loss"], rel=0.05)
+
+
+def test_a_ctc_loss_beside_the_transducers(make_trainer):
+    """Its layer learns, is no part of the model, and the loss is the weighted sum."""
+    options = dataclasses.replace(SMALL, ctc_weight=0.25, batch_size=3)
+    trainer = make_trainer(options, kind="transducer")
+    batch = one_batch(trainer)
+    layer = trainer.task.auxiliary["output"]
+    initialise(layer, scale=0.1, generator=torch.Generator().manual_seed(1))
+    both = trainer.task.losses(batch)
+    trainer.task.ctc_weight = 0.0
+    alone = trainer.task.losses(batch)
+    trainer.task.ctc_weight = 1.0
+    ctc = trainer.task.losses(batch)
+    torch.testing.assert_close(both, 0.75 * alone + 0.25 * ctc)
+    trainer.task.ctc_weight = 0.25
+    before = layer.weight.detach().clone()
+    trainer.run()
+    assert not torch.equal(layer.weight, before)
+    saved = read_weights(trainer.directory.weights_path)
+    assert saved.keys() == trainer.model.state_dict().keys()
+
+
+def test_more_tokens_than_frames_leave_the_transducers_loss_alone(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, ctc_weight=0.5), kind="transducer")
+    batch = loop.Batch(
+        ["u"], torch.zeros(1, 2, 6), torch.tensor([2]), torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    )
+    with_ctc = trainer.task.losses(batch)
+    trainer.task.ctc_weight = 0.0
+    torch.testing.assert_close(with_ctc, trainer.task.losses(batch))
 
 
 # ---- losses that are not finite ------------------------------------------------------------------
@@ -550,14 +795,14 @@ def ctc_task() -> CtcTask:
 
 def test_too_short_an_utterance_is_named_with_what_it_needs():
     with pytest.raises(DataError) as error:
-        fitting(long_and_short(), ctc_task(), TrainOptions())
+        fitting(long_and_short(), ctc_task(), TrainOptions(skip_short=False))
     assert "short: 2 frames, 3 needed for 2 tokens" in str(error.value)
     assert "--skip-short=true" in str(error.value)
     assert "long" not in str(error.value).replace("too long", "")
 
 
-def test_too_short_an_utterance_is_skipped_on_demand(caplog):
-    left = fitting(long_and_short(), ctc_task(), TrainOptions(skip_short=True))
+def test_too_short_an_utterance_is_skipped_unless_told_otherwise(caplog):
+    left = fitting(long_and_short(), ctc_task(), TrainOptions())
     assert [u.utt_id for u in left] == ["long"]
     assert "skipping 1 utterances too short" in caplog.text
     assert "short: 2 frames" in caplog.text

@@ -1,0 +1,44 @@
+"""Optimisers and the learning rate's schedule."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.training.options import TrainOptions
+
+
+def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimiser that the options name."""
+    make: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "sgd": lambda: torch.optim.SGD(
+            parameters, lr=options.learning_rate, momentum=options.momentum, fused=True
+        ),
+        "adam": lambda: torch.optim.Adam(parameters, lr=options.learning_rate, fused=True),
+        "adamw": lambda: torch.optim.AdamW(
+            parameters,
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=True,
+        ),
+    }
+    return make[options.optimizer]()
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, options: TrainOptions, *, done: float, share: float
+) -> None:
+    """Set the rate of an update.
+
+    Args:
+        optimizer: whose rate.
+        options: schedule, warm-up and highest rate.
+        done: how much of the whole training is done before this update, 0 … 1.
+        share: how much of it this update is.
+    """
+    rate = options.learning_rate
+    if options.schedule == "linear":
+        rising = (done + share) / options.warm_up if options.warm_up > 0.0 else 1.0
+        rate *= min(rising, (1.0 - done) / (1.0 - options.warm_up), 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
