@@ -31,6 +31,8 @@ if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   exit 1
 fi
 cd "$HERE"
+cmvn=global  # or speaker, if the regime normalises by speaker
+if [ -n "$regime" ] && grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; then cmvn=speaker; fi
 if [ -n "$model" ] && [ ! -f "$model" ]; then _usage_error "--model: no file $model"; fi
 if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folder $regime"; fi
 . ./path.sh
@@ -56,7 +58,7 @@ make_features() {
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
       "$data/$set" "$work/feats/$set"
   done
-  if [ "${cmvn:-}" = speaker ]; then
+  if [ "$cmvn" = speaker ]; then
     local feats
     feats=$(cd "$work/feats" && pwd)
     for set in "$@"; do
@@ -82,9 +84,8 @@ train() {
   local shared=(--device="$device") option from=
   if [ "$kind" != predictor ]; then
     inputs+=,$data/train/feats.scp,$data/dev/feats.scp
-    if [ "${cmvn:-}" = speaker ]; then
+    if [ "$cmvn" = speaker ]; then
       inputs+=,$data/train/cmvn.scp,$data/dev/cmvn.scp
-      shared+=(--cmvn=speaker)
     else
       inputs+=,$data/train/cmvn.ark
     fi
