@@ -21,7 +21,7 @@ cmd=                      # what runs jobs; empty: as cmd.sh says
 device=auto
 allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture
-regime=conf/train         # folder of training options
+regime=conf/modern        # folder of training options
 beam=10
 . "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
