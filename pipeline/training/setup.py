@@ -1,26 +1,18 @@
-"""From a training command's arguments to a `Trainer` that is ready to run, and provenance."""
+"""From a training command's arguments to a `Trainer` that is ready to run."""
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import json
 import logging
 import os
-import platform
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from pipeline.config import ModelConfig, load_model_config
-from pipeline.data_dir import DataDir, atomic_write_text
+from pipeline.data_dir import DataDir
 from pipeline.errors import ConfigError, DataError, ModelError, UsageError
 from pipeline.features import CmvnStats, FrontEnd
 from pipeline.kernels.memory import keep_freed_memory
@@ -41,6 +33,7 @@ from pipeline.training.options import (
 )
 from pipeline.training.parallel import World
 from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask, fitting
+from pipeline.training.traces import log_file, write_provenance
 
 log = logging.getLogger("pipeline")
 
@@ -97,7 +90,7 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
     train_set, dev_set = (fitting(found, task, options) for found in (everything, whole_dev))
     world = World(device)
     try:
-        with _log_file(arguments.model_dir, world):
+        with log_file(arguments.model_dir, world):
             directory = _begun(arguments, options, config, tokens, world)
             if not is_trained(directory.path):
                 _start_from_others(model, task, arguments, tokens)
@@ -131,7 +124,13 @@ def _begun(
     if world.is_first:
         directory = _directory(arguments, options, config, tokens)
         if not is_trained(directory.path):
-            write_provenance(directory.path, arguments, options, world)
+            write_provenance(
+                directory.path,
+                arguments.train_dir,
+                arguments.dev_dir,
+                seed=options.seed,
+                world=world,
+            )
     world.wait()
     return directory or ModelDir.open(arguments.model_dir)
 
@@ -343,83 +342,3 @@ def _source(path: Path, tokens: Tokens) -> ModelDir:
     if source.tokens != tokens:
         raise ModelError(f"{path}/tokens.txt: not the tokens of this training; use the same file")
     return source
-
-
-# ---- traces --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _log_file(directory: Path, world: World) -> Iterator[None]:
-    """Make the directory, if need be, and log to its ``train.log``, too; the first process does.
-
-    At most one training at a time may be here. A directory that was made for one that failed
-    before it had a ``config.json`` is removed again.
-    """
-    if not world.is_first:
-        log.setLevel(max(log.level, logging.WARNING))
-        yield
-        return
-    is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "train.log"
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    try:
-        with path.open("rb") as lock:
-            _lock(lock, directory)
-            yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-        if is_new and not (directory / "config.json").exists():
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _lock(file: BinaryIO, directory: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ModelError(
-            f"{directory}: another training writes here; wait for it, or give another directory"
-        ) from error
-    except OSError:  # some file systems cannot lock
-        log.debug("%s: no locks here", directory)
-
-
-def write_provenance(
-    directory: Path, arguments: TrainArguments, options: TrainOptions, world: World
-) -> None:
-    """Write ``provenance.json``: how this model came about."""
-    facts = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": _git_commit(),
-        "seed": options.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: version(name) for name in ("numpy", "kaldi-native-fbank", "soundfile")},
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": world.size,
-        "train_data_sha256": DataDir(arguments.train_dir).content_hash(),
-        "dev_data_sha256": DataDir(arguments.dev_dir).content_hash(),
-    }
-    atomic_write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
-
-
-def _git_commit() -> str:
-    """The commit of this program, with ``-dirty`` for changes, or ``unknown``."""
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"

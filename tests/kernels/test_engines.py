@@ -2,10 +2,8 @@
 
 import importlib.util
 import logging
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.kernels import engines, memory, threads
-from pipeline.kernels.threads import run_parallel, spans
+from pipeline.kernels import engines, threads
 
 HERE = Path(__file__).parent
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
@@ -117,105 +114,8 @@ def test_products_of_both_engines(name: str, monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(engines.affine(a, weight, bias), a @ weight.t() + bias)
 
 
-# ---- where compiled kernels are kept -------------------------------------------------------------
-
-LOSS = """
-import torch
-from pipeline.kernels.ctc_loss import ctc_loss
-print(ctc_loss(torch.zeros(3, 1, 2), torch.tensor([[1]]), [3], [1]).item())
-from pipeline.kernels.compiling import cache_folder
-print(cache_folder())
-"""
-
-
-def run_loss(**environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", LOSS],
-        cwd=HERE.parents[1],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
-@needs_numba
-def test_the_cache_is_where_numba_is_told(tmp_path: Path) -> None:
-    done = run_loss(NUMBA_CACHE_DIR=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    folder = Path(done.stdout.split()[-1])
-    assert folder.parent == tmp_path
-    assert any(folder.rglob("*.nbi"))
-
-
-@needs_numba
-def test_without_a_place_to_write_each_process_compiles(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    done = run_loss(NUMBA_CACHE_DIR=str(tmp_path / "file" / "below"))
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert float(done.stdout.split()[0]) == pytest.approx(-torch.log(torch.tensor(6.0)).item())
-
-
 def test_reading_tables_compiles_nothing() -> None:
     """No command that needs no kernel pays for numba."""
     code = "import sys, pipeline.tables, pipeline.scoring, pipeline.features; "
     code += "assert not {'numba', 'triton', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[1], check=True)
-
-
-# ---- threads and memory --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("openmp", [True, False], ids=["torch's threads", "own threads"])
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("jobs", [0, 1, 2, 30])
-def test_every_job_runs_once(
-    openmp: bool, count: int, jobs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not openmp:
-        monkeypatch.setattr(threads, "_openmp", lambda: None)
-        monkeypatch.setattr(threads._openmp, "cache_clear", lambda: None, raising=False)
-    torch.set_num_threads(count)
-    done: list[int] = []
-    run_parallel([lambda k=k: done.append(k) for k in range(jobs)])  # type: ignore[misc]
-    assert sorted(done) == list(range(jobs))
-
-
-def test_jobs_run_beside_each_other() -> None:
-    torch.set_num_threads(2)
-    meeting = threading.Barrier(2, timeout=20)
-    run_parallel([meeting.wait, meeting.wait])
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_what_a_job_raises_arrives(count: int) -> None:
-    torch.set_num_threads(count)
-
-    def fail() -> None:
-        raise ValueError("job 3")
-
-    jobs = [lambda: None, lambda: None, fail, lambda: None]
-    with pytest.raises(ValueError, match="job 3"):
-        run_parallel(jobs)
-    done: list[int] = []
-    run_parallel([lambda: done.append(1)] * 4)
-    assert done == [1] * 4
-
-
-@pytest.mark.parametrize("length", [0, 1, 7, 64, 100])
-@pytest.mark.parametrize("unit", [1, 8])
-@pytest.mark.parametrize("parts", [1, 3, 16])
-def test_spans_cover_all_and_do_not_overlap(length: int, unit: int, parts: int) -> None:
-    found = spans(length, unit, parts)
-    assert [k for a, b in found for k in range(a, b)] == list(range(length))
-    assert len(found) <= parts
-    assert all(a % unit == 0 for a, _ in found)
-    units = [-(-(b - a) // unit) for a, b in found]
-    assert not units or max(units) - min(units) <= 1
-
-
-def test_memory_can_be_asked_for_again_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = memory.keep_freed_memory()
-    assert memory.keep_freed_memory() == first
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert memory.keep_freed_memory() is False
