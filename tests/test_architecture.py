@@ -60,6 +60,7 @@ FLOORS: dict[str, int] = {
     "pipeline.kernels": 2,
     "pipeline.nn": 3,
     "pipeline.decoding": 4,
+    "pipeline.model_averaging": 4,
     "pipeline.model_dir": 4,
     "pipeline.training": 4,
     "pipeline.cli": 5,

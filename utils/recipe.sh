@@ -31,8 +31,6 @@ if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   exit 1
 fi
 cd "$HERE"
-cmvn=global  # or speaker, if the regime normalises by speaker
-if [ -n "$regime" ] && grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; then cmvn=speaker; fi
 if [ -n "$model" ] && [ ! -f "$model" ]; then _usage_error "--model: no file $model"; fi
 if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folder $regime"; fi
 . ./path.sh
@@ -48,6 +46,9 @@ begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
 # comma-separated paths.
 step() { once.py --inputs "$2" --outputs "$3" "$exp/.done/$1" "${@:4}"; }
 
+# True if $regime normalises features by speaker.
+by_speaker() { grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; }
+
 # make_features SET …: features of $data/SET by conf/fbank.conf and conf/delta.conf, and the
 # statistics of $data/train.
 make_features() {
@@ -58,7 +59,7 @@ make_features() {
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
       "$data/$set" "$work/feats/$set"
   done
-  if [ "$cmvn" = speaker ]; then
+  if by_speaker; then
     local feats
     feats=$(cd "$work/feats" && pwd)
     for set in "$@"; do
@@ -84,7 +85,7 @@ train() {
   local shared=(--device="$device") option from=
   if [ "$kind" != predictor ]; then
     inputs+=,$data/train/feats.scp,$data/dev/feats.scp
-    if [ "$cmvn" = speaker ]; then
+    if by_speaker; then
       inputs+=,$data/train/cmvn.scp,$data/dev/cmvn.scp
     else
       inputs+=,$data/train/cmvn.ark
