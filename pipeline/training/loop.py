@@ -65,6 +65,7 @@ class Trainer:
     ) -> None:
         self.model, self.task, self.directory, self.options = model, task, directory, options
         self.device, self.streams = device, streams or Streams()
+        self.reads_ahead = device.type != "cpu"  # in a thread, while the GPU computes
         self.world = world or World(device)
         self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
@@ -131,18 +132,18 @@ class Trainer:
         return shuffled_batches(self.train, options.batch_size, order, frames=options.batch_frames)
 
     def _prepared(self, epoch: int, batches: Sequence[list[Utterance]]) -> Iterator[Batch | None]:
-        """This process's part of each batch, None where it has none; read ahead for a GPU."""
+        """This process's part of each batch, None where it has none."""
         parts = [self.world.share(batch) for batch in batches]
-        if self.device.type == "cpu":
+        if not (parts and self.reads_ahead):
             yield from (self._batch(epoch, part) for part in parts)
             return
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._batch, epoch, parts[0]) if parts else None
-            for part in [*parts[1:], None]:
-                assert ahead is not None
+            ahead = reader.submit(self._batch, epoch, parts[0])
+            for part in parts[1:]:
                 batch = ahead.result()
-                ahead = reader.submit(self._batch, epoch, part) if part is not None else None
+                ahead = reader.submit(self._batch, epoch, part)
                 yield batch
+            yield ahead.result()
 
     def _batch(self, epoch: int, utterances: Sequence[Utterance]) -> Batch | None:
         if not utterances:

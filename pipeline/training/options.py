@@ -22,6 +22,7 @@ class TrainOptions:
     weight_decay: float = option(0.01, "of adamw: a step shrinks weights by learning rate times it")
     clip_norm: float = option(0.0, "scale gradients down to this norm; 0: never, as the papers")
     init_scale: float = option(0.1, "first weights are uniform in [-x, x]")
+    dropout: float = option(-1.0, "share of layers' inputs dropped; -1: as the architecture says")
     weight_noise: float = option(0.0, "σ of Gaussian noise on all weights, drawn an update; 0.075")
     average: float = option(0.0, "decay an update of the average of weights that is kept; 0: none")
     input_noise: float = option(0.0, "σ of Gaussian noise on the normalised features")
@@ -53,7 +54,7 @@ CHOICES = {
     "device": ("cpu", "cuda", "auto"),
 }
 ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads")
-BELOW_1 = ("average", "warm_up", "speed", "warp", "ctc_weight")
+BELOW_1 = ("average", "warm_up", "speed", "warp", "ctc_weight", "dropout")
 
 # What may change between two runs on the same directory without making it another experiment.
 RESUMABLE_CHANGES = frozenset(

@@ -69,7 +69,7 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
     device = choose_device(options.device)
     _set_up_torch(options)
     tokens = Tokens.from_file(arguments.tokens)
-    config = _config(arguments, tokens)
+    config = _config(arguments, tokens, options)
     model = build_model(config, num_tokens=len(tokens))
     task = _task(model, phones_of(tokens, arguments.phone_map), options)
     random = torch.Generator().manual_seed(options.seed)
@@ -159,6 +159,8 @@ def check_options(options: TrainOptions) -> None:
             raise UsageError(f"{_flag(name)} is one of {', '.join(choices)}")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
+        if field.name == "dropout" and value == -1.0:
+            continue
         if isinstance(value, (int, float)) and not 0 <= value < 2**31:
             raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
         if field.name in ABOVE_0 and value == 0:
@@ -185,14 +187,23 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _config(arguments: TrainArguments, tokens: Tokens) -> ModelConfig:
+def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) -> ModelConfig:
     config = load_model_config(arguments.config).part(arguments.kind, str(arguments.config))
     if config.num_tokens not in (None, len(tokens)):
         raise ConfigError(
             f"{arguments.config}: num_tokens = {config.num_tokens}, but {arguments.tokens} has "
             f"{len(tokens)}; they belong to different experiments"
         )
-    return dataclasses.replace(config, num_tokens=len(tokens))
+    config = dataclasses.replace(config, num_tokens=len(tokens))
+    if options.dropout < 0.0:
+        return config
+    parts = {name: getattr(config, name) for name in ("encoder", "predictor")}
+    changed = {
+        name: dataclasses.replace(part, dropout=options.dropout)
+        for name, part in parts.items()
+        if part is not None
+    }
+    return dataclasses.replace(config, **changed)
 
 
 def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]], list[str]]:

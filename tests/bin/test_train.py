@@ -129,6 +129,16 @@ def test_a_seed_gives_the_same_bytes_in_any_process(toy, train, run_bin, tmp_pat
 # ---- a transducer from both, and retraining ------------------------------------------------------
 
 
+def test_dropout_is_the_architectures_unless_told_otherwise(train, tmp_path):
+    assert train("--dropout=0.5", kind="transducer").status == 0
+    config = ModelDir.open(tmp_path / "model").config
+    assert (config.encoder.dropout, config.predictor.dropout) == (0.5, 0.5)
+    assert train(name="other").status == 0
+    assert ModelDir.open(tmp_path / "other").config.encoder.dropout == 0.0
+    fails(train("--dropout=1"), 2, "--dropout must be below 1")
+    fails(train("--dropout=-0.5"), 2, "--dropout must be from 0")
+
+
 def test_a_transducer_starts_from_both_by_name(trained, train, tmp_path):
     sources = (f"--init-ctc={trained}/ctc", f"--init-predictor={trained}/predictor")
     standing = ("--optimizer=sgd", "--learning-rate=1e-30", "--epochs=1")  # nothing moves

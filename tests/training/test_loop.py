@@ -591,6 +591,21 @@ def test_batches_have_at_most_so_many_frames(make_trainer):
     assert trainer.progress.epoch == 4
 
 
+def test_reading_ahead_changes_nothing(make_trainer):
+    whole = final_bytes(make_trainer(full(), name="whole"))
+    trainer = make_trainer(full())
+    trainer.reads_ahead = True
+    assert final_bytes(trainer) == whole
+
+
+def test_an_error_while_reading_ahead_arrives(make_trainer):
+    trainer = make_trainer()
+    trainer.reads_ahead = True
+    trainer.train[2] = dataclasses.replace(trainer.train[2], num_frames=99)
+    with pytest.raises(FeatureError, match="but utt2num_frames says 99"):
+        trainer.run()
+
+
 # ---- memory --------------------------------------------------------------------------------------
 
 
