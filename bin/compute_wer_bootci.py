@@ -49,6 +49,8 @@ def main(
         raise UsageError(f"--mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
     if replications < 2:
         raise UsageError(f"--replications must be 2 or more, not {replications}")
+    if seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {seed}")
     fold = phone_folder(map_file, to=map_to) if map_file else None
     refs = read_transcripts(ref_rspecifier, fold=fold)
     hyps = [read_transcripts(h, fold=fold) for h in (hyp_rspecifier, hyp2_rspecifier) if h]

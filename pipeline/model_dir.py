@@ -77,6 +77,11 @@ class ModelDir:
         """The state before it."""
         return self.path / "checkpoints" / "previous.pt"
 
+    @property
+    def has_state(self) -> bool:
+        """Whether a training can go on here."""
+        return self.last_path.exists() or self.previous_path.exists()
+
     def epoch_path(self, epoch: int) -> Path:
         """The weights after an epoch, if they are kept."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
@@ -104,6 +109,8 @@ class ModelDir:
         normalises = cmvn if isinstance(cmvn, str) else cmvn is not None
         directory = cls(path, config, tokens, options, normalises=normalises)
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for old in (directory.best_path, path / "metrics.jsonl", *directory.epoch_paths()):
+            old.unlink(missing_ok=True)
         (path / "config.json").unlink(missing_ok=True)
         tokens.save(path / "tokens.txt")
         if isinstance(cmvn, CmvnStats):
@@ -280,7 +287,7 @@ def _atomic(path: Path, write: Callable[[Path], object]) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except RuntimeError as error:  # what torch makes of an OSError
+    except (RuntimeError, OSError) as error:  # torch makes the first of the second
         raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)

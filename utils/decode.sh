@@ -26,15 +26,16 @@ if [ ! -s "$data/feats.scp" ]; then
 fi
 utterances=$(wc -l < "$data/feats.scp")
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
+cmvn=()  # for models that normalise by speaker
 if [ -s "$data/cmvn.scp" ]; then
-  options="$options --cmvn=scp:$data/cmvn.scp --utt2spk=ark:$data/utt2spk"
+  cmvn=(--cmvn="scp:$data/cmvn.scp" --utt2spk="ark:$data/utt2spk")
 fi
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
 split_data.py --per-utt "$data" "$nj"
 # shellcheck disable=SC2086  # $cmd and $options are several words
 $cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
-  "$program" $options --write-nbest="ark,t:$dir/log/nbest.JOB" "$model" \
+  "$program" $options "${cmvn[@]}" --write-nbest="ark,t:$dir/log/nbest.JOB" "$model" \
   "scp:$data/split${nj}utt/JOB/feats.scp" "ark,t:$dir/log/hyp.JOB"
 for job in $(seq "$nj"); do cat "$dir/log/nbest.$job"; done > "$dir/.nbest.tmp"
 for job in $(seq "$nj"); do cat "$dir/log/hyp.$job"; done > "$dir/.hyp.tmp"

@@ -98,6 +98,19 @@ def load_dataset(
     return [Utterance(utt, feats[utt], frames[utt], encoded[utt], cmvn.get(utt)) for utt in feats]
 
 
+def read_speaker_cmvn(data: DataDir, allow_pipes: bool = False) -> dict[str, CmvnStats]:
+    """Statistics by speaker, from ``cmvn.scp``. Raises FeatureError naming file and speaker."""
+    found = {}
+    for speaker, rxfilename in data.cmvn_scp.items():
+        try:
+            found[speaker] = CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
+            if found[speaker].count < 1:
+                raise FeatureError("statistics of no frames; make them again")
+        except FeatureError as error:
+            raise FeatureError(f"{data.path}/cmvn.scp: {speaker}: {error}") from error
+    return found
+
+
 def speaker_cmvn(
     data: DataDir, utt_ids: Iterable[str], allow_pipes: bool = False
 ) -> dict[str, CmvnStats]:
@@ -112,10 +125,7 @@ def speaker_cmvn(
             f"--spk2utt=ark:{data.path}/spk2utt scp:{data.path}/feats.scp "
             f"ark,scp:{data.path}/cmvn_spk.ark,{data.path}/cmvn.scp"
         )
-    stats = {
-        speaker: CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
-        for speaker, rxfilename in data.cmvn_scp.items()
-    }
+    stats = read_speaker_cmvn(data, allow_pipes)
     speaker_of = data.utt2spk
     for utt in utt_ids:
         if speaker_of.get(utt) not in stats:

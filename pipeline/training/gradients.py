@@ -48,7 +48,7 @@ class GradientSum:
         Where it takes more memory than there is, its utterances are taken one by one.
         """
         try:
-            return self._backward(batch)
+            return self._backward(batch.to(self.device))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -71,7 +71,7 @@ class GradientSum:
     def _alone(self, batch: Batch) -> tuple[Counts, str]:
         """Gradients of one utterance, or none where it takes more memory than there is."""
         try:
-            return self._backward(batch)
+            return self._backward(batch.to(self.device))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

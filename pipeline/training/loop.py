@@ -69,6 +69,7 @@ class Trainer:
         self.world = world or World(device)
         self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
+        task.auxiliary.to(device)
         self.parameters = [*model.parameters(), *task.auxiliary.parameters()]
         self.gradients = GradientSum(task, self.parameters, device, options.precision)
         self.optimizer = make_optimizer(self.parameters, options)
@@ -120,9 +121,10 @@ class Trainer:
             progress.seconds = before + time.monotonic() - started
             self._show(epoch)
             self._stop_or_save(epoch)
+        self._before_dev(epoch)
         scores = self._dev_scores(epoch)
         if not math.isfinite(scores.loss):
-            self._stop_on_infinite(f"the dev set after epoch {epoch}")
+            self._stop_on_infinite(f"the loss of the dev set after epoch {epoch}")
         progress.seconds = before + time.monotonic() - started
         self._record(epoch, scores)
 
@@ -148,7 +150,7 @@ class Trainer:
     def _batch(self, epoch: int, utterances: Sequence[Utterance]) -> Batch | None:
         if not utterances:
             return None
-        return make_batch(utterances, lambda u: self._augmented(epoch, u)).to(self.device)
+        return make_batch(utterances, lambda u: self._augmented(epoch, u))
 
     def _augmented(self, epoch: int, utterance: Utterance) -> Any:
         features = self._load(utterance)
@@ -212,10 +214,14 @@ class Trainer:
         counts = Counts(sums[0], *map(int, sums[1:]))
         self.stopping = stop > 0.0
         if not math.isfinite(counts.nats):
-            self._stop_on_infinite(", ".join(filter(None, self.world.gather(wrong))))
+            whose = ", ".join(filter(None, self.world.gather(wrong)))
+            self._stop_on_infinite(f"the loss of {whose}")
         self.world.add_gradients(self.parameters)
-        if self.options.clip_norm > 0.0:
-            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or math.inf)
+        if not math.isfinite(norm):
+            utt_ids = batch.utt_ids if batch is not None else []
+            whose = ", ".join(utt for part in self.world.gather(utt_ids) for utt in part)
+            self._stop_on_infinite(f"the gradient of {whose}")
         self.optimizer.step()
         self.average.update()
         return counts
@@ -227,11 +233,18 @@ class Trainer:
             kept = f"{f'epoch {epoch}' if epoch else 'the state before'} is kept in {path}"
             again = " in another directory"
         raise ModelError(
-            f"{self.directory.path}: the loss of {whose} is not finite; {kept}; look at the "
+            f"{self.directory.path}: {whose} is not finite; {kept}; look at the "
             f"features, or train{again} with a lower --learning-rate or with --clip-norm"
         )
 
     # ---- dev scores ------------------------------------------------------------------------------
+
+    def _before_dev(self, epoch: int) -> None:
+        """Save: several processes cannot agree to stop within an evaluation."""
+        if self.world.size > 1:
+            self.stopping = self.world.sum([float(self.interrupts.signum)])[0] > 0.0
+            self.saved = -math.inf
+            self._stop_or_save(epoch)
 
     def _dev_scores(self, epoch: int) -> DevScores:
         self.model.eval()
@@ -244,7 +257,8 @@ class Trainer:
             raise
 
     def _dev_batches(self) -> Iterator[Batch]:
-        for utterances in self.world.share([*batches_by_length(self.dev, DEV_BATCH_SIZE)]):
+        size = min(DEV_BATCH_SIZE, self.options.batch_size)  # what has room in training has here
+        for utterances in self.world.share([*batches_by_length(self.dev, size)]):
             if self.world.size == 1 and self.interrupts.signum:
                 raise _Stop
             yield make_batch(utterances, self._load).to(self.device)
@@ -321,6 +335,7 @@ class Trainer:
         if self.world.is_first and (due or self.stopping):
             self._save()
         if self.stopping:
+            self.world.wait()  # or the first process is told to end while it writes
             self.display.clear()
             log.info(
                 "stopped in epoch %d after %d updates, which are kept; the same command goes on",

@@ -22,7 +22,7 @@ from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_
 from pipeline.phones import load_phone_map
 from pipeline.tokens import Tokens
 from pipeline.training.augment import Streams
-from pipeline.training.dataset import load_dataset
+from pipeline.training.dataset import load_dataset, read_speaker_cmvn
 from pipeline.training.loop import Trainer
 from pipeline.training.options import (
     ABOVE_0,
@@ -92,7 +92,7 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
     try:
         with log_file(arguments.model_dir, world):
             directory = _begun(arguments, options, config, tokens, world)
-            if not is_trained(directory.path):
+            if not directory.has_state:
                 _start_from_others(model, task, arguments, tokens)
             _say_what_starts(config, model, device, world)
             trainer = Trainer(
@@ -123,7 +123,7 @@ def _begun(
     directory = None
     if world.is_first:
         directory = _directory(arguments, options, config, tokens)
-        if not is_trained(directory.path):
+        if not directory.has_state:
             write_provenance(
                 directory.path,
                 arguments.train_dir,
@@ -182,7 +182,8 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device is one of {', '.join(CHOICES['device'])}, not {name!r}")
     if not available or name == "cpu":
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 
@@ -249,6 +250,11 @@ def _directory(
     saved = _saved_options(arguments, options, tokens)
     if is_trained(arguments.model_dir):
         directory = ModelDir.open(arguments.model_dir)
+        if not directory.has_state:
+            raise ModelError(
+                f"{directory.path}: has finished weights, but its checkpoints are gone, so it "
+                "cannot go on; to train again remove the directory, or give another"
+            )
         _refuse_changes(directory, config, saved)
         return directory
     return ModelDir.create(
@@ -266,10 +272,12 @@ def _saved_options(
 ) -> dict[str, Any]:
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
-    values["train_data_sha256"] = DataDir(arguments.train_dir).content_hash()
-    values["dev_data_sha256"] = DataDir(arguments.dev_dir).content_hash()
+    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments)
+    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments)
     values["cmvn"] = arguments.cmvn
     values["phone_map"] = str(arguments.phone_map or "")
+    if arguments.phone_map is not None and arguments.phone_map.exists():
+        values["phone_map_sha256"] = hashlib.sha256(arguments.phone_map.read_bytes()).hexdigest()
     values["init"] = str(arguments.init) if arguments.init else ""
     values["parts"] = {name: str(path) for name, path in arguments.parts}
     starts = [*([arguments.init] if arguments.init else []), *dict(arguments.parts).values()]
@@ -280,12 +288,35 @@ def _saved_options(
     return values
 
 
+def _data_hash(path: Path, arguments: TrainArguments) -> str:
+    """Of what a training reads of a data directory; other files may come and go."""
+    data, digest = DataDir(path), hashlib.sha256()
+    names = ["text"]
+    if arguments.kind != "predictor":
+        names += ["feats.scp", "utt2num_frames"]
+        names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(arguments.cmvn, [])
+    for file in [*(path / name for name in names), *sorted(path.glob("conf/*"))]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
+    if arguments.kind != "predictor" and arguments.cmvn == SPEAKER and data.has("cmvn.scp"):
+        for speaker, stats in sorted(read_speaker_cmvn(data).items()):
+            digest.update(f"{speaker}\0".encode() + stats.matrix.tobytes())
+    return digest.hexdigest()
+
+
+# Known better by the hash of what is there: the same may be given by another path.
+BY_HASH = {"init": "starts_sha256", "parts": "starts_sha256", "phone_map": "phone_map_sha256"}
+
+
 def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
-    there = directory.options
+    defaults = dataclasses.asdict(TrainOptions())  # of options that are younger than the directory
+    there = {**defaults, **directory.options}
     changed = [
         f"{name}: {there[name]!r} there, {value!r} now"
         for name, value in saved.items()
-        if name not in RESUMABLE_CHANGES and there.get(name, value) != value
+        if name not in RESUMABLE_CHANGES
+        and there.get(name, value) != value
+        and not (BY_HASH.get(name) in saved and BY_HASH.get(name) in there)
     ]
     if config != directory.config:
         changed.append(f"architecture: {directory.config} there, {config} now")

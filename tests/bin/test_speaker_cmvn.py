@@ -1,5 +1,6 @@
 """Models that normalise features by statistics of each speaker: training, decoding, recognition."""
 
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_a_data_directory_without_statistics_is_told_how_to_make_them(by_speaker
     done = train("--cmvn=speaker")
     assert done.status == 1
     assert "no statistics of the speaker of" in done.err
+
+
+def test_statistics_that_changed_are_noticed(by_speaker, train):
+    """The same scp file, other numbers behind it; and numbers that are none."""
+    assert train("--cmvn=speaker", "--patience=1").status == 0
+    ark = by_speaker.train / "cmvn_spk.ark"
+    whole = ark.read_bytes()
+    ark.write_bytes(whole[:-8] + struct.pack("<d", 3.0))
+    done = train("--cmvn=speaker", "--patience=1")
+    assert (done.status, "train_data_sha256" in done.err) == (1, True)
+    ark.write_bytes(whole[:-8] + struct.pack("<d", float("nan")))
+    done = train("--cmvn=speaker", "--patience=1")
+    assert (done.status, f"{by_speaker.train}/cmvn.scp: s" in done.err) == (1, True)
 
 
 def test_a_recording_alone_is_normalised_by_its_own(train, tmp_path):

@@ -439,12 +439,54 @@ def test_a_checkpoint_that_is_damaged(train, tmp_path):
     torch.save([1, 2], last)
     fails(train(), 1, f"{last}: no state of this training")
     last.unlink()
+    (tmp_path / "model" / "final.safetensors").unlink()
     assert train().status == 0
 
 
 def load_state_of(data: bytes, folder: Path) -> dict[str, object]:
     (folder / "state").write_bytes(data)
     return load_state(folder / "state")
+
+
+def test_a_finished_training_without_its_states_is_not_begun_again(train, tmp_path):
+    """It would end as another model under the same name."""
+    assert train("--epochs=2").status == 0
+    final = tmp_path / "model" / "final.safetensors"
+    before = final.read_bytes()
+    for state in ("last.pt", "previous.pt"):
+        (tmp_path / "model" / "checkpoints" / state).unlink()
+    fails(train("--epochs=5"), 1, "its checkpoints are gone", "give another")
+    assert final.read_bytes() == before
+    final.unlink()
+    assert train("--epochs=1", "--keep-epochs=9").status == 0
+    names = {p.name for p in (tmp_path / "model" / "checkpoints").iterdir()}
+    assert names == {"last.pt", "best.safetensors", "epoch-0001.safetensors"}
+
+
+def test_other_files_in_a_data_directory_do_not_matter(toy, train):
+    assert train("--epochs=1").status == 0
+    (toy.train / "utt2dur").write_text("s0-u0 1.0\n")
+    assert train("--epochs=2").status == 0
+    text = (toy.train / "text").read_text()
+    (toy.train / "text").write_text(text.replace("a", "b", 1))
+    fails(train("--epochs=3"), 1, "train_data_sha256")
+
+
+def test_the_same_start_by_another_path_is_the_same(trained, train, tmp_path):
+    assert train(f"--init={trained}/ctc", "--epochs=1").status == 0
+    (tmp_path / "link").symlink_to(trained)
+    done = train(f"--init={tmp_path}/link/ctc", "--epochs=2")
+    assert done.status == 0, done.err
+
+
+def test_an_option_that_is_younger_than_the_directory_has_its_default(train, tmp_path):
+    assert train("--epochs=1").status == 0
+    path = tmp_path / "model" / "config.json"
+    data = json.loads(path.read_text())
+    del data["options"]["average"]
+    path.write_text(json.dumps(data))
+    assert train("--epochs=2").status == 0
+    fails(train("--epochs=3", "--average=0.9"), 1, "average: 0.0 there, 0.9 now")
 
 
 def test_a_trained_directory_without_its_config(train, tmp_path):
@@ -474,7 +516,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_utterances(train, tmp_path):
     done = train("--learning-rate=2e9", "--epochs=50", "--patience=0")
     assert done.status == 1
     no_traceback(done)
-    assert re.search(r"the loss of (s\d-u\d|the dev set after epoch \d+) is not finite", done.err)
+    assert re.search(
+        r"the (loss|gradient) of (s\d-u\d|the dev set after epoch \d+) is not finite", done.err
+    )
     assert "lower --learning-rate" in done.err
     assert not (tmp_path / "model" / "final.safetensors").exists()
     last = tmp_path / "model" / "checkpoints" / "last.pt"

@@ -21,7 +21,7 @@ from pipeline.model_dir import ModelDir, load_state, read_cmvn, read_weights
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
 from pipeline.tokens import Tokens
-from pipeline.training import checkpoint, loop
+from pipeline.training import checkpoint, interrupts, loop
 from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.loop import Trainer
 from pipeline.training.optimizer import set_learning_rate
@@ -228,8 +228,8 @@ def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
     assert len(calls) == len(trainer.train)
     by_length = sorted(trainer.dev, key=lambda u: (-u.num_frames, u.utt_id))
     clean = [trainer._load(u) for u in by_length]
-    for row, features in zip(seen[0], clean, strict=True):
-        np.testing.assert_array_equal(row[: len(features)].numpy(), features)
+    for batch, features in zip(seen, clean, strict=True):
+        np.testing.assert_array_equal(batch[0, : len(features)].numpy(), features)
 
 
 def test_a_predictors_batches_are_not_augmented(make_trainer):
@@ -470,6 +470,48 @@ def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
     assert final_bytes(make_trainer(full())) == whole
 
 
+def test_the_same_signal_twice_at_once_is_one(make_trainer):
+    """As a scheduler sends it, to a process group and to its members."""
+    trainer = make_trainer(full())
+    losses_of = trainer.task.losses
+
+    def signalled(batch):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        return losses_of(batch)
+
+    trainer.task.losses = signalled
+    with pytest.raises(SystemExit):
+        trainer.run()
+    assert load_state(trainer.directory.last_path)["progress"]["updates"] == 1
+
+
+def test_a_later_signal_acts_at_once(make_trainer, monkeypatch):
+    monkeypatch.setattr(interrupts, "SAME_SIGNAL", 0.0)
+    trainer = make_trainer(full())
+
+    def signalled(batch):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+
+    trainer.task.losses = signalled
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert not trainer.directory.last_path.exists()
+
+
+def test_a_signal_that_was_ignored_stays_so(make_trainer):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        trainer = make_trainer(full(epochs=1))
+        losses_of = trainer.task.losses
+        trainer.task.losses = lambda b: signal.raise_signal(signal.SIGINT) or losses_of(b)
+        assert trainer.run().epoch == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_at_evaluation_saves_the_epochs_updates(make_trainer):
     whole = final_bytes(make_trainer(full(), name="whole"))
     trainer = make_trainer(full())
@@ -662,6 +704,20 @@ def test_half_precision_learns_about_the_same(make_trainer, kind):
     assert last == pytest.approx(metrics(exact)[-1]["train_loss"], rel=0.05)
 
 
+def test_layers_that_only_training_needs_are_on_its_device(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, ctc_weight=0.25), kind="transducer")
+    meta = Trainer(
+        trainer.model.to("meta"),
+        trainer.task,
+        trainer.directory,
+        trainer.options,
+        train=trainer.train,
+        dev=trainer.dev,
+        device=torch.device("meta"),
+    )
+    assert {p.device.type for p in meta.parameters} == {"meta"}
+
+
 def test_a_ctc_loss_beside_the_transducers(make_trainer):
     """Its layer learns, is no part of the model, and the loss is the weighted sum."""
     options = dataclasses.replace(SMALL, ctc_weight=0.25, batch_size=3)
@@ -713,6 +769,26 @@ def test_a_loss_that_is_not_finite_names_the_utterance_and_keeps_the_last_epoch(
     assert "the loss of s1-u2 is not finite; epoch 1 is kept in" in str(error.value)
     assert "in another directory with a lower --learning-rate" in str(error.value)
     assert trainer.directory.last_path.read_bytes() == before
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(make_trainer):
+    trainer = make_trainer(dataclasses.replace(SMALL, save_every=0.0))
+    losses_of, calls = trainer.task.losses, []
+
+    def poisoned(batch: loop.Batch) -> torch.Tensor:
+        losses = losses_of(batch)
+        calls.append(batch.utt_ids[0])
+        if len(calls) == 2:
+            losses.register_hook(lambda grad: grad * math.nan)
+        return losses
+
+    trainer.task.losses = poisoned
+    with pytest.raises(ModelError) as error:
+        trainer.run()
+    assert f"the gradient of {calls[1]} is not finite; the state before is kept" in str(error.value)
+    state = load_state(trainer.directory.last_path)
+    assert state["progress"]["updates"] == 1
+    assert all(torch.isfinite(t).all() for t in state["model"].values())
 
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])

@@ -10,11 +10,11 @@
 # --corpus DIR --rows "NAME …" --epochs N (at most so many a phase) --beam W (instead of the
 # papers') --held-out N ([G12]'s validation set: utterances of the training set; 184)
 # --work DIR --nj N --cmd PROGRAM --device cpu|cuda|auto --allow-partial true.
-# What is done is not done again: rows can be added one by one.
+# What is done is not done again: rows can be added one by one. A try with --epochs wants a --work of
+# its own: a phase that goes on changes what the next one started from.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-stage=1 stop_stage=8 model= regime=  # for recipe.sh alone
 corpus=
 rows=
 epochs=
@@ -28,6 +28,7 @@ allow_partial=false
 demo_size=full        # or smoke
 . "$HERE/../../utils/parse_options.sh"
 asked_beam=$beam
+stage=1 stop_stage=8 model= regime=  # for recipe.sh alone
 . "$HERE/../../utils/recipe.sh"
 map=conf/phones.60-48-39.map
 
@@ -42,7 +43,7 @@ exp=$work/exp/tables
 mkdir -p "$exp"
 
 # Data directories, features of [G13] and tokens come from the recipe.
-prepare=(--stop-stage 3 --work "$work" --nj "$nj" --allow-partial "$allow_partial"
+prepare=(--regime conf/g13 --stop-stage 3 --work "$work" --nj "$nj" --allow-partial "$allow_partial"
   --demo-size "$demo_size")
 if [ -n "$corpus" ]; then prepare+=(--corpus "$corpus"); fi
 if [ -n "$cmd" ]; then prepare+=(--cmd "$cmd"); fi
@@ -52,15 +53,15 @@ if [ -n "$cmd" ]; then prepare+=(--cmd "$cmd"); fi
 prepare_g12() {
   local set from=$work/data to=$work/data/g12
   mkdir -p "$to"
-  step g12_split "$from/train/text" "$to/train/text,$to/held_out/text,$to/test/text" \
+  step g12_split "$from/train/text,$from/train/wav.scp,$from/test/text,$from/test/wav.scp,$map" "$to/train/text,$to/held_out/text,$to/test/text" \
     local/split_g12.sh --held-out "$held_out" --map "$map" "$from" "$to"
   for set in train held_out test; do
     step "g12_feats_$set" "$to/$set/wav.scp,conf/mfcc.conf,conf/delta_mfcc.conf" \
-      "$to/$set/feats.scp,$to/$set/utt2num_frames,$to/$set/conf" \
+      "$to/$set/feats.scp,$to/$set/utt2num_frames,$to/$set/conf,$work/feats/g12_$set" \
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/mfcc.conf \
       --delta-conf conf/delta_mfcc.conf "$to/$set" "$work/feats/g12_$set"
   done
-  step g12_cmvn "$to/train/feats.scp" "$to/train/cmvn.ark" \
+  step g12_cmvn "$to/train/feats.scp,$work/feats/g12_train" "$to/train/cmvn.ark" \
     compute_cmvn_stats.py "scp:$to/train/feats.scp" "$to/train/cmvn.ark"
   step g12_tokens "$to/train/text,$map" "$to/tokens.txt" \
     train_tokenizer.py --kind=phones --phone-map="$map" --phone-set=39 "ark:$to/train/text" \
@@ -73,6 +74,7 @@ phase() {
   inputs=$model,$data/tokens.txt,$data/train/text,$data/$dev/text,conf/$2.conf
   if [ "$kind" != predictor ]; then
     inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/$dev/feats.scp
+    inputs+=,$work/feats/${prefix}train,$work/feats/$prefix$dev
     if [ -n "$fold" ]; then shared+=(--phone-map="$fold"); fi
   fi
   if [ -n "$epochs" ]; then shared+=(--epochs="$epochs"); fi
@@ -103,9 +105,9 @@ for name in $rows; do
   # 61 phones are folded before they are scored; with 39 there is nothing to fold.
   if [ "$table" = G12 ]; then
     prepare_g12
-    data=$work/data/g12 dev=held_out fold=
+    data=$work/data/g12 dev=held_out fold= prefix=g12_
   else
-    data=$work/data dev=dev fold=$map
+    data=$work/data dev=dev fold=$map prefix=
   fi
   init=()
   if [ -n "$pretrain_ctc" ]; then
@@ -121,7 +123,8 @@ for name in $rows; do
     options="--beam=${asked_beam:-$beam} --device=$device"
     if [ "$normalise" = true ]; then options+=" --length-normalise"; fi
     for set in "$dev" test; do
-      step "decode_${name}_$set" "$last/final.safetensors,$data/$set/feats.scp" \
+      step "decode_${name}_$set" \
+        "$last/final.safetensors,$data/$set/feats.scp,$work/feats/$prefix$set" \
         "$last/decode_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" --options "$options" "decode_$kind.py" "$last" \
         "$data/$set" "$last/decode_$set"
