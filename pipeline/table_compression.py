@@ -143,7 +143,9 @@ def _segment(values: Float32, start: Float32, end: Float32, first: int, last: in
     """Codes ``first`` … ``last``, linear between ``start`` and ``end`` of each column."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scaled = (values - start) / (end - start) * np.float32(last - first)
-    whole = np.trunc(np.nan_to_num(scaled.astype(np.float64)) + 0.5)
+    whole = np.trunc(scaled.astype(np.float64) + 0.5)
+    # Kaldi converts to a 32-bit integer; what does not fit becomes the smallest one there.
+    whole = np.where(np.abs(whole) < 2.0**31, whole, -(2.0**31))
     codes: Float32 = np.clip(first + whole, first, last).astype(np.float32)
     return codes
 

@@ -13,9 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 # A shell starts background jobs with Ctrl-C ignored, which programs inherit; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples every time, so that a red run is about the change; HYPOTHESIS_PROFILE=explore
+# draws new ones.
+settings.register_profile("repeat", derandomize=True)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -118,6 +118,8 @@ def test_compressed_matrices_are_the_same_bytes(method, tmp_path) -> None:
         "zero": np.zeros((20, 1), np.float32),
         "edges": np.array([[-1e9, -1, 0.5, 0.999, 1, 2, 254.5, 255, 256, 1e9]] * 9, np.float32).T,
         "halves": np.arange(0, 256, 0.5, dtype=np.float32).reshape(-1, 2),
+        "denormal": np.array([[9.68e-43]] + [[0.0]] * 8, np.float32),
+        "nearly-denormal": np.array([[4e-38, 1e-40, 2e-45, -3e-41, 0]] * 9, np.float32).T * 3,
     }
     write_all(MatrixWriter(f"ark:{tmp_path}/a", compression_method=int(method)), table)
     with kaldi_native_io.CompressedMatrixWriter(f"ark:{tmp_path}/b") as writer:
