@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Decode features with a CTC model into token sequences.
+"""Decode features or recordings with a CTC model into token sequences.
 
 Usage: decode_ctc.py [options] MODEL_DIR FEATS_RSPECIFIER HYP_WSPECIFIER
 
-e.g.: decode_ctc.py --beam=10 exp/ctc scp:data/dev/feats.scp ark,t:exp/ctc/decode_dev/hyp.txt
+e.g.: decode_ctc.py --beam=100 exp/ctc scp:data/dev/feats.scp ark,t:exp/ctc/decode_dev/hyp.txt
+      decode_ctc.py --lm=lm.arpa --write-ctm=hyp.ctm --from-audio exp/ctc scp:wav.scp ark,t:hyp.txt
 
 --beam=1 takes the most probable token of each frame; a wider beam searches over prefixes and
-sums all paths that spell the same one. The model normalises features with its own statistics.
+sums all paths that spell the same one ([G13]); --prefix-search is the search of [G12]. The model
+normalises features with its own statistics.
 
 See also: decode_transducer.py, recognize.py, compute_wer.py, map_phones.py
 """

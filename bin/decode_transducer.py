@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Decode features with a transducer by beam search ([G12] Algorithm 1).
+"""Decode features or recordings with a transducer by beam search ([G12] Algorithm 1).
 
 Usage: decode_transducer.py [options] MODEL_DIR FEATS_RSPECIFIER HYP_WSPECIFIER
 
 e.g.: decode_transducer.py --beam=100 exp/transducer scp:data/dev/feats.scp \\
         ark,t:exp/transducer/decode_dev/hyp.txt
+      decode_transducer.py --resume --write-ctm=hyp.ctm --from-audio exp/transducer scp:wav.scp \\
+        ark,t:hyp.txt
 
 [G13] sorts the hypotheses by log Pr(y) at width 100; [G12] by log Pr(y)/|y| at width 4000: give
 --length-normalise. --beam=1 takes the greedy path, an approximation. The model normalises
@@ -16,7 +18,7 @@ See also: decode_ctc.py, recognize.py, compute_wer.py, map_phones.py
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
 from pipeline.cli import Tally, options_from_fields, run
 from pipeline.decoding.options import DecodeOptions
@@ -28,19 +30,13 @@ def main(
     rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
     wspecifier: Annotated[str, Argument(metavar="HYP_WSPECIFIER", help="best hypotheses")],
     options: DecodeOptions,
-    length_normalise: Annotated[
-        bool, Option("--length-normalise/--no-length-normalise", help="sort by log Pr(y)/|y|")
-    ] = False,
 ) -> int:
     from pipeline.decoding.tables import decode_table
     from pipeline.model_dir import ModelDir
 
     tally = Tally(permissive=parse_rspecifier(rspecifier).permissive)
     directory = ModelDir.open(model_dir, kind="transducer")
-    done = decode_table(
-        directory, rspecifier, wspecifier, options, tally, length_normalise=length_normalise
-    )
-    return tally.finish(done)
+    return tally.finish(decode_table(directory, rspecifier, wspecifier, options, tally))
 
 
 if __name__ == "__main__":

@@ -17,18 +17,15 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.cli import Tally, run
+from pipeline.cli import Tally, options_from_fields, run
+from pipeline.decoding.options import SearchOptions
 from pipeline.errors import DataError
 
 
 def main(
     model_dir: Annotated[Path, Argument(help="directory of a CTC model or a transducer")],
     recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="sound files")],
-    beam: Annotated[int, Option(help="hypotheses kept after each frame; 1: greedy")] = 10,
-    length_normalise: Annotated[
-        bool,
-        Option("--length-normalise/--no-length-normalise", help="transducer: by log Pr(y)/|y|"),
-    ] = False,
+    options: SearchOptions,
     channel: Annotated[int, Option(help="of a recording with several; -1: only one allowed")] = -1,
     device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
 ) -> int:
@@ -37,14 +34,12 @@ def main(
     from pipeline.training.setup import choose_device
 
     directory = ModelDir.open(model_dir)
-    recogniser = Recogniser(
-        directory, choose_device(device), beam=beam, length_normalise=length_normalise
-    )
+    recogniser = Recogniser(directory, choose_device(device), options)
     directory.front_end()  # a model without one cannot read recordings: say so once
     tally = Tally("recordings")
     for recording in recordings:
         try:
-            best = recogniser.recognise_file(recording, channel=channel)[0]
+            best = recogniser.recognise_file(recording, channel=channel).hyps[0]
         except DataError as error:
             tally.fail(recording, str(error).removeprefix(f"{recording}: "))
             continue
@@ -54,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(options_from_fields(main))

@@ -105,6 +105,31 @@ def edit_distance(ref: Sequence[Hashable], hyp: Sequence[Hashable]) -> int:
     return int(found.substitutions + found.deletions + found.insertions)
 
 
+def agreements(ref: Sequence[Hashable], others: Sequence[Sequence[Hashable]]) -> list[list[int]]:
+    """For each of ``others`` the places in ``ref`` that stand in it too, by a best alignment."""
+    import jiwer
+
+    as_words = jiwer.Compose([jiwer.ReduceToListOfListOfWords()])
+    if not ref or not others:
+        return [[] for _ in others]
+    sides = [_numbered(ref, other) for other in others]
+    found = jiwer.process_words(
+        [" ".join(map(str, side[0])) for side in sides],
+        [" ".join(map(str, side[1])) for side in sides],
+        reference_transform=as_words,
+        hypothesis_transform=as_words,
+    )
+    return [
+        [
+            place
+            for chunk in chunks
+            if chunk.type == "equal"
+            for place in range(chunk.ref_start_idx, chunk.ref_end_idx)
+        ]
+        for chunks in found.alignments
+    ]
+
+
 def align(ref: Sequence[str], hyp: Sequence[str], *, eps: str = EPS) -> list[tuple[str, str]]:
     """Best alignment: (reference token, hypothesis token), ``eps`` where one has none."""
     costs = _costs(ref, hyp)

@@ -45,6 +45,7 @@ FLOORS: dict[str, int] = {
     "pipeline.extraction": 1,
     "pipeline.feature_options": 1,
     "pipeline.features": 1,
+    "pipeline.ngram": 1,
     "pipeline.phones": 1,
     "pipeline.scoring": 1,
     "pipeline.table_compression": 1,
@@ -62,6 +63,7 @@ FLOORS: dict[str, int] = {
     "pipeline.decoding": 4,
     "pipeline.model_averaging": 4,
     "pipeline.model_dir": 4,
+    "pipeline.plots": 4,
     "pipeline.training": 4,
     "pipeline.cli": 5,
 }

@@ -6,7 +6,7 @@
 # e.g.: decode.sh --nj 4 --options "--beam=100" decode_transducer.py exp/transducer data/test \
 #         exp/transducer/decode_test
 #
-# Writes DECODE_DIR/hyp.txt and DECODE_DIR/nbest in the order of DATA_DIR/feats.scp, whatever the
+# Writes DECODE_DIR/hyp.txt, hyp.ctm and nbest in the order of DATA_DIR/feats.scp, whatever the
 # number of jobs.
 set -euo pipefail
 
@@ -35,10 +35,13 @@ rm -f "$dir/.done"
 split_data.py --per-utt "$data" "$nj"
 # shellcheck disable=SC2086  # $cmd and $options are several words
 $cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
-  "$program" $options "${cmvn[@]}" --write-nbest="ark,t:$dir/log/nbest.JOB" "$model" \
+  "$program" $options "${cmvn[@]}" --resume --write-nbest="ark,t:$dir/log/nbest.JOB" \
+  --write-ctm="$dir/log/ctm.JOB" "$model" \
   "scp:$data/split${nj}utt/JOB/feats.scp" "ark,t:$dir/log/hyp.JOB"
-for job in $(seq "$nj"); do cat "$dir/log/nbest.$job"; done > "$dir/.nbest.tmp"
-for job in $(seq "$nj"); do cat "$dir/log/hyp.$job"; done > "$dir/.hyp.tmp"
+for what in nbest ctm hyp; do
+  for job in $(seq "$nj"); do cat "$dir/log/$what.$job"; done > "$dir/.$what.tmp"
+done
 mv "$dir/.nbest.tmp" "$dir/nbest"
+mv "$dir/.ctm.tmp" "$dir/hyp.ctm"
 mv "$dir/.hyp.tmp" "$dir/hyp.txt"
 touch "$dir/.done"

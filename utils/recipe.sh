@@ -119,6 +119,31 @@ search() {
   done
 }
 
+# fuse SET …: an n-gram of the training transcriptions, with the weight and the bonus that are best
+# on dev; SETs are decoded and scored with them, once with each model.
+fuse() {
+  local kind set dir lm=$exp/lm/${lm_order}gram.arpa
+  mkdir -p "$exp/lm"
+  step lm "$data/train/text,$data/tokens.txt" "$lm" \
+    make_ngram_lm.py --order="$lm_order" --vocab="$data/tokens.txt" "ark:$data/train/text" "$lm"
+  for kind in ctc transducer; do
+    dir=$(trained $kind)
+    step "tune_$kind" "$dir/final.safetensors,$lm,$data/dev/feats.scp,$work/feats/dev" \
+      "$dir/tune_dev/tune.tsv,$dir/tune_dev/best.conf" \
+      tune_fusion.sh --nj "$nj" --cmd "$cmd" --map "$map" \
+      --options "--beam=$beam --device=$device" "decode_$kind.py" "$dir" "$lm" "$data/dev" \
+      "$dir/tune_dev"
+    for set in "$@"; do
+      step "fused_${kind}_$set" "$dir/tune_dev/best.conf,$lm,$data/$set/feats.scp,$work/feats/$set" \
+        "$dir/decode_fused_$set/hyp.txt" \
+        decode.sh --nj "$nj" --cmd "$cmd" \
+        --options "--config=$dir/tune_dev/best.conf --beam=$beam --device=$device" \
+        "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
+      score.sh --map "$map" "$data/$set" "$dir/decode_fused_$set"
+    done
+  done
+}
+
 # score SET …: error rates of both models, then the table. $title and ${paper[@]} go on it.
 score() {
   local kind set dir

@@ -23,6 +23,7 @@ allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture
 regime=conf/modern        # folder of training options
 beam=10
+lm_order=3                # of the n-gram of stage 9
 . "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
@@ -78,4 +79,10 @@ fi
 if runs 8; then
   begin 8 "scores"
   score "${sets[@]}"
+fi
+
+# Not among the papers' experiments, so only with --stop-stage 9.
+if runs 9; then
+  begin 9 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
+  fuse "${sets[@]}"
 fi

@@ -23,6 +23,7 @@ allow_partial=false   # accept a TIMIT that is not whole
 model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
 regime=               # folder of training options; empty: conf/demo, with --corpus conf/g13
 beam=                 # empty: 10, with --corpus 100 as in [G13]
+lm_order=3            # of the n-gram of stage 9
 demo_size=full        # or smoke
 . "$HERE/../../utils/parse_options.sh"
 . "$HERE/../../utils/recipe.sh"
@@ -96,4 +97,10 @@ fi
 if runs 8; then
   begin 8 "scores"
   score dev test
+fi
+
+# Not among the papers' experiments, so only with --stop-stage 9.
+if runs 9; then
+  begin 9 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
+  fuse dev test
 fi

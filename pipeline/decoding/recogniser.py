@@ -1,25 +1,34 @@
 """From a model directory to token sequences: one object for both kinds of model."""
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.audio import read_audio
+from pipeline.decoding.language_model import load_fusion
+from pipeline.decoding.options import SearchOptions
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.features import CmvnStats
-from pipeline.kernels.ctc_search import ctc_beam_search, ctc_greedy
+from pipeline.kernels.ctc_search import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
+from pipeline.kernels.hypotheses import Hypothesis
+from pipeline.kernels.transducer_align import transducer_align
 from pipeline.kernels.transducer_loss import transducer_loss
-from pipeline.kernels.transducer_search import (
-    Hypothesis,
-    transducer_beam_search,
-    transducer_greedy,
-)
+from pipeline.kernels.transducer_search import transducer_beam_search, transducer_greedy
 from pipeline.model_dir import ModelDir
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
 from pipeline.training.dataset import check_features
+
+Span = tuple[int, int]  # first frame of a token and the one after its last
+
+
+class Recognition(NamedTuple):
+    """What was heard in an utterance."""
+
+    hyps: list[Hypothesis]  # best first, at least one
+    spans: list[Span]  # of the best one's tokens, in the network's frames; empty if not asked for
 
 
 class Recogniser:
@@ -31,42 +40,62 @@ class Recogniser:
     Args:
         directory: a finished model directory.
         device: where to compute.
-        beam: hypotheses kept after each frame; 1 is the greedy path.
-        length_normalise: transducer: sort by log Pr(y)/|y| as [G12], not by log Pr(y) as [G13].
+        options: of the search.
+
+    Raises:
+        UsageError: an option is out of its range or not for this kind of model.
+        ModelError: a predictor alone, or a language model that does not fit.
     """
 
-    def __init__(
-        self,
-        directory: ModelDir,
-        device: torch.device,
-        *,
-        beam: int,
-        length_normalise: bool = False,
-    ) -> None:
-        if beam < 1:
-            raise UsageError(f"--beam must be 1 or more, not {beam}")
-        self.directory, self.device = directory, device
-        self.beam, self.length_normalise = beam, length_normalise
+    def __init__(self, directory: ModelDir, device: torch.device, options: SearchOptions) -> None:
+        self.directory, self.device, self.options = directory, device, options
         model = directory.load_model(device)
         if not isinstance(model, (CtcModel, TransducerModel)):
             raise ModelError(f"{directory.path}: a predictor alone recognises nothing")
         self.model = model
+        _check(options, isinstance(model, CtcModel))
+        self.fusion = load_fusion(
+            options.lm,
+            directory.tokens,
+            device,
+            weight=options.lm_weight,
+            bonus=options.insertion_bonus,
+        )
+        if self.fusion.network is not None and isinstance(model, CtcModel):
+            raise UsageError("--lm: a network serves transducers; give a CTC model an ARPA file")
         self.cmvn = directory.cmvn()
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
+        self.stack_frames = directory.config.encoder.stack_frames
+
+    @property
+    def step_s(self) -> float:
+        """From one of the network's frames to the next, in s; 10 ms a frame of unknown features."""
+        try:
+            shift_ms = self.directory.front_end().frame_shift_ms
+        except ModelError:
+            shift_ms = 10.0
+        return shift_ms / 1000.0 * self.stack_frames
 
     def recognise(
-        self, utt_id: str, features: np.ndarray, cmvn: CmvnStats | None = None
-    ) -> list[Hypothesis]:
-        """Hypotheses of one utterance, best first.
+        self,
+        utt_id: str,
+        features: np.ndarray,
+        cmvn: CmvnStats | None = None,
+        *,
+        with_spans: bool = False,
+    ) -> Recognition:
+        """What was heard in one utterance.
 
         Args:
             utt_id: for messages.
             features: (T, F), not normalised: the model does that with its own statistics.
             cmvn: for a model that normalises by speaker: his statistics; None: the utterance's own.
+            with_spans: also say when each token was heard.
 
         Raises:
             FeatureError: another dimension, no frames, or values that are not finite.
+            DataError: nothing is possible, such as a network whose weights are not finite.
         """
         stats = self.cmvn
         if self.directory.by_speaker:
@@ -74,14 +103,18 @@ class Recogniser:
         checked = check_features(features, utt_id, self.input_dim, stats)
         batch = torch.from_numpy(checked)[None].to(self.device)
         lengths = torch.tensor([len(checked)], device=self.device)
-        with torch.inference_mode():
-            if isinstance(self.model, CtcModel):
-                return self._search_ctc(*self.model(batch, lengths))
-            encoded, lengths = self.model.encoder(batch, lengths)
-            return self._search_transducer(self.model, encoded, lengths)
+        try:
+            with torch.inference_mode():
+                if isinstance(self.model, CtcModel):
+                    log_probs, lengths = self.model(batch, lengths)
+                    return self._with_ctc(log_probs, lengths, with_spans)
+                encoded, lengths = self.model.encoder(batch, lengths)
+                return self._with_transducer(self.model, encoded, lengths, with_spans)
+        except ValueError as error:
+            raise DataError(f"{utt_id}: {error}") from error
 
-    def recognise_file(self, path: str | Path, *, channel: int = -1) -> list[Hypothesis]:
-        """Hypotheses of a recording, through the model's own front end.
+    def recognise_file(self, path: str | Path, *, channel: int = -1) -> Recognition:
+        """What was heard in a recording, through the model's own front end.
 
         Args:
             path: the recording.
@@ -99,26 +132,76 @@ class Recogniser:
         """The tokens of a hypothesis as text."""
         return " ".join(self.directory.tokens.decode(hypothesis.tokens))
 
-    def _search_ctc(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        if self.beam == 1:
-            best_path = float(log_probs.max(dim=-1).values.double().sum())
-            return [Hypothesis(tuple(ctc_greedy(log_probs, lengths)[0]), best_path)]
-        return ctc_beam_search(log_probs[0].double().cpu().numpy(), width=self.beam, blank=BLANK)
+    def _with_ctc(self, log_probs: Tensor, lengths: Tensor, with_spans: bool) -> Recognition:
+        rows = log_probs[0].double().cpu().numpy()
+        hyps = _at_least_one(self._search_ctc(log_probs, lengths, rows))
+        spans = ctc_align(rows, hyps[0].tokens, blank=BLANK) if with_spans else []
+        return Recognition(hyps, spans)
 
-    def _search_transducer(
-        self, model: TransducerModel, encoded: Tensor, lengths: Tensor
-    ) -> list[Hypothesis]:
-        frames = model.joiner.project_encoder(encoded)
-        if self.beam == 1:
-            tokens = transducer_greedy(frames, lengths, model, blank=BLANK)[0]
-            return [Hypothesis(tuple(tokens), _log_prob(model, encoded, lengths, tokens))]
-        return transducer_beam_search(
-            frames[0],
-            model,
-            width=self.beam,
+    def _search_ctc(self, log_probs: Tensor, lengths: Tensor, rows: np.ndarray) -> list[Hypothesis]:
+        if self.options.prefix_search:
+            threshold = self.options.prefix_threshold
+            return ctc_prefix_search(rows, blank=BLANK, threshold=threshold)
+        if self.options.beam == 1:
+            best_path = float(rows.max(axis=1).sum())
+            return [Hypothesis(tuple(ctc_greedy(log_probs, lengths)[0]), best_path)]
+        return ctc_beam_search(
+            rows,
+            width=self.options.beam,
             blank=BLANK,
-            length_normalise=self.length_normalise,
+            fusion=self.fusion,
+            length_normalise=self.options.length_normalise,
         )
+
+    def _with_transducer(
+        self, model: TransducerModel, encoded: Tensor, lengths: Tensor, with_spans: bool
+    ) -> Recognition:
+        frames = model.joiner.project_encoder(encoded)
+        if self.options.beam == 1:
+            limit = self.options.max_tokens_per_frame
+            (tokens,) = transducer_greedy(
+                frames, lengths, model, blank=BLANK, max_tokens_per_frame=limit
+            )
+            hyps = [Hypothesis(tuple(tokens), _log_prob(model, encoded, lengths, tokens))]
+        else:
+            (hyps,) = transducer_beam_search(
+                frames,
+                lengths,
+                model,
+                width=self.options.beam,
+                blank=BLANK,
+                length_normalise=self.options.length_normalise,
+                max_tokens_per_frame=self.options.max_tokens_per_frame,
+                fusion=self.fusion,
+            )
+        _at_least_one(hyps)
+        if not with_spans:
+            return Recognition(hyps, [])
+        times = transducer_align(frames[0], model, hyps[0].tokens, blank=BLANK)
+        return Recognition(hyps, [(t, t + 1) for t in times])
+
+
+def _check(options: SearchOptions, is_ctc: bool) -> None:
+    """Raises UsageError where options are out of range or do not go together."""
+    if options.beam < 1:
+        raise UsageError(f"--beam must be 1 or more, not {options.beam}")
+    if options.max_tokens_per_frame < 1:
+        raise UsageError(
+            f"--max-tokens-per-frame must be 1 or more, not {options.max_tokens_per_frame}"
+        )
+    if options.prefix_search and not is_ctc:
+        raise UsageError("--prefix-search is for CTC models")
+    if not 0.0 < options.prefix_threshold <= 1.0:
+        raise UsageError(f"--prefix-threshold must be in 0 … 1, not {options.prefix_threshold:g}")
+    fused = options.lm or options.insertion_bonus
+    if fused and (options.beam == 1 or options.prefix_search):
+        raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+
+
+def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
+    if not hyps:
+        raise ValueError("no hypothesis is possible; are the model's weights finite?")
+    return hyps
 
 
 def _own_statistics(features: np.ndarray) -> CmvnStats | None:
@@ -136,21 +219,3 @@ def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: 
     counts = torch.tensor([len(tokens)], device=encoded.device)
     logits = model.join(encoded, targets, counts)
     return -float(transducer_loss(logits, targets, lengths, counts, blank=BLANK, reduction="sum"))
-
-
-def decode(
-    recogniser: Recogniser,
-    features: Iterable[tuple[str, np.ndarray]],
-    cmvn_of: Callable[[str], CmvnStats | None] = lambda utt_id: None,
-) -> Iterator[tuple[str, int, list[Hypothesis] | DataError]]:
-    """Recognise a table: each utterance's frames, and its hypotheses or the error it met.
-
-    ``cmvn_of`` gives the statistics of an utterance's speaker, where the model wants these.
-    """
-    for utt_id, matrix in features:
-        result: list[Hypothesis] | DataError
-        try:
-            result = recogniser.recognise(utt_id, matrix, cmvn_of(utt_id))
-        except DataError as error:
-            result = error
-        yield utt_id, len(matrix), result

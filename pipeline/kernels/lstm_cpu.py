@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.kernels import simd
 from pipeline.kernels.compiling import kernel
 from pipeline.kernels.lstm_plain import Recurrence, Sweep
-from pipeline.kernels.products import TILE_VECTORS, flat, packed_panels, panel_product
+from pipeline.kernels.products import flat, packed_panels, packed_product
 from pipeline.kernels.ragged import Ragged
 from pipeline.kernels.simd import lanes, load, prefetch, splat, store
 from pipeline.kernels.threads import run_parallel
@@ -29,17 +29,6 @@ GROUP = {1: 9, 2: 18}  # sequences that one thread takes, by the number of direc
 
 
 # ---- steps ---------------------------------------------------------------------------------------
-
-
-@kernel
-def _add_recurrent(a, a0, a_row, panels, c, c0, c_row, rows, depth, width):
-    """C (rows, width) += A (rows, depth) times packed weights."""
-    if rows <= 0:
-        return
-    panel = TILE_VECTORS * lanes(a)
-    for j in range(0, width, panel):
-        columns = min(panel, width - j)
-        panel_product(a, a0, a_row, 1, panels, j * depth, c, c0 + j, c_row, rows, depth, columns)
 
 
 @kernel
@@ -111,7 +100,7 @@ def _forward(
         row = (offsets[t] + first) * d + direction
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
         ahead = ((1 - 2 * direction) * count * d) * g
-        _add_recurrent(h, row_before * p, d * p, recurrent, gates, row * g, d * g,
+        packed_product(h, row_before * p, d * p, recurrent, gates, row * g, d * g,
                        min(had, count), p, g)  # fmt: skip
         for n in range(max(0, count)):
             at, at_before = row + n * d, row_before + n * d
@@ -126,7 +115,7 @@ def _forward(
                 _lstm_cells(gates, at * g, peepholes, cells, at * size, at_before * size, n < had,
                             h, at * p, at * g + ahead, size)  # fmt: skip
         if projects:
-            _add_recurrent(outputs, row * size, d * size, onto, h, row * p, d * p, count, size, p)
+            packed_product(outputs, row * size, d * size, onto, h, row * p, d * p, count, size, p)
     simd.restore_denormals(mode)
 
 
@@ -201,12 +190,12 @@ def _backward(
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
         for n in range(count):
             _copy(grad_h, (row + n * d) * p, True, d_r, n * p, p)
-        _add_recurrent(d_gates, row_after * g, d * g, recurrent, d_r, 0, p, min(then, count), g, p)
+        packed_product(d_gates, row_after * g, d * g, recurrent, d_r, 0, p, min(then, count), g, p)
         if projects:
             d_m[: count * size] = 0
             for n in range(count):
                 _copy(d_r, n * p, True, d_hidden, (row + n * d) * p, p)
-            _add_recurrent(d_r, 0, p, onto, d_m, 0, size, count, p, size)
+            packed_product(d_r, 0, p, onto, d_m, 0, size, count, p, size)
         for n in range(count):
             at = row + n * d
             if is_lstm:

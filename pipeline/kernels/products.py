@@ -173,6 +173,17 @@ def packed_panels(weight, rows, columns, transposed):
 
 
 @kernel
+def packed_product(a, a0, a_row, panels, c, c0, c_row, rows, depth, width):
+    """C (rows, width) += A (rows, depth) times packed weights, for any number of rows."""
+    if rows <= 0:
+        return
+    panel = TILE_VECTORS * lanes(a)
+    for j in range(0, width, panel):
+        columns = min(panel, width - j)
+        panel_product(a, a0, a_row, 1, panels, j * depth, c, c0 + j, c_row, rows, depth, columns)
+
+
+@kernel
 def _copy_columns(a, a0, a_step, packed, rows, depth):
     """Columns of A, each of whose numbers lie together in memory, one after the other."""
     width = lanes(a)

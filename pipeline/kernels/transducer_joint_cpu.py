@@ -68,7 +68,7 @@ def _exponentials(x, x0, count, factored, out):
 
 
 @kernel
-def _join(rows, r0, columns, c0, factored, out, o0, size):
+def join(rows, r0, columns, c0, factored, out, o0, size):
     """tanh(row + column), [G13] eq. 16; ``factored`` inputs are e^2row and e^2column."""
     if factored:  # tanh(x) = 1 - 2 / (1 + e^2x)
         for j in range(0, size, lanes(out)):
@@ -82,7 +82,7 @@ def _join(rows, r0, columns, c0, factored, out, o0, size):
 
 
 @kernel
-def _output(hidden, cells, size, panels, bias, logits, padded):
+def output_rows(hidden, cells, size, panels, bias, logits, padded):
     """Logits (cells, padded) of hidden vectors (cells, size), [G13] eq. 17."""
     panel = TILE_VECTORS * lanes(bias)
     for i in range(cells):
@@ -92,7 +92,8 @@ def _output(hidden, cells, size, panels, bias, logits, padded):
 
 
 @kernel
-def _log_sum_exp(x, x0, padded):
+def log_sum_exp(x, x0, padded):
+    """Of ``padded`` numbers, a whole number of vectors; float64."""
     width = lanes(x)
     best = load(x, x0, width)
     for j in range(width, padded, width):
@@ -119,12 +120,12 @@ def _joint_arrows(
         for u0 in range(0, u_len + 1, FEW):
             count = min(FEW, u_len + 1 - u0)
             for i in range(count):
-                _join(rows, row, columns, (n * width + u0 + i) * size, factored,
+                join(rows, row, columns, (n * width + u0 + i) * size, factored,
                       hidden, i * size, size)  # fmt: skip
-            _output(hidden, count, size, panels, bias, logits, padded)
+            output_rows(hidden, count, size, panels, bias, logits, padded)
             for i in range(count):
                 u, at = u0 + i, i * padded
-                z = _log_sum_exp(logits, at, padded)
+                z = log_sum_exp(logits, at, padded)
                 norm[cell + u] = z
                 null[cell + u] = logits[at + blank] - z
                 if u < u_len:
@@ -188,7 +189,7 @@ def _flush_batch(
     norm, null, label, scratch = rest
     d_rows, d_columns, d_weight, d_bias = outs
     padded = bias.size
-    _output(hidden, cells, size, panels, bias, logits, padded)
+    output_rows(hidden, cells, size, panels, bias, logits, padded)
     for i in range(cells):
         _cell_gradient(logits, i * padded, padded, norm[i], null[i], label[i], blank, batch[i, 2])
         _add(logits, i * padded, d_bias, 0, vocab)
@@ -221,7 +222,7 @@ def _joint_gradient(
         for u in range(u_len + 1):
             if abs(null[cell + u] + label[cell + u]) <= threshold:
                 continue  # NaN goes on
-            _join(rows, row, columns, (n * width + u) * size, factored,
+            join(rows, row, columns, (n * width + u) * size, factored,
                   hidden, count * size, size)  # fmt: skip
             batch[count, 0], batch[count, 1] = row, u * size
             batch[count, 2] = targets[n * (width - 1) + u] if u < u_len else blank
@@ -294,7 +295,7 @@ class _Operands:
         _exponentials(columns, c0, c_count, self.factored[n], self.columns)
 
     def inputs(self, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Of utterance n, as `_join` reads them."""
+        """Of utterance n, as `join` reads them."""
         return self.rows, self.columns, self.factored[n]
 
     def run(self, job: Any) -> None:

@@ -38,6 +38,12 @@ class TanhJoiner(nn.Module):
         logits: Tensor = self.output(torch.tanh(encoded + predicted))
         return logits
 
+    def search_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W_ph, no bias, W_hy, b_y."""
+        projection = self.hidden_predictor.weight
+        nothing = projection.new_zeros(len(projection))
+        return projection, nothing, self.output.weight, self.output.bias
+
     def losses(
         self,
         encoded: Tensor,
@@ -81,6 +87,10 @@ class SumJoiner(nn.Module):
     def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
         """Projected (…, V) and (…, V), which broadcast, -> logits (…, V)."""
         return encoded + predicted
+
+    def search_weights(self) -> tuple[Tensor, Tensor, None, None]:
+        """The predictor's output layer; the sum is the logits."""
+        return self.predictor_output.weight, self.predictor_output.bias, None, None
 
     def losses(
         self,

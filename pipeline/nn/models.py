@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import JoinerConfig, ModelConfig
-from pipeline.kernels.transducer_search import State
+from pipeline.kernels.hypotheses import LstmWeights
+from pipeline.kernels.search_model import SearchWeights, State
 from pipeline.nn.encoder import Encoder
 from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
 from pipeline.nn.layers import Linear, log_softmax
@@ -39,6 +40,12 @@ class PredictorModel(nn.Module):
         """(N, U), (N,) -> log Pr(y_{u+1}|y_1 … y_u), (N, U+1, K); label k is column k - 1."""
         logits: Tensor = self.output(self.predictor(targets, lengths))
         return log_softmax(logits)
+
+    def search_weights(self) -> LstmWeights:
+        """The network as a language model for a search; V logits, the blank's is not used."""
+        weight = nn.functional.pad(self.output.weight, (0, 0, 1, 0))
+        bias = nn.functional.pad(self.output.bias, (1, 0))
+        return LstmWeights(*self.predictor.search_weights(), weight, bias)
 
 
 class TransducerModel(nn.Module):
@@ -88,7 +95,7 @@ class TransducerModel(nn.Module):
         columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
         return self.joiner.losses(rows, columns, targets, lengths, target_lengths)
 
-    # What a search asks for: `pipeline.kernels.transducer_search.SearchModel`.
+    # What a search asks for: `pipeline.kernels.search_model.SearchModel`.
 
     def start(self, count: int) -> tuple[State, Tensor]:
         """State and joiner input (N, J) of the predictor after ∅."""
@@ -104,6 +111,12 @@ class TransducerModel(nn.Module):
         """log Pr(k|t,u), [G13] eq. 18: (N, J) and (N, J), which broadcast, -> (N, V)."""
         logits: Tensor = self.joiner(frames, projected)
         return log_softmax(logits)
+
+    def search_weights(self) -> SearchWeights:
+        """The predictor's and the joiner's weights."""
+        projection, bias, *output = self.joiner.search_weights()
+        predictor = LstmWeights(*self.predictor.search_weights(), projection, bias)
+        return SearchWeights(predictor, *output)
 
 
 Model = CtcModel | PredictorModel | TransducerModel

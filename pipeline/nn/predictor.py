@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pipeline.config import PredictorConfig
 from pipeline.kernels.lstm import peephole_lstm_step
 from pipeline.kernels.ragged import layout, pack, unpack
-from pipeline.kernels.transducer_search import State
+from pipeline.kernels.search_model import State
 from pipeline.nn.layers import RecurrentLayer
 
 
@@ -66,3 +66,9 @@ class Predictor(nn.Module):
                 self.layer.peepholes[0],
             )
         )
+
+    def search_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W e_k + b of every token, (V, 4H), of ∅ only b; recurrent weights; peepholes."""
+        assert self.layer.peepholes is not None
+        columns = torch.nn.functional.pad(self.layer.w_input[0].t(), (0, 0, 1, 0))
+        return columns + self.layer.bias[0], self.layer.w_hidden[0], self.layer.peepholes[0]

@@ -84,8 +84,16 @@ class CtcTask:
         tally = _Tally(self.to_phones)
         for batch in batches:
             log_probs, lengths = self.model(batch.features, batch.lengths)
-            tally.add(_ctc_losses(log_probs, lengths, batch), batch, ctc_greedy(log_probs, lengths))
+            hyps: list[list[int]] = [[] for _ in batch.utt_ids]
+            if not _broken(log_probs):
+                hyps = ctc_greedy(log_probs, lengths)
+            tally.add(_ctc_losses(log_probs, lengths, batch), batch, hyps)
         return tally.scores(total)
+
+
+def _broken(values: Tensor) -> bool:
+    """Whether the weights have come to NaN, which no search takes and the loss will show."""
+    return bool(values.isnan().any())
 
 
 def _ctc_losses(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
@@ -136,9 +144,10 @@ class TransducerTask:
         tally = _Tally(self.to_phones)
         for batch in batches:
             encoded, lengths = self.model.encoder(batch.features, batch.lengths)
-            hyps = transducer_greedy(
-                self.model.joiner.project_encoder(encoded), lengths, self.model
-            )
+            frames = self.model.joiner.project_encoder(encoded)
+            hyps: list[list[int]] = [[] for _ in batch.utt_ids]
+            if not _broken(frames):
+                hyps = transducer_greedy(frames, lengths, self.model)
             tally.add(self._losses(encoded, lengths, batch), batch, hyps)
         return tally.scores(total)
 

@@ -80,16 +80,21 @@ def test_nbest(decode, feats, write, tmp_path, kind, beam):
     assert decode(write(feats), *options, kind=kind).status == 0
     hyps = dict(TextReader(f"ark:{tmp_path}/hyp"))
     lines = (tmp_path / "nbest").read_text().splitlines()
-    pattern = r"(\S+)-(\d) (-?\d+\.\d{4})((?: [abc])*)"
+    number = r"(-?\d+\.\d{4})"
+    pattern = rf"(\S+)-(\d) {number} {number} {number}((?: [abc])*)"
     found = [re.fullmatch(pattern, line).groups() for line in lines]
     assert [utt for utt, rank, *_ in found if rank == "1"] == list(feats)
     for utt in feats:
-        own = [(int(r), float(p), t.strip()) for u, r, p, t in found if u == utt]
+        own = [(int(r), float(p), t.strip()) for u, r, p, *_, t in found if u == utt]
         assert [rank for rank, *_ in own] == list(range(1, min(beam, 3) + 1))
         assert own[0][2] == hyps[utt]
         probabilities = [p for _, p, _ in own]
         assert probabilities == sorted(probabilities, reverse=True)
         assert len({tokens for *_, tokens in own}) == len(own)
+    for _, _, score, log_prob, normalised, tokens in found:
+        assert score == log_prob  # nothing is fused
+        count = max(1, len(tokens.split()))
+        assert float(normalised) == pytest.approx(float(score) / count, abs=1e-4)
 
 
 @pytest.mark.parametrize("beam", [1, 5])
@@ -114,7 +119,7 @@ def test_an_utterance_in_which_nothing_is_heard_is_alone_on_its_line(
     assert done.status == 0, done.err
     assert (tmp_path / "hyp").read_text() in ("u1\nu2\n", "u1 \nu2 \n")
     assert dict(TextReader(f"ark:{tmp_path}/hyp")) == {"u1": "", "u2": ""}
-    assert re.match(r"u1-1 -?\d+\.\d{4}\n", (tmp_path / "nbest").read_text())
+    assert re.match(r"u1-1( -?\d+\.\d{4}){3}\n", (tmp_path / "nbest").read_text())
 
 
 def test_tables_through_pipes(trained, run_bin, feats, write, tmp_path):
@@ -135,6 +140,152 @@ def test_the_result_does_not_depend_on_the_neighbours(decode, feats, write, tmp_
         alone[0] += (tmp_path / "hyp").read_text()
         alone[1] += (tmp_path / "nbest").read_text()
     assert tuple(alone) == together
+
+
+# ---- when, and how sure --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctm(decode, feats, write, tmp_path, kind, beam):
+    done = decode(write(feats), f"--beam={beam}", f"--write-ctm={tmp_path}/hyp.ctm", kind=kind)
+    assert done.status == 0, done.err
+    lines = [line.split() for line in (tmp_path / "hyp.ctm").read_text().splitlines()]
+    for utt, text in dict(TextReader(f"ark:{tmp_path}/hyp")).items():
+        own = [line for line in lines if line[0] == utt]
+        assert [line[4] for line in own] == text.split()
+        starts = [float(line[2]) for line in own]
+        assert starts == sorted(starts)
+        for _, channel, start, duration, _, confidence in own:
+            assert channel == "1"
+            assert float(start) + float(duration) <= 0.01 * len(feats[utt]) + 1e-9
+            assert float(duration) >= 0.01
+            assert 0.0 < float(confidence) <= 1.0
+
+
+def test_threads_give_the_same_bytes(decode, feats, write, tmp_path):
+    options = (f"--write-nbest=ark,t:{tmp_path}/nbest", f"--write-ctm={tmp_path}/ctm")
+    found = []
+    for threads in (1, 3):
+        done = decode(write(feats), *options, f"--threads={threads}", kind="transducer")
+        assert done.status == 0, done.err
+        found.append([(tmp_path / name).read_bytes() for name in ("hyp", "nbest", "ctm")])
+    assert found[0] == found[1]
+
+
+# ---- recordings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recordings_through_the_models_front_end(trained, execute, decode, tmp_path, kind):
+    import soundfile
+
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", random.normal(0, 0.1, 8000), 16000)
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path}/a.wav\nb {tmp_path}/b.wav\n")
+    scp = f"scp:{tmp_path}/wav.scp"
+    conf = trained / kind / "front_end" / "fbank.conf"
+    execute("compute_fbank_feats.py", f"--config={conf}", scp, f"ark:{tmp_path}/feats.ark")
+    assert decode(f"ark:{tmp_path}/feats.ark", kind=kind).status == 0
+    expected = (tmp_path / "hyp").read_text()
+    assert decode(scp, "--from-audio", kind=kind).status == 0
+    assert (tmp_path / "hyp").read_text() == expected
+    (tmp_path / "b.wav").write_bytes(b"not sound")
+    fails(decode(scp, "--from-audio", kind=kind), 1, "b: ", "Done 1 utterances, 1 failed")
+    assert (tmp_path / "hyp").read_text() == expected.splitlines(keepends=True)[0]
+
+
+# ---- going on ------------------------------------------------------------------------------------
+
+
+def test_what_is_finished_is_not_decoded_again(decode, feats, write, tmp_path, monkeypatch):
+    from pipeline.decoding import recogniser as module
+
+    options = (f"--write-nbest=ark,t:{tmp_path}/nbest", f"--write-ctm={tmp_path}/ctm")
+    outputs = ("hyp", "nbest", "ctm")
+    assert decode(write(feats), *options).status == 0
+    expected = [(tmp_path / name).read_bytes() for name in outputs]
+    assert not (tmp_path / "hyp.partial").exists()
+    for name in outputs:
+        (tmp_path / name).unlink()
+
+    recognise, seen = module.Recogniser.recognise, []
+
+    def stop_at_the_third(self, utt_id, *rest, **options):
+        seen.append(utt_id)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return recognise(self, utt_id, *rest, **options)
+
+    monkeypatch.setattr(module.Recogniser, "recognise", stop_at_the_third)
+    assert decode(write(feats), *options).status == 130
+    assert not any((tmp_path / name).exists() for name in outputs)
+    with (tmp_path / "hyp.partial").open("a") as stream:
+        stream.write('{"utterance": "cut sho')  # as a killed process leaves it
+    done = decode(write(feats), "--resume", *options)
+    assert (done.status, "2 of them already finished" in done.err) == (0, True), done.err
+    assert seen == [*list(feats)[:3], *list(feats)[2:]]
+    assert [(tmp_path / name).read_bytes() for name in outputs] == expected
+    seen.extend("xx")  # what follows is not stopped
+    again = decode(write(feats), "--resume", *options)
+    assert f"{len(feats)} of them already finished" in again.err
+    assert [(tmp_path / name).read_bytes() for name in outputs] == expected
+
+
+def test_other_options_or_features_are_not_taken_over(decode, feats, write, tmp_path):
+    assert decode(write(feats), "--resume").status == 0
+    fails(decode(write(feats), "--resume", "--beam=3"), 1, "hyp.partial: made with another beam")
+    changed = {utt: matrix + (utt == "s0-u1") for utt, matrix in feats.items()}
+    done = decode(write(changed), "--resume")
+    assert f"{len(feats) - 1} of them already finished" in done.err
+    assert decode(write(feats), "--beam=3").status == 0
+
+
+def test_only_a_file_can_be_gone_on_with(trained, execute, feats, write):
+    done = execute("decode_ctc.py", "--resume", trained / "ctc", write(feats), "ark,t:-")
+    fails(done, 2, "--resume: hypotheses must go to a file")
+
+
+# ---- language models -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arpa(trained, execute, tmp_path) -> Path:
+    text = trained / "toy" / "train" / "text"
+    done = execute("make_ngram_lm.py", "--order=2", text, tmp_path / "lm.arpa")
+    assert done.status == 0, done.err
+    return tmp_path / "lm.arpa"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ngram_is_fused(trained, decode, feats, write, tmp_path, arpa, kind):
+    from pipeline.ngram import read_arpa
+    from pipeline.tokens import Tokens
+
+    options = (f"--lm={arpa}", "--lm-weight=0.5", "--insertion-bonus=0.25", "--nbest=4")
+    done = decode(write(feats), *options, f"--write-nbest=ark,t:{tmp_path}/nbest", kind=kind)
+    assert done.status == 0, done.err
+    tokens = Tokens.from_file(trained / kind / "tokens.txt")
+    model = read_arpa(arpa, tokens)
+    for line in (tmp_path / "nbest").read_text().splitlines():
+        _, score, log_prob, _, *symbols = line.split()
+        state, added = model.start, 0.0
+        for k in tokens.encode(symbols):
+            added += 0.5 * model.log_probs[state, k] + 0.25
+            state = model.following[state, k]
+        added += 0.5 * model.final[state]
+        assert float(score) == pytest.approx(float(log_prob) + added, abs=2e-4)
+
+
+def test_a_network_is_fused(trained, decode, feats, write, tmp_path):
+    lm = f"--lm={trained / 'predictor'}"
+    nbest = f"--write-nbest=ark,t:{tmp_path}/nbest"
+    assert decode(write(feats), lm, "--lm-weight=0.4", nbest, kind="transducer").status == 0
+    first = (tmp_path / "nbest").read_text().split()
+    assert float(first[1]) < float(first[2])
+    fails(decode(write(feats), lm), 2, "--lm: a network serves transducers")
+    fails(decode(write(feats), f"--lm={tmp_path}/none", kind="transducer"), 1, "none")
 
 
 # ---- bad data ------------------------------------------------------------------------------------
@@ -187,8 +338,7 @@ def test_a_table_that_is_cut_off(decode, feats, write, tmp_path):
     (tmp_path / "feats.ark").write_bytes(data[:-40])
     done = decode(f"ark:{tmp_path}/feats.ark")
     fails(done, 1, "feats.ark", "s1-u3")
-    assert not (tmp_path / "hyp").exists()
-    assert not list(tmp_path.glob("*hyp*"))
+    assert [p.name for p in tmp_path.glob("*hyp*")] == ["hyp.partial"]  # for --resume
 
 
 def test_a_scp_runs_no_command_unless_that_is_allowed(decode, tmp_path, feats, write):
@@ -270,11 +420,6 @@ def test_a_specifier_that_is_wrong(decode, execute, trained, feats, write, tmp_p
     fails(decode("feats.scp"), 2, "feats.scp")
     fails(execute("decode_ctc.py", trained / "ctc", write(feats), "hyp.txt"), 2, "hyp.txt")
     fails(execute("decode_ctc.py", trained / "ctc", write(feats)), 2, "Missing argument")
-
-
-def test_length_normalise_is_the_transducers(decode, feats, write):
-    assert decode(write(feats), "--length-normalise=true", kind="transducer").status == 0
-    fails(decode(write(feats), "--length-normalise=true"), 2, "--length-normalise")
 
 
 def test_a_config_file(decode, feats, write, tmp_path):

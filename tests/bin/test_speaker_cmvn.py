@@ -104,14 +104,17 @@ def test_statistics_that_changed_are_noticed(by_speaker, train):
 
 
 def test_a_recording_alone_is_normalised_by_its_own(train, tmp_path):
+    from pipeline.decoding.options import SearchOptions
     from pipeline.decoding.recogniser import Recogniser
     from pipeline.training.setup import choose_device
 
     assert train("--cmvn=speaker", "--patience=1").status == 0
-    recogniser = Recogniser(ModelDir.open(tmp_path / "model"), choose_device("cpu"), beam=1)
+    recogniser = Recogniser(
+        ModelDir.open(tmp_path / "model"), choose_device("cpu"), SearchOptions(beam=1)
+    )
     features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
-    best = recogniser.recognise("u", features)[0]
-    moved = recogniser.recognise("u", features * 3.0 + 7.0)[0]
+    best = recogniser.recognise("u", features).hyps[0]
+    moved = recogniser.recognise("u", features * 3.0 + 7.0).hyps[0]
     assert moved.tokens == best.tokens
     assert moved.log_prob == pytest.approx(best.log_prob, abs=1e-3)
 

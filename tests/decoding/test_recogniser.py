@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pipeline.data_dir import DataDir
-from pipeline.decoding.recogniser import Recogniser, decode
-from pipeline.errors import FeatureError, ModelError, UsageError
+from pipeline.decoding.options import SearchOptions
+from pipeline.decoding.recogniser import Recogniser
+from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.model_dir import ModelDir
 from pipeline.tables import read_matrix
 
@@ -29,8 +30,8 @@ def features(trained: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def recogniser(trained: Path) -> Callable[..., Recogniser]:
-    def make(kind: str, *, beam: int = 4, **options: bool) -> Recogniser:
-        return Recogniser(ModelDir.open(trained / kind), CPU, beam=beam, **options)
+    def make(kind: str, *, beam: int = 4, **options: object) -> Recogniser:
+        return Recogniser(ModelDir.open(trained / kind), CPU, SearchOptions(beam=beam, **options))
 
     return make
 
@@ -40,13 +41,13 @@ def recogniser(trained: Path) -> Callable[..., Recogniser]:
 def test_what_was_learnt_is_recognised(trained, recogniser, features, kind, beam):
     text = DataDir(trained / "toy/dev").text
     model = recogniser(kind, beam=beam)
-    found = {utt: model.symbols(model.recognise(utt, f)[0]) for utt, f in features.items()}
+    found = {utt: model.symbols(model.recognise(utt, f).hyps[0]) for utt, f in features.items()}
     assert found == text
 
 
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
 def test_hypotheses_come_best_first_and_are_distinct(recogniser, features, kind):
-    hyps = recogniser(kind, beam=6).recognise("u", features["s1-u2"])
+    hyps = recogniser(kind, beam=6).recognise("u", features["s1-u2"]).hyps
     assert 1 < len(hyps) <= 6
     scores = [hyp.log_prob for hyp in hyps]
     assert scores == sorted(scores, reverse=True)
@@ -56,8 +57,8 @@ def test_hypotheses_come_best_first_and_are_distinct(recogniser, features, kind)
 
 def test_the_greedy_path_of_a_transducer_has_the_probability_of_its_tokens(recogniser, features):
     for matrix in [*features.values(), np.zeros((3, 6), np.float32)]:
-        (greedy,) = recogniser("transducer", beam=1).recognise("u", matrix)
-        wide = recogniser("transducer", beam=50).recognise("u", matrix)
+        (greedy,) = recogniser("transducer", beam=1).recognise("u", matrix).hyps
+        wide = recogniser("transducer", beam=50).recognise("u", matrix).hyps
         (same,) = [hyp for hyp in wide if hyp.tokens == greedy.tokens]
         assert greedy.log_prob == pytest.approx(same.log_prob, abs=1e-3)
 
@@ -69,7 +70,7 @@ def test_the_model_normalises_by_its_own_statistics(trained, tmp_path, recognise
     (path / "cmvn.ark").unlink()
     config = (path / "config.json").read_text()
     (path / "config.json").write_text(config.replace('"cmvn": true', '"cmvn": false'))
-    plain = Recogniser(ModelDir.open(path), CPU, beam=4)
+    plain = Recogniser(ModelDir.open(path), CPU, SearchOptions(beam=4))
     for utt, matrix in features.items():
         normalised = stats.apply(matrix, norm_means=True, norm_vars=True)
         assert plain.recognise(utt, normalised) == recogniser(kind).recognise(utt, matrix)
@@ -85,9 +86,11 @@ def test_float64_features_are_read(recogniser, features):
 
 
 def test_length_normalisation_only_sorts_anew(recogniser, features):
-    plain = recogniser("transducer", beam=6).recognise("u", features["s1-u2"])
-    sorted_anew = recogniser("transducer", beam=6, length_normalise=True).recognise(
-        "u", features["s1-u2"]
+    plain = recogniser("transducer", beam=6).recognise("u", features["s1-u2"]).hyps
+    sorted_anew = (
+        recogniser("transducer", beam=6, length_normalise=True)
+        .recognise("u", features["s1-u2"])
+        .hyps
     )
     assert {h.tokens for h in plain} == {h.tokens for h in sorted_anew}
     rates = [h.log_prob / max(1, len(h.tokens)) for h in sorted_anew]
@@ -120,20 +123,57 @@ def test_features_that_do_not_fit_are_named(recogniser, kind, matrix, what):
         recogniser(kind).recognise("utt9", matrix)
 
 
-def test_an_utterance_that_fails_does_not_stop_the_others(recogniser, features):
-    table = [
-        ("a", features["s0-u0"]),
-        ("b", np.full((5, 6), np.inf, np.float32)),
-        ("c", features["s0-u1"]),
+@pytest.mark.parametrize("beam", [1, 6])
+@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+def test_tokens_have_places_in_order(recogniser, features, kind, beam):
+    model = recogniser(kind, beam=beam)
+    for matrix in features.values():
+        hyps, spans = model.recognise("u", matrix, with_spans=True)
+        assert len(spans) == len(hyps[0].tokens)
+        starts = [first for first, _ in spans]
+        assert starts == sorted(starts)
+        assert all(0 <= first < end <= len(matrix) for first, end in spans)
+    assert model.recognise("u", matrix).spans == []
+
+
+def test_prefix_search_finds_what_the_beam_finds(recogniser, features):
+    for matrix in features.values():
+        (one,) = recogniser("ctc", prefix_search=True).recognise("u", matrix).hyps
+        assert one.tokens == recogniser("ctc", beam=20).recognise("u", matrix).hyps[0].tokens
+
+
+@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+def test_an_insertion_bonus_moves_the_length(recogniser, features, kind):
+    lengths = [
+        len(recogniser(kind, insertion_bonus=bonus).recognise("u", f).hyps[0].tokens)
+        for bonus in (-60.0, 0.0, 60.0)
+        for f in [features["s0-u0"]]
     ]
-    found = list(decode(recogniser("ctc"), table))
-    assert [(utt, frames) for utt, frames, _ in found] == [
-        ("a", len(features["s0-u0"])),
-        ("b", 5),
-        ("c", len(features["s0-u1"])),
-    ]
-    assert isinstance(found[1][2], FeatureError)
-    assert found[2][2] == recogniser("ctc").recognise("c", features["s0-u1"])
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("transducer", {"prefix_search": True}, "--prefix-search is for CTC models"),
+        ("ctc", {"prefix_threshold": 0.0}, "--prefix-threshold must be in 0 … 1, not 0"),
+        ("ctc", {"beam": 1, "insertion_bonus": 1.0}, "need a beam search"),
+        ("ctc", {"lm_weight": -1.0}, "--lm-weight must be 0 or more, not -1"),
+        ("transducer", {"max_tokens_per_frame": 0}, "--max-tokens-per-frame must be 1 or more"),
+    ],
+)
+def test_options_that_do_not_go_together(recogniser, kind, options, said):
+    with pytest.raises(UsageError, match=said):
+        recogniser(kind, **options)
+
+
+def test_weights_that_are_not_finite_are_an_error_of_the_utterance(recogniser, features):
+    for kind in ("ctc", "transducer"):
+        model = recogniser(kind)
+        for weights in model.model.parameters():
+            weights.data.fill_(float("nan"))
+        with pytest.raises(DataError, match="utt7: "):
+            model.recognise("utt7", features["s0-u0"])
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -47,14 +47,16 @@ def fails(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> N
         assert text in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("script", ["make_feats.sh", "decode.sh", "score.sh"])
+@pytest.mark.parametrize(
+    "script", ["make_feats.sh", "decode.sh", "score.sh", "sweep_beam.sh", "tune_fusion.sh"]
+)
 def test_help_and_usage(run, script):
     done = run(script, "--help")
     assert done.returncode == 0
     assert f"e.g.: {script}" in done.stdout
     fails(run(script), 2, f"Usage: {script}")
     fails(run(script, "--nonsense", "1", "a", "b"), 2, "unknown option --nonsense")
-    fails(run(script, "a", "b", "c", "d", "e"), 2, f"Usage: {script}")
+    fails(run(script, "a", "b", "c", "d", "e", "f"), 2, f"Usage: {script}")
 
 
 # ---- make_feats.sh -------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ def test_any_number_of_jobs_gives_the_same_bytes(run, trained, data, tmp_path):
             *(trained / "ctc", "data/dev", f"decode{nj}"),
         )
         assert done.returncode == 0, done.stderr
-        files = ("hyp.txt", "nbest")
+        files = ("hyp.txt", "nbest", "hyp.ctm")
         found[nj] = [(tmp_path / f"decode{nj}" / file).read_bytes() for file in files]
         logs = sorted(p.name for p in (tmp_path / f"decode{nj}" / "log").glob("*.log"))
         assert logs == [f"decode.{job}.log" for job in range(1, nj + 1)]
@@ -284,3 +286,63 @@ def test_wrong_names(execute, models):
     assert (done.status, "--paper is NAME=" in done.err) == (2, True)
     done = execute("print_results.py", f"ctc={models}/gone")
     assert (done.status, "gone/final.safetensors" in done.err) == (1, True)
+
+
+# ---- sweep_beam.sh, tune_fusion.sh ---------------------------------------------------------------
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    head, *lines = [line.split("\t") for line in path.read_text().splitlines()]
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
+    options = ("sweep_beam.sh", "--widths", "1 3", "--options", "--device=cpu")
+    done = run(*options, "decode_ctc.py", trained / "ctc", data, "sweep")
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "sweep" / "sweep.tsv")
+    assert [row["beam"] for row in found] == ["1", "3"]
+    for row in found:
+        assert int(row["errors"]) == sum(int(row[kind]) for kind in ("ins", "del", "sub"))
+        assert float(row["per"]) == pytest.approx(
+            100 * int(row["errors"]) / int(row["tokens"]), abs=0.01
+        )
+        assert int(row["frames"]) > 0
+        assert float(row["seconds"]) >= 0
+    for name in ("sweep.png", "sweep.svg"):
+        done = run("plot_sweep.py", "--name=CTC", "sweep/sweep.tsv", name)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "CTC" in (tmp_path / "sweep.svg").read_text()
+    (tmp_path / "sweep.tsv").write_text("beam\tper\n3\tmuch\n")
+    for table, picture, status, said in [
+        ("sweep/sweep.tsv", "sweep.gif", 2, "a picture ends in .png or .svg"),
+        ("sweep.tsv", "a.png", 1, "sweep.tsv: not a table of sweep_beam.sh"),
+        ("none.tsv", "a.png", 1, "none.tsv: cannot read this table"),
+    ]:
+        fails(run("plot_sweep.py", table, picture), status, said)
+
+
+def test_fusion_is_tuned(run, trained, data, tmp_path):
+    done = run("make_ngram_lm.py", "--order=2", trained / "toy/train/text", "lm.arpa")
+    assert done.returncode == 0, done.stderr
+    options = (
+        "tune_fusion.sh",
+        "--weights",
+        "0.2",
+        "--bonuses",
+        "0 0.5",
+        "--options",
+        "--device=cpu",
+    )
+    done = run(*options, "decode_ctc.py", trained / "ctc", "lm.arpa", data, "tune")
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "tune" / "tune.tsv")
+    assert [(row["weight"], row["bonus"]) for row in found] == [
+        ("0", "0"), ("0", "0.5"), ("0.2", "0"), ("0.2", "0.5"),
+    ]  # fmt: skip
+    best = min(found, key=lambda row: int(row["errors"]))
+    chosen = [f"--insertion-bonus={best['bonus']}"]
+    if best["weight"] != "0":
+        chosen += ["--lm=lm.arpa", f"--lm-weight={best['weight']}"]
+    assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == chosen

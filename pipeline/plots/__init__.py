@@ -1,0 +1,1 @@
+"""The papers' pictures and ours, with matplotlib."""

@@ -1,0 +1,96 @@
+"""Error rate and time of a search against the width of its beam."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import DataError, UsageError
+
+COLUMNS = ("beam", "per", "tokens", "ins", "del", "frames", "seconds")
+# Okabe and Ito's colours, told apart by all eyes.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+
+@dataclass(frozen=True)
+class Width:
+    """One line of a sweep."""
+
+    beam: int
+    error_rate: float  # percent
+    insertions: float  # percent of the reference's tokens
+    deletions: float
+    seconds_a_frame: float
+
+
+def read_sweep(path: Path) -> list[Width]:
+    """The table that ``sweep_beam.sh`` writes, by width.
+
+    Raises:
+        DataError: it cannot be read, or columns or numbers are missing.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        found = [_width({column: float(row[column]) for column in COLUMNS}) for row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read this table: {error}") from error
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{path}: not a table of sweep_beam.sh: {error!r}") from error
+    if not found:
+        raise DataError(f"{path}: no widths; run sweep_beam.sh")
+    return sorted(found, key=lambda width: width.beam)
+
+
+def _width(row: dict[str, float]) -> Width:
+    return Width(
+        int(row["beam"]),
+        row["per"],
+        100.0 * row["ins"] / row["tokens"],
+        100.0 * row["del"] / row["tokens"],
+        row["seconds"] / row["frames"],
+    )
+
+
+def plot_sweeps(
+    sweeps: dict[str, list[Width]], picture: Path, *, frame_shift_ms: float, title: str = ""
+) -> None:
+    """Draw sweeps, by their names, into a PNG or SVG file.
+
+    Raises:
+        UsageError: another kind of file.
+    """
+    if picture.suffix not in (".png", ".svg"):
+        raise UsageError(f"{picture}: a picture ends in .png or .svg")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(8, 7), layout="constrained", height_ratios=(3, 2)
+    )
+    for (name, widths), colour in zip(sweeps.items(), COLOURS * len(sweeps), strict=False):
+        beams = [w.beam for w in widths]
+        above.plot(beams, [w.error_rate for w in widths], "o-", color=colour, label=name)
+        above.plot(beams, [w.deletions for w in widths], "v--", color=colour, linewidth=1)
+        above.plot(beams, [w.insertions for w in widths], "^:", color=colour, linewidth=1)
+        shares = [1000.0 * w.seconds_a_frame / frame_shift_ms for w in widths]
+        below.plot(beams, shares, "o-", color=colour, label=name)
+    above.plot([], [], "v--", color="black", linewidth=1, label="deletions")
+    above.plot([], [], "^:", color="black", linewidth=1, label="insertions")
+    above.set_ylabel("phone error rate (%)")
+    above.set_ylim(bottom=0)
+    above.legend()
+    above.set_title(title)
+    below.set_xscale("log")
+    below.set_yscale("log")
+    below.set_xlabel("width of the beam, W")
+    below.set_ylabel("real-time factor of one core")
+    ticks = sorted({w.beam for widths in sweeps.values() for w in widths})
+    below.set_xticks(ticks, [str(tick) for tick in ticks])
+    below.minorticks_off()
+    for axes in (above, below):
+        axes.grid(visible=True, alpha=0.3)
+    metadata = {"Date": None} if picture.suffix == ".svg" else {}
+    figure.savefig(picture, dpi=150, metadata=metadata)
+    pyplot.close(figure)
