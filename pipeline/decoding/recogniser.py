@@ -61,8 +61,6 @@ class Recogniser:
             weight=options.lm_weight,
             bonus=options.insertion_bonus,
         )
-        if self.fusion.network is not None and isinstance(model, CtcModel):
-            raise UsageError("--lm: a network serves transducers; give a CTC model an ARPA file")
         self.cmvn = directory.cmvn()
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim

@@ -2,8 +2,6 @@
 
 All labels by which a prefix can grow are summed at once, several in a vector.
 """
-# mypy: disallow-untyped-defs=False, disallow-any-generics=False, check-untyped-defs=False
-# mypy: disallow-incomplete-defs=False
 
 import heapq
 import itertools

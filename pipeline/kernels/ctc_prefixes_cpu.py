@@ -2,8 +2,6 @@
 
 A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_search_plain.py`.
 """
-# mypy: disallow-untyped-defs=False, disallow-any-generics=False, check-untyped-defs=False
-# mypy: disallow-incomplete-defs=False
 
 from typing import NamedTuple
 

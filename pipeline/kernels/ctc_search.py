@@ -19,6 +19,7 @@ import logging
 import math
 from collections.abc import Sequence
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ from torch import Tensor
 from pipeline.kernels import ctc_search_plain
 from pipeline.kernels.ctc_loss import ctc_loss
 from pipeline.kernels.engines import is_compiled
-from pipeline.kernels.hypotheses import NO_FUSION, Fusion, Hypothesis
+from pipeline.kernels.hypotheses import NO_FUSION, Automaton, Fusion, Hypothesis
+from pipeline.kernels.language_network import NetworkAutomaton
 
 __all__ = ["ctc_align", "ctc_beam_search", "ctc_greedy", "ctc_prefix_search"]
 
@@ -95,8 +97,8 @@ def ctc_beam_search(
             so is whatever lies 5e11 or more below the greatest of its frame.
         width: prefixes kept after each frame.
         blank: id of ∅.
-        fusion: an automaton and a bonus. Each token adds its share to the score by which prefixes
-            are kept; the end of the sequence adds its own after the last frame.
+        fusion: a language model and a bonus. Each token adds its share to the score by which
+            prefixes are kept; the end of the sequence adds its own after the last frame.
         length_normalise: sort by score / |y| ([G12]), not by score ([G13]).
 
     Returns:
@@ -104,21 +106,21 @@ def ctc_beam_search(
         string is impossible.
 
     Raises:
-        ValueError: a width below 1; a blank or shapes that do not fit; a network to be fused; NaN
-            or plus infinity, with its frame.
+        ValueError: a width below 1; a blank or shapes that do not fit; NaN or plus infinity, with
+            its frame.
     """
     if width < 1:
         raise ValueError(f"width must be 1 or more, not {width}")
-    if fusion.network is not None:
-        raise ValueError("a search with CTC fuses an automaton, not a network")
     matrix, tops = _checked(log_probs, blank)
-    model = fusion.tables(matrix.shape[1])
+    model, engine = fusion.tables(matrix.shape[1]), _engine(matrix)
+    if fusion.network is not None:
+        model, engine = cast(Automaton, NetworkAutomaton(fusion, blank)), ctc_search_plain
     if -np.inf in tops:
         return []
     shift = math.fsum(tops)
-    found = _engine(matrix).beam_search(matrix, tops, width, blank, model)
-    final = model.final.tolist()
-    hypotheses = [Hypothesis(y, own + shift, fused + final[s]) for y, own, fused, s in found]
+    found = engine.beam_search(matrix, tops, width, blank, model)
+    final = model.final
+    hypotheses = [Hypothesis(y, own + shift, fused + float(final[s])) for y, own, fused, s in found]
     possible = [h for h in hypotheses if h.score > -math.inf]
 
     def rank(h: Hypothesis) -> tuple[float, int, tuple[int, ...]]:

@@ -23,7 +23,16 @@ def table(program: str) -> list[list[str]]:
 
 
 @pytest.mark.bench
-@pytest.mark.parametrize("program", ["bench_lstm.py", "bench_loss.py", "bench_training.py"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "bench_lstm.py",
+        "bench_loss.py",
+        "bench_training.py",
+        "bench_search.py",
+        "bench_ctc_search.py",
+    ],
+)
 def test_floors_are_met(program: str) -> None:
     rows = table(program)
     missed = [" | ".join(row) for row in rows if row[-1] != "yes"]
@@ -38,7 +47,15 @@ def test_time_grows_no_faster_than_the_arithmetic() -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["bench_lstm.py", "bench_loss.py", "bench_training.py", "bench_growth.py"]
+    "program",
+    [
+        "bench_lstm.py",
+        "bench_loss.py",
+        "bench_training.py",
+        "bench_growth.py",
+        "bench_search.py",
+        "bench_ctc_search.py",
+    ],
 )
 def test_a_measuring_program_explains_itself(program: str) -> None:
     done = subprocess.run(

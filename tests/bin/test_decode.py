@@ -278,14 +278,14 @@ def test_an_ngram_is_fused(trained, decode, feats, write, tmp_path, arpa, kind):
         assert float(score) == pytest.approx(float(log_prob) + added, abs=2e-4)
 
 
-def test_a_network_is_fused(trained, decode, feats, write, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_is_fused(trained, decode, feats, write, tmp_path, kind):
     lm = f"--lm={trained / 'predictor'}"
     nbest = f"--write-nbest=ark,t:{tmp_path}/nbest"
-    assert decode(write(feats), lm, "--lm-weight=0.4", nbest, kind="transducer").status == 0
+    assert decode(write(feats), lm, "--lm-weight=0.4", nbest, kind=kind).status == 0
     first = (tmp_path / "nbest").read_text().split()
     assert float(first[1]) < float(first[2])
-    fails(decode(write(feats), lm), 2, "--lm: a network serves transducers")
-    fails(decode(write(feats), f"--lm={tmp_path}/none", kind="transducer"), 1, "none")
+    fails(decode(write(feats), f"--lm={tmp_path}/none", kind=kind), 1, "none")
 
 
 # ---- bad data ------------------------------------------------------------------------------------

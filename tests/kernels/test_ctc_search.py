@@ -20,6 +20,7 @@ from pipeline.kernels import ctc_search_reference as reference
 from pipeline.kernels.ctc_loss import ctc_loss
 from pipeline.kernels.ctc_search import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
 from pipeline.kernels.hypotheses import NO_FUSION, Automaton, Fusion, Hypothesis, LstmWeights
+from pipeline.kernels.lstm import peephole_lstm_step
 
 torch.set_num_threads(1)
 
@@ -543,7 +544,7 @@ def test_a_search_that_would_not_end_is_cut_short(
     limit = 3 if engine is ctc_search_plain else 200
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         (found,) = ctc_prefix_search(log_probs, max_expansions=limit)
-    assert [record.message for record in caplog.records] == [
+    assert [m for m in caplog.messages if m.startswith("prefix search")] == [
         f"prefix search: a section of {frames} frames needs more than {limit} expansions"
     ]
     (path,) = ctc_greedy(torch.tensor(log_probs)[None], torch.tensor([frames]))
@@ -742,7 +743,34 @@ def test_shapes_of_searches() -> None:
         ctc_beam_search(np.zeros((2, 4)), width=2, fusion=Fusion(BIGRAM, 1.0))
 
 
-def test_no_network_is_fused() -> None:
-    network = LstmWeights(*[torch.zeros(1)] * 5)
-    with pytest.raises(ValueError, match="fuses an automaton, not a network"):
-        ctc_beam_search(np.zeros((2, 4)), width=2, fusion=Fusion(weight=1.0, network=network))
+# ---- a network as language model -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_a_network_is_the_automaton_of_its_prefixes(blank: int) -> None:
+    random = np.random.default_rng(blank)
+    vocab, cells = 3, 4
+    shapes = [(vocab, 4 * cells), (4 * cells, cells), (3, cells), (vocab, cells), (vocab,)]
+    network = LstmWeights(*(torch.tensor(random.standard_normal(shape)) for shape in shapes))
+    labels = [k for k in range(vocab) if k != blank]
+    histories = [h for n in range(6) for h in itertools.product(labels, repeat=n)]
+    rows, following = np.zeros((2, len(histories), vocab))
+    for i, history in enumerate(histories):
+        h = c = torch.zeros(1, cells, dtype=torch.float64)
+        for k in (blank, *history):
+            inputs = network.inputs[[k]]
+            h, c = peephole_lstm_step(inputs, h, c, network.recurrent, network.peepholes)
+        logits = h @ network.projection.t() + network.projection_bias
+        rows[i, labels] = logits[0, labels].log_softmax(dim=0)
+        for k in labels:
+            if (*history, k) in histories:
+                following[i, k] = histories.index((*history, k))
+    automaton = Automaton(rows, following.astype(np.int32), np.zeros(len(histories)), 0)
+    log_probs = np.log(random.dirichlet(np.ones(vocab), 5))
+    for width in (2, 7, 60):
+        options = {"width": width, "blank": blank}
+        expected = ctc_beam_search(log_probs, fusion=Fusion(automaton, 0.6, -0.1), **options)
+        found = ctc_beam_search(log_probs, fusion=Fusion(None, 0.6, -0.1, network), **options)
+        assert [h.tokens for h in found] == [h.tokens for h in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours[1:] == pytest.approx(theirs[1:], rel=1e-9)
