@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what the speeds are measured against: torchaudio's and fast_rnnt's transducer losses.
+# Install what the speeds are measured against: torchaudio's and fast_rnnt's transducer losses,
+# SpeechBrain's search, and three of CTC.
 #
 # e.g.: tests/bench/install_peers.sh DIR && . DIR/activate.sh && python3 tests/bench/bench_loss.py
 #
@@ -39,6 +40,11 @@ CPATH=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])'
   FT_MAKE_ARGS=-j2 \
   FT_CMAKE_ARGS="-DCMAKE_BUILD_TYPE=Release -DFT_BUILD_TESTS=OFF -DFT_WITH_CUDA=OFF -DCMAKE_CXX_STANDARD=20 -DFETCHCONTENT_SOURCE_DIR_PYBIND11=$dir/pybind11-3.0.4" \
   "$python" -m pip install --quiet --no-build-isolation --no-deps fast_rnnt==1.3
+
+"$python" -m pip install --quiet --no-deps speechbrain==1.1.2 hyperpyyaml ruamel.yaml joblib \
+  huggingface_hub requests tqdm pyyaml filelock fsspec certifi charset-normalizer idna urllib3 scipy
+"$python" -m pip install --quiet --no-deps fast-ctc-decode==0.3.7 flashlight-text==0.0.7 \
+  pyctcdecode==0.5.0 pygtrie
 
 echo "export LD_LIBRARY_PATH=$dir/stubs:$there/nvidia/cu13/lib PATH=$dir/venv/bin:\$PATH" > activate.sh
 echo "now: . $dir/activate.sh"
