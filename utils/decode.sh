@@ -44,4 +44,5 @@ done
 mv "$dir/.nbest.tmp" "$dir/nbest"
 mv "$dir/.ctm.tmp" "$dir/hyp.ctm"
 mv "$dir/.hyp.tmp" "$dir/hyp.txt"
+rm -f "$dir"/log/*.partial  # what --resume would go on from
 touch "$dir/.done"

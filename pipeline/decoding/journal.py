@@ -1,10 +1,11 @@
 """What a decoding has finished, on disk as it goes, so that one that was stopped can go on."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import DataError
+log = logging.getLogger("pipeline")
 
 
 class Journal:
@@ -13,11 +14,8 @@ class Journal:
     Args:
         path: the file; None: nothing is kept.
         made_with: what must be the same for its lines to be of use.
-        resume: take over what is there, and leave it there at the end too; else it is begun anew
-            and removed after a decoding that came to its end.
-
-    Raises:
-        DataError: to be resumed, but made with something else.
+        resume: take over what is there, if it was made with the same, and leave it there at the
+            end too; else it is begun anew, and removed after a decoding that came to its end.
     """
 
     def __init__(self, path: Path | None, made_with: dict[str, Any], *, resume: bool) -> None:
@@ -28,10 +26,10 @@ class Journal:
         lines = _whole_lines(path) if resume else []
         if lines and lines[0] != made_with:
             different = [k for k in made_with if lines[0].get(k) != made_with[k]]
-            raise DataError(
-                f"{path}: made with another {' and '.join(different) or 'version'}; "
-                "decode without --resume"
+            log.warning(
+                "%s: made with another %s; begun anew", path, " and ".join(different) or "version"
             )
+            lines = []
         for line in lines[1:]:
             self.finished[line["utterance"]] = line
         self.holds_something = bool(self.finished)
@@ -65,7 +63,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
             break
     return found

@@ -98,7 +98,7 @@ phases() {
 results=()
 for name in $rows; do
   row='' table='' kind='' paper='' phases='' pretrain_ctc='' pretrain_predictor=''
-  beam=100 normalise=false
+  beam=100 normalise=false prefix_search=false
   # shellcheck source=/dev/null
   . "conf/rows/$name.row"
   echo "LOG (run_tables.sh) [$table] $row" >&2
@@ -122,6 +122,7 @@ for name in $rows; do
   if [ "$kind" != predictor ]; then
     options="--beam=${asked_beam:-$beam} --device=$device"
     if [ "$normalise" = true ]; then options+=" --length-normalise"; fi
+    if [ "$prefix_search" = true ]; then options+=" --prefix-search"; fi
     for set in "$dev" test; do
       step "decode_${name}_$set" \
         "$last/final.safetensors,$data/$set/feats.scp,$work/feats/$prefix$set" \
