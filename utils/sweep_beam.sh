@@ -8,7 +8,7 @@
 #
 # Writes SWEEP_DIR/sweep.tsv: a line a width with the error rate in percent, errors, reference
 # tokens, insertions, deletions, substitutions, frames and seconds, those of all jobs together and
-# of encoding too. Widths whose directory is there are not decoded again.
+# of encoding too. A width is decoded again only where model, data or options have changed.
 set -euo pipefail
 
 widths="1 4 10 30 100 300 1000 4000"
@@ -28,10 +28,10 @@ mkdir -p "$sweep"
   printf 'beam\tper\terrors\ttokens\tins\tdel\tsub\tframes\tseconds\n'
   for width in $widths; do
     dir=$sweep/beam$width
-    if [ ! -f "$dir/.done" ]; then
-      decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$width" \
-        "$program" "$model" "$data" "$dir" >&2
-    fi
+    rm -f "$dir"/log/*.partial  # what is taken over takes no time
+    once.py --inputs "$model/final.safetensors,$data/feats.scp" --outputs "$dir/hyp.txt" \
+      "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$width" \
+      "$program" "$model" "$data" "$dir" >&2
     score.sh --map "$map" "$data" "$dir" >&2
     cat "$dir"/log/decode.*.log "$dir/scoring/wer" | awk -v width="$width" '
       match($0, /, [0-9]+ frames in [0-9.]+ s/) { split(substr($0, RSTART + 2), f, " "); frames += f[1]; seconds += f[4] }

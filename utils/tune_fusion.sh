@@ -33,10 +33,9 @@ mkdir -p "$tune"
       dir=$tune/weight${weight}_bonus$bonus
       fusion="--insertion-bonus=$bonus"
       if [ "$weight" != 0 ]; then fusion+=" --lm=$lm --lm-weight=$weight"; fi
-      if [ ! -f "$dir/.done" ]; then
-        decode.sh --nj "$nj" --cmd "$cmd" --options "$options $fusion" \
-          "$program" "$model" "$data" "$dir" >&2
-      fi
+      once.py --inputs "$model/final.safetensors,$data/feats.scp,$lm" --outputs "$dir/hyp.txt" \
+        "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options $fusion" \
+        "$program" "$model" "$data" "$dir" >&2
       score.sh --map "$map" "$data" "$dir" >&2
       awk -v pair="$weight	$bonus" '
         /^%WER/ { gsub(",", ""); print pair "\t" $2 "\t" $4 "\t" $6 "\t" $7 "\t" $9 "\t" $11 }

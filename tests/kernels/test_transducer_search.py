@@ -383,8 +383,7 @@ def test_what_is_impossible_is_no_hypothesis(engine: str) -> None:
     assert search(frames, model, width=50) == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_prefix_is_read_by_the_predictor_once(engine: str) -> None:
+def test_a_prefix_is_read_by_the_predictor_once() -> None:
     """States are kept for the whole utterance, [G12] 2.6."""
     model = LstmModel("sum", engine="plain", seed=2)
     frames = model.frames(8)

@@ -326,21 +326,23 @@ def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
 def test_fusion_is_tuned(run, trained, data, tmp_path):
     done = run("make_ngram_lm.py", "--order=2", trained / "toy/train/text", "lm.arpa")
     assert done.returncode == 0, done.stderr
-    options = (
-        "tune_fusion.sh",
-        "--weights",
-        "0.2",
-        "--bonuses",
-        "0 0.5",
-        "--options",
-        "--device=cpu",
-    )
-    done = run(*options, "decode_ctc.py", trained / "ctc", "lm.arpa", data, "tune")
+    options = ("--weights", "0.2", "--bonuses", "0 0.5", "--options", "--device=cpu")
+    command = (
+        "tune_fusion.sh", *options, "decode_ctc.py", trained / "ctc", "lm.arpa", data, "tune"
+    )  # fmt: skip
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "tune" / "tune.tsv")
     assert [(row["weight"], row["bonus"]) for row in found] == [
         ("0", "0"), ("0", "0.5"), ("0.2", "0"), ("0.2", "0.5"),
     ]  # fmt: skip
+    hyp = tmp_path / "tune" / "weight0.2_bonus0" / "hyp.txt"
+    before = hyp.stat().st_mtime_ns
+    assert run(*command).returncode == 0
+    assert hyp.stat().st_mtime_ns == before
+    (tmp_path / "lm.arpa").write_text((tmp_path / "lm.arpa").read_text() + "\n")
+    assert run(*command).returncode == 0
+    assert hyp.stat().st_mtime_ns > before  # another model is not mistaken for this one
     best = min(found, key=lambda row: int(row["errors"]))
     chosen = [f"--insertion-bonus={best['bonus']}"]
     if best["weight"] != "0":
