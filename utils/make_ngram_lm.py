@@ -30,7 +30,7 @@ from typer import Argument, Option
 from pipeline.cli import Tally, log, run
 from pipeline.errors import DataError, PhoneError
 from pipeline.ngram import BOS, EOS, EPS, UNKNOWN
-from pipeline.scoring import Fold, read_transcripts
+from pipeline.scoring.transcripts import Fold, read_transcripts
 from pipeline.tables import is_specifier, open_output
 from pipeline.tokens import BLANK, Tokens
 

@@ -5,10 +5,11 @@ Usage: print_results.py [--title TEXT] [--paper NAME=TEXT â€¦] NAME=MODEL_DIR â€
 
 e.g.: print_results.py --title "TIMIT" --paper "ctc=18.6 [G13]" ctc=exp/ctc
 
-The rates are those of MODEL_DIR/decode_*/scoring/wer. A prediction network, which decodes
-nothing, is shown with the next-token error and log-loss of its best epoch.
+The rates are those of MODEL_DIR/decode_*/scoring/wer, with the 95 % intervals of score.json beside
+it. A prediction network, which decodes nothing, is shown with the next-token error and log-loss of
+its best epoch.
 
-See also: score.sh, compute_wer.py, show_model.py
+See also: score.py, compare_wer.py, make_report.py, show_model.py
 """
 
 import json
@@ -40,11 +41,23 @@ def rates(directory: Path) -> list[tuple[str, str]]:
     for wer in sorted(directory.glob("decode_*/scoring/wer")):
         line = wer.read_text().partition("\n")[0]
         if not line.startswith("%WER"):
-            raise DataError(f"{wer}: no error rate; make it again with score.sh")
-        found.append((wer.parent.parent.name.removeprefix("decode_"), "%PER" + line[4:]))
+            raise DataError(f"{wer}: no error rate; make it again with score.py")
+        line = f"%PER{line[4:]}{interval(wer.parent / 'score.json')}"
+        found.append((wer.parent.parent.name.removeprefix("decode_"), line))
     if not found and (directory / "metrics.jsonl").exists():
         found.append(("dev", best_epoch(directory / "metrics.jsonl")))
     return found
+
+
+def interval(path: Path) -> str:
+    """The 95 % interval of a score, if score.py left one."""
+    if not path.exists():
+        return ""
+    try:
+        ends = json.loads(path.read_text(encoding="utf-8"))["interval"]
+        return f", 95 % in {ends['low']:.1f} to {ends['high']:.1f}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no score ({error!r}); make it again with score.py") from error
 
 
 def best_epoch(path: Path) -> str:

@@ -139,7 +139,7 @@ fuse() {
         decode.sh --nj "$nj" --cmd "$cmd" \
         --options "--config=$dir/tune_dev/best.conf --beam=$beam --device=$device" \
         "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
-      score.sh --map "$map" "$data/$set" "$dir/decode_fused_$set"
+      score.py --map "$map" "$data/$set" "$dir/decode_fused_$set" >&2
     done
   done
 }
@@ -150,9 +150,55 @@ score() {
   for kind in ctc transducer; do
     for set in "$@"; do
       dir=$(trained $kind)
-      score.sh --map "$map" "$data/$set" "$dir/decode_$set"
+      score.py --map "$map" "$data/$set" "$dir/decode_$set" >&2
     done
   done
   print_results.py --title "$title" "${paper[@]}" \
     "ctc=$(trained ctc)" "predictor=$(trained predictor)" "transducer=$(trained transducer)"
+}
+
+# draw SET: the papers' figures of $utt, an utterance of SET (its first if empty), what both models
+# confuse, and their learning curves, into $exp/pictures.
+draw() {
+  local set=$1 name=${utt:-} pictures=$exp/pictures kind dir subject
+  local table=$data/$set options=(--text="ark:$data/$set/text")
+  if [ -z "$name" ]; then read -r name _ < "$table/text"; fi
+  if by_speaker; then options+=(--cmvn="scp:$table/cmvn.scp" --utt2spk="ark:$table/utt2spk"); fi
+  local times=()
+  if [ -f "$table/phones.ctm" ]; then times=(--ctm="$table/phones.ctm"); fi
+  mkdir -p "$pictures"
+  for kind in ctc transducer; do
+    dir=$(trained $kind)
+    subject=("${options[@]}" "$dir" "scp:$table/feats.scp" "$name")
+    local inputs=$dir/final.safetensors,$table/feats.scp,$table/text
+    draw_one "posteriors_$kind" "$inputs" plot_posteriors.py "${times[@]}" "${subject[@]}"
+    if [ $kind = ctc ]; then
+      draw_one sensitivity_ctc "$inputs" plot_sensitivity.py "${times[@]}" "${subject[@]}"
+    else
+      draw_one sensitivity_transducer "$inputs" plot_sensitivity.py "${subject[@]}"
+      draw_one lattice "$inputs" plot_lattice.py "${subject[@]}"
+    fi
+    local alignments=$dir/decode_$set/scoring/alignments
+    draw_one "confusions_$kind" "$alignments" plot_confusions.py --title="$kind, $set" "$alignments"
+  done
+  local runs=("$(trained ctc)" "$(trained predictor)" "$(trained transducer)")
+  draw_one training "$(printf '%s/metrics.jsonl,' "${runs[@]}")" plot_training.py "${runs[@]}"
+}
+
+# draw_one NAME INPUTS COMMAND …: $pictures/NAME.png, unless it is done.
+draw_one() {
+  step "picture_$1" "${2%,}" "$pictures/$1.png" "${@:3}" "$pictures/$1.png"
+}
+
+# report SET …: everything on one page, $exp/report.html.
+report() {
+  local kind set dir inputs= models=()
+  for kind in ctc transducer; do
+    dir=$(trained $kind)
+    models+=("$dir")
+    for set in "$@"; do inputs+=$dir/decode_$set/scoring/score.json,; done
+  done
+  step report "${inputs%,}" "$exp/report.html" \
+    make_report.py --title="$title" "${models[@]}" --output="$exp/report.html"
+  echo "LOG ($(basename "$0")) open $exp/report.html" >&2
 }

@@ -15,7 +15,7 @@ widths="1 4 10 30 100 300 1000 4000"
 nj=2         # jobs; at most one an utterance
 cmd=run.py   # what runs them
 options=     # of PROGRAM
-map=         # as score.sh
+map=         # as score.py
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 4 ]; then
@@ -32,7 +32,7 @@ mkdir -p "$sweep"
     once.py --inputs "$model/final.safetensors,$data/feats.scp" --outputs "$dir/hyp.txt" \
       "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$width" \
       "$program" "$model" "$data" "$dir" >&2
-    score.sh --map "$map" "$data" "$dir" >&2
+    score.py --map "$map" --sclite=false "$data" "$dir" >&2
     cat "$dir"/log/decode.*.log "$dir/scoring/wer" | awk -v width="$width" '
       match($0, /, [0-9]+ frames in [0-9.]+ s/) { split(substr($0, RSTART + 2), f, " "); frames += f[1]; seconds += f[4] }
       /^%WER/ { gsub(",", ""); line = width "\t" $2 "\t" $4 "\t" $6 "\t" $7 "\t" $9 "\t" $11 }

@@ -17,7 +17,7 @@ bonuses="0 0.5 1"
 nj=2         # jobs; at most one an utterance
 cmd=run.py   # what runs them
 options=     # of PROGRAM
-map=         # as score.sh
+map=         # as score.py
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 5 ]; then
@@ -36,7 +36,7 @@ mkdir -p "$tune"
       once.py --inputs "$model/final.safetensors,$data/feats.scp,$lm" --outputs "$dir/hyp.txt" \
         "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options $fusion" \
         "$program" "$model" "$data" "$dir" >&2
-      score.sh --map "$map" "$data" "$dir" >&2
+      score.py --map "$map" --sclite=false "$data" "$dir" >&2
       awk -v pair="$weight	$bonus" '
         /^%WER/ { gsub(",", ""); print pair "\t" $2 "\t" $4 "\t" $6 "\t" $7 "\t" $9 "\t" $11 }
       ' "$dir/scoring/wer"

@@ -6,14 +6,14 @@
 #   ./run.sh --corpus DIR --stage 7   only search and scores, of what is there
 #
 # Options: --stage N --stop-stage N --nj N --cmd PROGRAM --device cpu|cuda|auto --beam W
-# --work DIR (where data/, feats/ and exp/ go) --model FILE.toml --regime DIR --config FILE
-# (any of these, as name=value lines). `test` is used where the corpus has it.
+# --utt UTTERANCE --work DIR (where data/, feats/ and exp/ go) --model FILE.toml --regime DIR
+# --config FILE (any of these, as name=value lines). `test` is used where the corpus has it.
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 stage=1
-stop_stage=8
+stop_stage=10
 corpus=
 work=.
 nj=2
@@ -23,7 +23,8 @@ allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture
 regime=conf/modern        # folder of training options
 beam=10
-lm_order=3                # of the n-gram of stage 9
+utt=                      # whose pictures are drawn; empty: the first of the last set
+lm_order=3                # of the n-gram of stage 11
 . "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
@@ -81,8 +82,18 @@ if runs 8; then
   score "${sets[@]}"
 fi
 
-# Not among the papers' experiments, so only with --stop-stage 9.
+# [G12] Figures 2 and 3, [G13] Figure 3, learning curves and confusions, in exp/pictures.
 if runs 9; then
-  begin 9 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
+  begin 9 "pictures"
+  draw "${sets[-1]}"
+fi
+if runs 10; then
+  begin 10 "report"
+  report "${sets[@]}"
+fi
+
+# Not among the papers' experiments, so only with --stop-stage 11.
+if runs 11; then
+  begin 11 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
   fuse "${sets[@]}"
 fi

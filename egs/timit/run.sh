@@ -6,14 +6,14 @@
 #   ./run.sh --corpus … --stage 7     only search and scores, of what is there
 #
 # Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --device cpu|cuda|auto
-# --beam W --work DIR (where data/, feats/, exp/ and the demo corpus go) --allow-partial true
-# --model FILE.toml --regime DIR --config FILE (any of these, as name=value lines).
+# --beam W --utt UTTERANCE --work DIR (where data/, feats/, exp/ and the demo corpus go)
+# --allow-partial true --model FILE.toml --regime DIR --config FILE (these, as name=value lines).
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 stage=0
-stop_stage=8
+stop_stage=10
 corpus=               # TIMIT; empty: the demo corpus
 work=                 # folder of data/, feats/, exp/; empty: demo/, with --corpus the recipe's own
 nj=2
@@ -23,7 +23,8 @@ allow_partial=false   # accept a TIMIT that is not whole
 model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
 regime=               # folder of training options; empty: conf/demo, with --corpus conf/g13
 beam=                 # empty: 10, with --corpus 100 as in [G13]
-lm_order=3            # of the n-gram of stage 9
+utt=                  # whose pictures are drawn; empty: the first of the test set
+lm_order=3            # of the n-gram of stage 11
 demo_size=full        # or smoke
 . "$HERE/../../utils/parse_options.sh"
 . "$HERE/../../utils/recipe.sh"
@@ -99,8 +100,18 @@ if runs 8; then
   score dev test
 fi
 
-# Not among the papers' experiments, so only with --stop-stage 9.
+# [G12] Figures 2 and 3, [G13] Figure 3, learning curves and confusions, in exp/pictures.
 if runs 9; then
-  begin 9 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
+  begin 9 "pictures"
+  draw test
+fi
+if runs 10; then
+  begin 10 "report"
+  report dev test
+fi
+
+# Not among the papers' experiments, so only with --stop-stage 11.
+if runs 11; then
+  begin 11 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
   fuse dev test
 fi

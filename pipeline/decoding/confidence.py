@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.kernels.hypotheses import Hypothesis
-from pipeline.scoring import agreements
+from pipeline.scoring.distance import agreements
 
 
 def token_confidences(hyps: Sequence[Hypothesis]) -> list[float]:

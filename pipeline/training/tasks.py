@@ -16,7 +16,7 @@ from pipeline.kernels.ctc_search import ctc_greedy
 from pipeline.kernels.transducer_search import transducer_greedy
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.models import BLANK, CtcModel, PredictorModel, TransducerModel
-from pipeline.scoring import edit_distance
+from pipeline.scoring.distance import edit_distance
 from pipeline.training.dataset import Batch, Utterance
 from pipeline.training.options import TrainOptions
 

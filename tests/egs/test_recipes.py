@@ -140,7 +140,7 @@ def test_help(run, recipe):
         (["--stage="], "--stage takes a whole number, not ''"),
         (["--stop-stage", "2.5"], "--stop-stage takes a whole number, not '2.5'"),
         (["--stage", "5", "--stop-stage", "4"], "--stage 5 is after --stop-stage 4"),
-        (["--stage", "9"], "--stage 9 is after --stop-stage 8: nothing to do"),
+        (["--stage", "11"], "--stage 11 is after --stop-stage 10: nothing to do"),
         (["--nj", "0"], "--nj must be 1 or more"),
         (["--nj", "many"], "--nj takes a whole number, not 'many'"),
         (["--cmd", ""], "--cmd is empty"),

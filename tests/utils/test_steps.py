@@ -1,4 +1,4 @@
-"""The steps of a recipe: make_feats.sh, decode.sh, score.sh, print_results.py."""
+"""The steps of a recipe: make_feats.sh, decode.sh, print_results.py, sweeps."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def fails(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> N
 
 
 @pytest.mark.parametrize(
-    "script", ["make_feats.sh", "decode.sh", "score.sh", "sweep_beam.sh", "tune_fusion.sh"]
+    "script", ["make_feats.sh", "decode.sh", "sweep_beam.sh", "tune_fusion.sh"]
 )
 def test_help_and_usage(run, script):
     done = run(script, "--help")
@@ -172,49 +172,6 @@ def test_no_features_to_decode(run, trained, data):
     fails(done, 1, "data/dev/feats.scp: missing or empty; make it with make_feats.sh")
 
 
-# ---- score.sh ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def decoded(tmp_path) -> Path:
-    """References, hypotheses with one error of each kind, and a map."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "decode").mkdir()
-    write_map(tmp_path / "data" / "text", {"u1": "sil aa ao b q sil", "u2": "sil b d sil"})
-    (tmp_path / "decode" / "hyp.txt").write_text("u1 sil aa aa d sil\nu2 sil sil\n")
-    (tmp_path / "phones.map").write_text(
-        "aa\taa\taa\nao\tao\taa\nb\tb\tb\nd\td\td\nq\nsil\tsil\tsil\n"
-    )
-    return tmp_path / "decode"
-
-
-def test_scores_after_folding_both_sides(run, decoded):
-    done = run("score.sh", "--map", "phones.map", "data", "decode")
-    assert done.returncode == 0, done.stderr
-    wer = (decoded / "scoring" / "wer").read_text().splitlines()
-    assert wer[0] == "%WER 33.33 [ 3 / 9, 0 ins, 2 del, 1 sub ]"
-    assert read_map(decoded / "scoring" / "ref.txt")["u1"] == "sil aa aa b sil"
-    assert read_map(decoded / "scoring" / "alignments")["u2"].count("<eps>") == 2
-    assert done.stderr.strip().endswith(f"decode: {wer[0]}")
-
-
-def test_scores_without_a_map(run, decoded):
-    done = run("score.sh", "--map", "", "data", "decode")
-    assert done.returncode == 0, done.stderr
-    assert "[ 5 / 10, 0 ins, 3 del, 2 sub ]" in (decoded / "scoring" / "wer").read_text()
-
-
-def test_what_cannot_be_scored_keeps_no_score(run, decoded):
-    (decoded / "scoring").mkdir()
-    (decoded / "hyp.txt").write_text("u1 sil zz\nu2 sil\n")
-    fails(run("score.sh", "--map", "phones.map", "data", "decode"), 1, '"zz"', "hyp.txt")
-    (decoded / "hyp.txt").write_text("u1 sil\n")
-    fails(run("score.sh", "--map", "phones.map", "data", "decode"), 1, "u2")
-    (decoded / "hyp.txt").unlink()
-    assert run("score.sh", "--map", "phones.map", "data", "decode").returncode == 1
-    assert not (decoded / "scoring" / "wer").exists()
-
-
 # ---- print_results.py ----------------------------------------------------------------------------
 
 
@@ -276,7 +233,17 @@ def test_a_score_that_is_none_is_named(execute, models):
     (models / "ctc" / "decode_dev" / "scoring" / "wer").write_text("")
     done = execute("print_results.py", f"ctc={models}/ctc")
     assert done.status == 1
-    assert "decode_dev/scoring/wer: no error rate; make it again with score.sh" in done.err
+    assert "decode_dev/scoring/wer: no error rate; make it again with score.py" in done.err
+
+
+def test_intervals_where_there_are_some(execute, models):
+    score = models / "ctc" / "decode_dev" / "scoring" / "score.json"
+    score.write_text('{"interval": {"low": 10.04, "high": 14.96}}')
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert "0 sub ], 95 % in 10.0 to 15.0\n" in done.out
+    score.write_text('{"interval": 3}')
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert (done.status, "make it again with score.py" in done.err) == (1, True)
 
 
 def test_wrong_names(execute, models):

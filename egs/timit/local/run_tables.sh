@@ -129,7 +129,7 @@ for name in $rows; do
         "$last/decode_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" --options "$options" "decode_$kind.py" "$last" \
         "$data/$set" "$last/decode_$set"
-      score.sh --map "$fold" "$data/$set" "$last/decode_$set"
+      score.py --map "$fold" "$data/$set" "$last/decode_$set" >&2
     done
   fi
   results+=("$table:$row:$paper=$last")

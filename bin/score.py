@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Score a decode directory whole: totals, groups, confusions, alignments, in everybody's forms.
+
+Usage: score.py [options] DATA_DIR DECODE_DIR
+
+e.g.: score.py --map=conf/phones.60-48-39.map data/test exp/ctc/decode_test
+e.g.: score.py --collapse-sil --alignment=nist data/test exp/ctc/decode_test
+
+DECODE_DIR/hyp.txt is compared with DATA_DIR/text; both are folded first where --map is given. The
+rule is Kaldi's unless a variant is asked for, and it is printed with the number, because error
+rates under different rules do not compare. DECODE_DIR/scoring gets
+
+  wer                  the %WER, %SER and Scored lines of compute-wer
+  ref.txt, hyp.txt, alignments        both sides under the rule, and align-text's alignments
+  wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's tools write them, and
+                       per_gender, per_dialect … for each file spk2gender, spk2dialect … there is
+  sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the forms of NIST's sclite, and what
+                       that reads: ref.trn and hyp.trn, ref.stm and hyp.ctm where times are known
+  score.json           all numbers, for programs
+
+See also: compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from pipeline.cli import Tally, options_from_fields, run
+from pipeline.scoring.options import ScoringOptions
+
+
+def main(
+    data_dir: Annotated[Path, Argument(metavar="DATA_DIR", help="holds text and utt2spk")],
+    decode_dir: Annotated[Path, Argument(metavar="DECODE_DIR", help="holds hyp.txt")],
+    options: ScoringOptions,
+    mode: Annotated[
+        str,
+        Option(
+            help="an utterance that not both have: strict is an error, present leaves it out, all "
+            "counts a missing hypothesis as deleted"
+        ),
+    ] = "strict",
+    name: Annotated[str, Option(help="of the error rate; empty: PER with --map, else WER")] = "",
+    replications: Annotated[int, Option(help="test sets drawn for the 95 % interval")] = 10000,
+    seed: Annotated[int, Option(help="of the random draws")] = 0,
+    sclite: Annotated[
+        bool, Option("--sclite/--no-sclite", help="write the files of and for sclite")
+    ] = True,
+) -> int:
+    from pipeline.scoring.directory import score_directory
+    from pipeline.scoring.kaldi_forms import wer_lines
+
+    name = name or ("PER" if options.map else "WER")
+    score = score_directory(
+        data_dir,
+        decode_dir,
+        options,
+        mode=mode,
+        replications=replications,
+        seed=seed,
+        name=name,
+        sclite=sclite,
+    )
+    lines = wer_lines(score.counts, absent=score.texts.absent, name=name, note=score.note)
+    print(lines, end="")
+    print(f"95 % interval [ {score.interval.low:.2f}, {score.interval.high:.2f} ]")
+    print(f"Rule: {options.describe()}")
+    tally = Tally()
+    tally.ok(score.counts.sentences)
+    return tally.finish(f"see {decode_dir / 'scoring'}")
+
+
+if __name__ == "__main__":
+    run(options_from_fields(main))

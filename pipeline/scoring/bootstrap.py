@@ -1,0 +1,82 @@
+"""How sure an error rate is, by drawing test sets (M. Bisani, H. Ney, ICASSP 2004)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError, UsageError
+
+AT_A_TIME = 2**24  # drawn utterances in memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An error rate in percent with the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    tokens: NDArray[np.int64],
+    errors: NDArray[np.int64],
+    *,
+    replications: int = 10000,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Error rates (systems, replications), not in percent, of test sets drawn with replacement.
+
+    All systems are scored on the same sets. Where few kinds of utterances occur, as in large sets
+    of short ones, it is drawn how often each kind comes, which has the same distribution.
+
+    Args:
+        tokens: (N,) length of each reference.
+        errors: (systems, N) errors of each system in each utterance.
+        replications: how many test sets.
+        seed: of the draws.
+
+    Raises:
+        DataError: the references hold no tokens.
+        UsageError: see `check_draws`.
+    """
+    check_draws(replications, seed)
+    if not tokens.sum():
+        raise DataError("the references hold no tokens, so there is no error rate")
+    random = np.random.default_rng(seed)
+    table = np.stack([tokens, *errors]).astype(np.float64)
+    count = table.shape[1]
+    kinds, often = np.unique(table, axis=1, return_counts=True)
+    if 4 * len(often) < count:
+        drawn = random.multinomial(count, often / count, size=replications)
+        sums = kinds @ drawn.T
+    else:
+        step = max(1, AT_A_TIME // count)
+        parts = []
+        for start in range(0, replications, step):
+            shape = min(step, replications - start), count
+            places = random.integers(count, size=shape)
+            parts.append(np.stack([row[places].sum(axis=1) for row in table]))
+        sums = np.concatenate(parts, axis=1)
+    rates: NDArray[np.float64] = sums[1:] / np.maximum(sums[0], 1.0)
+    return rates
+
+
+def check_draws(replications: int, seed: int) -> None:
+    """Raise UsageError if there are fewer than two replications, or the seed is negative."""
+    if replications < 2:
+        raise UsageError(f"--replications must be 2 or more, not {replications}")
+    if seed < 0:
+        raise UsageError(f"--seed must be 0 or more, not {seed}")
+
+
+def interval(rates: NDArray[np.float64]) -> Interval:
+    """Of one system's rates: 1.96 standard deviations to both sides of the mean."""
+    mean, margin = 100.0 * float(rates.mean()), 196.0 * float(rates.std())
+    return Interval(mean, mean - margin, mean + margin)
+
+
+def probability_better(rates: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The share of test sets, in percent, on which ``other`` has the lower error rate."""
+    return 100.0 * float((rates > other).mean())

@@ -1,0 +1,97 @@
+"""Scores in the forms of Kaldi's tools: ``%WER`` lines, and per_utt, per_spk and ops."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pipeline.scoring.alignment import CORRECT, DEL, EPS, INS, NO_HYP, SUB, Alignments
+from pipeline.scoring.bootstrap import Interval
+from pipeline.scoring.counts import ErrorCounts
+
+_LETTERS = "CSDIC"  # a forgiven deletion counts as correct
+_KINDS = ("correct", "substitution", "deletion", "insertion", "correct")
+GAP = "***"
+
+
+def wer_lines(counts: ErrorCounts, *, absent: int = 0, name: str = "WER", note: str = "") -> str:
+    """The three lines of ``compute-wer``; ``note`` ends the first.
+
+    Raises:
+        DataError: there is nothing to divide by.
+    """
+    rates = counts.sentence_error_rate, counts.error_rate
+    sentence_rate, rate = (float(np.float32(r)) for r in rates)  # rounds as Kaldi's single does
+    kinds = f"{counts.ins} ins, {counts.del_} del, {counts.sub} sub"
+    partial = " [PARTIAL]" if absent else ""
+    return (
+        f"%{name} {rate:.2f} [ {counts.errors} / {counts.ref_tokens}, {kinds} ]{partial}{note}\n"
+        f"%SER {sentence_rate:.2f} [ {counts.wrong_sentences} / {counts.sentences} ]\n"
+        f"Scored {counts.sentences} sentences, {absent} not present in hyp.\n"
+    )
+
+
+def bootci_line(found: Interval, *, note: str = "") -> str:
+    """The line of ``compute-wer-bootci`` for one system."""
+    ends = f"{found.low:.2f}, {found.high:.2f}"
+    return f"Set1: %WER {found.mean:.2f} 95% Conf Interval [ {ends} ]{note}\n"
+
+
+def alignment_lines(
+    alignments: Alignments, *, eps: str = EPS, separator: str = ";"
+) -> Iterator[str]:
+    """``align-text``: ``utt a a ; b <eps> ``, a blank after every token, the last as well."""
+
+    def pair(op: int, ref: str, hyp: str) -> str:
+        return f"{eps if op == INS else ref} {eps if op in NO_HYP else hyp} "
+
+    steps = alignments.lines(pair, f"{separator} ")
+    for utt_id, text in zip(alignments.utt_ids, steps, strict=True):
+        yield f"{utt_id} {text}\n"
+
+
+def per_utt_lines(alignments: Alignments) -> Iterator[str]:
+    """``wer_per_utt_details.pl``: of each utterance ref, hyp and op in columns, then C S I D."""
+
+    def column(which: int) -> Iterator[str]:
+        def padded(op: int, ref: str, hyp: str) -> str:
+            cells = [GAP if op == INS else ref, GAP if op in NO_HYP else hyp, _LETTERS[op]]
+            return cells[which].ljust(max(map(len, cells)))
+
+        return alignments.lines(padded, "  ")
+
+    rows = zip(alignments.utt_ids, column(0), column(1), column(2), strict=True)
+    for (utt, ref, hyp, op), (cor, sub, del_, ins) in zip(
+        rows, alignments.tallies.tolist(), strict=True
+    ):
+        yield (
+            f"{utt} ref  {ref.rstrip()}\n{utt} hyp  {hyp.rstrip()}\n{utt} op   {op.rstrip()}\n"
+            f"{utt} #csid {cor} {sub} {ins} {del_}\n"
+        )
+
+
+def per_group_lines(groups: Mapping[str, ErrorCounts], total: ErrorCounts, title: str) -> str:
+    """``wer_per_spk_details.pl``: two rows a group, counts and percentages, then the SUM."""
+    width = max(10, *(len(name) + 2 for name in groups))
+    heads = ("#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err")
+    text = f"{title.upper():>{width}} id   " + "".join(f"{head:>11}" for head in heads) + "\n"
+    for name, counts in [*groups.items(), ("SUM", total)]:
+        sizes = f"{counts.sentences:>11}{counts.ref_tokens:>11}"
+        numbers = (counts.cor, counts.sub, counts.ins, counts.del_, counts.errors)
+        raw = "".join(f"{n:>11}" for n in (*numbers, counts.wrong_sentences))
+        rates = (*map(counts.share, numbers), counts.sentence_error_rate)
+        text += f"{name:>{width}} raw  {sizes}{raw}\n"
+        text += f"{name:>{width}} sys  {sizes}" + "".join(f"{r:>11.2f}" for r in rates) + "\n"
+    return text
+
+
+def ops_lines(alignments: Alignments) -> Iterator[str]:
+    """``wer_ops_details.pl``: each kind of step with its count, the most frequent first."""
+    kinds, _, counts = alignments.kinds
+    merged: dict[tuple[int, str, str], int] = {}
+    for (op, ref, hyp), count in zip(kinds, counts.tolist(), strict=True):
+        shown = GAP if op == INS else ref, GAP if op in NO_HYP else hyp
+        merged[op, *shown] = count
+    order = {CORRECT: 0, SUB: 1, DEL: 2, INS: 3}
+    rows = sorted(merged.items(), key=lambda row: (order.get(row[0][0], 0), -row[1], row[0]))
+    for (op, ref, hyp), count in rows:
+        yield f"{_KINDS[op]:<14}{ref:<10} {hyp:<10} {count}\n"

@@ -1,0 +1,263 @@
+"""Whether two systems differ: the four tests of NIST's ``sc_stats``, with its conventions.
+
+MP: matched pairs of sentence segments (L. Gillick, S. J. Cox, ICASSP 1989): the utterances are cut
+where both systems have been right for some tokens on end; within a segment their errors depend on
+each other, between segments they do not, so the mean difference of errors a segment is tested
+against a normal distribution.
+
+SI: sign test, and WI: Wilcoxon's signed ranks, on the error rates of the speakers.
+
+MN: McNemar's test on the utterances that only one system has wholly right.
+
+All are two-tailed. The null hypothesis is that the systems do not differ.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, comb, erfc, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError, UsageError
+from pipeline.scoring.alignment import CORRECT, FORGIVEN, INS, Alignments
+
+EQUAL_RATES = 0.005  # speakers' rates that differ by no more, in percent, count as equal
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What one test says of two systems.
+
+    Attributes:
+        abbreviation: MP, SI, WI or MN.
+        name: in words.
+        p: probability of a difference at least as large if there were none.
+        better: 0 or 1, the system that looks better; -1 if neither does.
+        details: the numbers it rests on, by name.
+    """
+
+    __test__ = False  # not for pytest
+
+    abbreviation: str
+    name: str
+    p: float
+    better: int
+    details: Mapping[str, float]
+
+    @property
+    def significant(self) -> bool:
+        """Whether the test finds a difference at the level of 5 %."""
+        return self.p < 0.05
+
+    @property
+    def stars(self) -> str:
+        """``***`` at 0.1 %, ``**`` at 1 %, ``*`` at 5 %, else nothing."""
+        return "*" * sum(self.p <= level for level in (0.001, 0.01, 0.05))
+
+
+def compare(
+    first: Alignments, second: Alignments, speakers: Sequence[str], *, min_correct: int = 2
+) -> list[TestResult]:
+    """The four tests on two systems.
+
+    Args:
+        first: of one system, N utterances.
+        second: of the other, the same utterances in the same order.
+        speakers: (N,) who said each.
+        min_correct: tokens on end that both must have right between two segments.
+
+    Raises:
+        DataError: other utterances, or references of other lengths.
+        UsageError: ``min_correct`` below 1.
+    """
+    if min_correct < 1:
+        raise UsageError(f"--min-correct must be 1 or more, not {min_correct}")
+    if first.utt_ids != second.utt_ids:
+        raise DataError("the systems were scored on different utterances; score the same ones")
+    tallies = first.tallies, second.tallies
+    if not np.array_equal(tallies[0][:, :3].sum(axis=1), tallies[1][:, :3].sum(axis=1)):
+        raise DataError("the systems were scored against different references; score them again")
+    errors = np.stack([table[:, 1:].sum(axis=1) for table in tallies], axis=1)
+    rates = _speaker_rates(errors, tallies[0][:, :3].sum(axis=1), speakers)
+    return [
+        matched_pairs(find_segments(first, second, min_correct=min_correct)),
+        sign_test(rates),
+        wilcoxon(rates),
+        mcnemar(errors),
+    ]
+
+
+# ---- matched pairs -------------------------------------------------------------------------------
+
+
+def find_segments(first: Alignments, second: Alignments, *, min_correct: int) -> NDArray[np.int64]:
+    """(segments, 2) errors of both systems in each segment of all utterances."""
+    steps = [_outcomes(side) for side in (first, second)]
+    bounds = [side.starts.tolist() for side in (first, second)]
+    found: list[tuple[int, int]] = []
+    for number in range(len(first)):
+        one, other = (
+            side[limits[number] : limits[number + 1]]
+            for side, limits in zip(steps, bounds, strict=True)
+        )
+        if one.strip(b"c") or other.strip(b"c"):
+            found += _segments_of(one, other, min_correct)
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _outcomes(side: Alignments) -> bytes:
+    """A letter a step: c correct, i insertion, e another error."""
+    letters = np.full(len(side.op), ord("e"), dtype=np.uint8)
+    letters[(side.op == CORRECT) | (side.op == FORGIVEN)] = ord("c")
+    letters[side.op == INS] = ord("i")
+    return letters.tobytes()
+
+
+def _segments_of(first: bytes, second: bytes, min_correct: int) -> list[tuple[int, int]]:
+    """(errors of the first, of the second) in each segment of one utterance.
+
+    A segment begins with the last ``min_correct`` tokens that both had right before an error, and
+    ends with the next so many on end, or with the utterance.
+    """
+    found: list[tuple[int, int]] = []
+    i = j = last_i = last_j = good = 0
+    inside = False  # a segment
+
+    def close(end_i: int, end_j: int) -> None:
+        begin_i, begin_j = (max(0, last - min_correct + 1) for last in (last_i, last_j))
+        errors = tuple(
+            len(side[begin:end]) - side[begin:end].count(b"c")
+            for side, begin, end in ((first, begin_i, end_i), (second, begin_j, end_j))
+        )
+        if any(errors):
+            found.append((errors[0], errors[1]))
+
+    while i < len(first) or j < len(second):
+        while first[i : i + 1] == b"i":
+            i, good, inside = i + 1, 0, True
+        while second[j : j + 1] == b"i":
+            j, good, inside = j + 1, 0, True
+        both = first[i : i + 1] == second[j : j + 1] == b"c"
+        if not both:
+            inside, good = True, 0
+        elif inside:
+            good += 1
+            if good == min_correct:
+                close(i + 1, j + 1)
+                inside, good = False, 0
+        if both and not inside:
+            last_i, last_j = i, j
+        i, j = min(i + 1, len(first)), min(j + 1, len(second))
+    if inside:
+        close(i, j)
+    return found
+
+
+def matched_pairs(segments: NDArray[np.int64]) -> TestResult:
+    """MP, from (segments, 2) errors."""
+    differences = segments[:, 0] - segments[:, 1]
+    count = len(differences)
+    mean = float(differences.mean()) if count else 0.0
+    deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
+    z = mean / (deviation / sqrt(count)) if deviation else 0.0
+    details = {"segments": count, "mean": mean, "std_dev": deviation, "z": z}
+    name = "Matched Pair Sentence Segment (Word Error)"
+    return TestResult("MP", name, two_tailed(z), _better(mean), details)
+
+
+# ---- speakers ------------------------------------------------------------------------------------
+
+
+def _speaker_rates(
+    errors: NDArray[np.int64], tokens: NDArray[np.int64], speakers: Sequence[str]
+) -> NDArray[np.float64]:
+    """(speakers, 2) error rates in percent of both systems."""
+    names, owners = np.unique(np.array(speakers, dtype=object), return_inverse=True)
+    sums = np.zeros((len(names), 3))
+    np.add.at(sums, owners, np.column_stack([errors, tokens]))
+    # In sc_stats' order of operations, since equal differences share their ranks.
+    return np.asarray(sums[:, :2] / np.maximum(sums[:, 2:], 1.0) * 100.0)
+
+
+def sign_test(rates: NDArray[np.float64]) -> TestResult:
+    """SI: for how many speakers each system is the better one; ties go half to each."""
+    differences = rates[:, 0] - rates[:, 1]
+    equal = np.abs(differences) <= EQUAL_RATES
+    worse = int((differences[~equal] > 0).sum())  # of the first system
+    better = int((~equal).sum()) - worse
+    ties = int(equal.sum())
+    # sc_stats counts from the system with the larger sum of rates, and gives an odd tie to "minus".
+    minus_is_better = differences.sum() > 0
+    extra = ties // 2 + ties % 2, ties // 2
+    minus, plus = (better, worse) if minus_is_better else (worse, better)
+    minus, plus = minus + extra[0], plus + extra[1]
+    p = 1.0 if minus == plus else 2.0 * binomial_tail(min(minus, plus), minus + plus)
+    details = {"first_better": better, "second_better": worse, "equal": ties}
+    name = "Signed Paired Comparison (Speaker Word Error Rate (%))"
+    return TestResult("SI", name, min(p, 1.0), _better(worse - better), details)
+
+
+def wilcoxon(rates: NDArray[np.float64]) -> TestResult:
+    """WI: the ranks of the speakers' differences, by the normal approximation."""
+    differences = rates[:, 0] - rates[:, 1]
+    if differences.sum() <= 0:  # sc_stats: from the system with the larger sum of rates
+        differences = -differences
+    flipped = bool((rates[:, 0] - rates[:, 1]).sum() <= 0)
+    ranks = _mean_ranks(np.abs(differences))
+    equal = np.abs(differences) <= EQUAL_RATES
+    plus = (differences > 0) & ~equal
+    plus[np.flatnonzero(equal)[::2]] = True  # ties alternate
+    number_plus, number_minus = int(plus.sum()), int((~plus).sum())
+    w = float(ranks[plus].sum() if number_plus < number_minus else ranks[~plus].sum())
+    n = len(differences)
+    z = (w - n * (n + 1) / 4) / sqrt(n * (n + 1) * (2 * n + 1) / 24) if n else 0.0
+    side = number_plus - number_minus  # positive: the first (unless flipped) is worse
+    details = {"speakers": n, "w": w, "z": z}
+    name = "Wilcoxon Signed Rank (Speaker Word Error Rate (%))"
+    return TestResult("WI", name, two_tailed(z), _better(-side if flipped else side), details)
+
+
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, the mean rank for equal values."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[which], dtype=np.float64)
+
+
+def mcnemar(errors: NDArray[np.int64]) -> TestResult:
+    """MN: utterances that only the one or only the other has wholly right, (N, 2) errors."""
+    wrong = errors > 0
+    first = int((~wrong[:, 0] & wrong[:, 1]).sum())
+    second = int((wrong[:, 0] & ~wrong[:, 1]).sum())
+    p = 1.0 if first == second else 2.0 * binomial_tail(min(first, second), first + second)
+    details = {"only_first_right": first, "only_second_right": second}
+    return TestResult(
+        "MN", "McNemar (Sentence Error)", min(p, 1.0), _better(second - first), details
+    )
+
+
+# ---- distributions -------------------------------------------------------------------------------
+
+
+def two_tailed(z: float) -> float:
+    """Probability that a standard normal variable is at least ``|z|`` from 0.
+
+    sc_stats looks it up in a table of two decimals, at the last entry below ``|z|``.
+    """
+    entry = max(0, ceil(100 * abs(z)) - 1)
+    return erfc(entry / 100 / sqrt(2))
+
+
+def binomial_tail(successes: int, trials: int) -> float:
+    """Probability of at most ``successes`` in ``trials`` fair tosses, exact.
+
+    The sc_stats of SCTK 2.4.10 overflows above 12 trials, later ones take a normal distribution
+    above 20.
+    """
+    return float(sum(comb(trials, r) for r in range(successes + 1)) / 2**trials)
+
+
+def _better(difference: float) -> int:
+    """The system with fewer errors, from how many more the first has; -1: equal."""
+    return 1 if difference > 0 else 0 if difference < 0 else -1

@@ -1,0 +1,164 @@
+"""score.py: a decode directory scored whole, its files, its variants, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.data_dir import read_map
+
+MAP = "aa\taa\taa\nao\tao\taa\nb\tb\tb\nd\td\td\nq\nsil\tsil\tsil\n"
+
+
+@pytest.fixture
+def decoded(tmp_path: Path) -> Path:
+    """References, hypotheses with one error of each kind, speakers, times and a map."""
+    data, decode = tmp_path / "data", tmp_path / "decode"
+    data.mkdir()
+    decode.mkdir()
+    (data / "text").write_text("s1-u1 sil aa ao b q sil\ns1-u2\ns2-u1 sil b d sil sil\n")
+    (data / "utt2spk").write_text("s1-u1 s1\ns1-u2 s1\ns2-u1 s2\n")
+    (data / "spk2gender").write_text("s1 f\ns2 m\n")
+    (data / "spk2dialect").write_text("s1 dr1\n")
+    (data / "utt2dur").write_text("s1-u1 1.5\ns1-u2 0.5\ns2-u1 1\n")
+    (decode / "hyp.txt").write_text("s1-u1 sil aa aa d sil b\ns1-u2\ns2-u1 sil sil\n")
+    (decode / "hyp.ctm").write_text("s1-u1 1 0.00 0.10 ao 0.9\ns1-u1 1 0.10 0.20 q 0.9\n")
+    (tmp_path / "phones.map").write_text(MAP)
+    return decode
+
+
+def run(execute, decoded: Path, *options: str):
+    return execute(
+        "score.py", f"--map={decoded.parent}/phones.map", *options, decoded.parent / "data", decoded
+    )
+
+
+def test_everything_is_written(execute, decoded: Path) -> None:
+    done = run(execute, decoded)
+    assert done.status == 0, done.err
+    assert done.out.splitlines() == [
+        "%PER 50.00 [ 5 / 10, 1 ins, 3 del, 1 sub ]",
+        "%SER 66.67 [ 2 / 3 ]",
+        "Scored 3 sentences, 0 not present in hyp.",
+        done.out.splitlines()[3],
+        "Rule: folded to 39 phones by phones.map, q dropped; sil scored; repeats kept; "
+        "kaldi alignment, costs 1, 1, 1 of sub, del, ins",
+    ]
+    assert done.out.splitlines()[3].startswith("95 % interval [ ")
+    scoring = decoded / "scoring"
+    assert (scoring / "wer").read_text().startswith("%WER 50.00 [ 5 / 10, ")
+    assert (scoring / "ref.txt").read_text().splitlines()[:2] == ["s1-u1 sil aa aa b sil", "s1-u2"]
+    assert (scoring / "alignments").read_text().splitlines() == [
+        "s1-u1 sil sil ; aa aa ; aa aa ; b d ; sil sil ; <eps> b ",
+        "s1-u2 ",
+        "s2-u1 sil <eps> ; b <eps> ; d <eps> ; sil sil ; sil sil ",
+    ]
+    files = {path.name for path in (scoring / "wer_details").iterdir()}
+    assert files == {"per_utt", "per_spk", "per_gender", "per_dialect", "ops", "wer_bootci"}
+    assert "unknown" in (scoring / "wer_details" / "per_dialect").read_text()
+    files = {path.name for path in (scoring / "sclite").iterdir()}
+    assert files == {f"hyp.{s}" for s in ("sys", "raw", "dtl", "pra", "sgml", "trn", "ctm")} | {
+        "ref.trn",
+        "ref.stm",
+    }
+    assert (scoring / "sclite" / "hyp.ctm").read_text() == "s1-u1 1 0.00 0.10 aa 0.9\n"
+    stm = (scoring / "sclite" / "ref.stm").read_text().splitlines()
+    assert stm[3] == "s1-u1 1 s1 0.00 1.500 <O,F> sil aa aa b sil"
+
+
+def test_the_numbers_for_programs(execute, decoded: Path) -> None:
+    assert run(execute, decoded).status == 0
+    score = json.loads((decoded / "scoring" / "score.json").read_text())
+    total = score["total"]
+    assert (total["errors"], total["ref_tokens"], total["hyp_tokens"]) == (5, 10, 8)
+    assert score["name"] == "PER"
+    assert score["interval"]["low"] < total["error_rate"] < score["interval"]["high"]
+    for groups in score["groups"].values():
+        for key in ("ref_tokens", "errors", "sentences", "ins", "del", "sub", "cor"):
+            assert sum(group[key] for group in groups.values()) == total[key]
+    assert set(score["groups"]) == {"speaker", "gender", "dialect"}
+    counts = {key: sum(row[-1] for row in score[key]) for key in ("insertions", "deletions")}
+    assert counts == {"insertions": total["ins"], "deletions": total["del"]}
+    assert sum(row[-1] for row in score["confusions"]) == total["sub"]
+    assert sum(row[-1] for row in score["correct"]) == total["cor"]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--collapse-sil"], "%PER 55.56 [ 5 / 9, 1 ins, 3 del, 1 sub ] [collapse-sil]"),
+        (["--sil-optional"], "%PER 40.00 [ 4 / 10, 1 ins, 1 del, 2 sub ] [sil-optional]"),
+        (["--drop-sil"], "%PER 60.00 [ 3 / 5, 1 ins, 2 del, 0 sub ] [drop-sil]"),
+        (["--keep-q"], "%PER 54.55 [ 6 / 11, 1 ins, 4 del, 1 sub ] [keep-q]"),
+        (["--alignment=nist", "--name=X"], "%X 50.00 [ 5 / 10, 1 ins, 3 del, 1 sub ] [alignm"),
+        (["--collapse-repeats", "--drop-sil"], "%PER 75.00 [ 3 / 4, 1 ins, 2 del, 0 sub ] ["),
+    ],
+)
+def test_variants(execute, decoded: Path, options: list[str], line: str) -> None:
+    done = run(execute, decoded, *options)
+    assert done.out.startswith(line), done.out + done.err
+    name = options[0].removeprefix("--")
+    assert name in (decoded / "scoring" / "wer").read_text()
+    assert name in json.loads((decoded / "scoring" / "score.json").read_text())["variants"]
+
+
+def test_without_a_map_and_without_sclite(execute, decoded: Path) -> None:
+    done = execute("score.py", "--map", "", "--sclite=false", decoded.parent / "data", decoded)
+    assert done.out.startswith("%WER 63.64 [ 7 / 11, 1 ins, 4 del, 2 sub ]"), done.out + done.err
+    assert not (decoded / "scoring" / "sclite").exists()
+    assert read_map(decoded / "scoring" / "ref.txt")["s1-u1"] == "sil aa ao b q sil"
+
+
+def test_runs_of_silence_are_joined_in_time(execute, decoded: Path) -> None:
+    lines = ["s1-u1 1 0.00 0.10 sil 1", "s1-u1 1 0.10 0.20 sil 1", "s2-u1 1 0.30 0.1 sil 1"]
+    (decoded / "hyp.ctm").write_text("\n".join(lines) + "\n")
+    assert run(execute, decoded, "--collapse-sil").status == 0
+    found = (decoded / "scoring" / "sclite" / "hyp.ctm").read_text().splitlines()
+    assert found == ["s1-u1 1 0.00 0.300 sil 1", "s2-u1 1 0.30 0.1 sil 1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "decode/hyp.txt",
+            "s1-u1 sil zz\ns1-u2\ns2-u1 sil\n",
+            'hyp.txt: s1-u1: unknown phone "zz"',
+        ),
+        ("decode/hyp.txt", "s1-u1 sil\n", "hyp.txt: s1-u2: no hypothesis for this utterance (nor"),
+        ("decode/hyp.txt", "", "hyp.txt: no utterances in it; decode them first"),
+        ("decode/hyp.txt", "s1-u1\ns1-u2\ns2-u1\nzz aa\n", "hyp.txt: zz: no reference"),
+        ("decode/hyp.txt", "s1-u1\ns1-u1\n", "s1-u1 is there twice"),
+        ("decode/hyp.txt", b"s1-u1 \xe9\n", "not UTF-8"),
+        ("decode/hyp.txt", None, "hyp.txt: missing; give DATA_DIR with text, DECODE_DIR with hyp"),
+        ("data/text", None, "text: missing; give DATA_DIR with text"),
+        ("data/text", "s1-u1\ns1-u2\ns2-u1\n", "the references hold no tokens"),
+        ("data/utt2spk", "s1-u1 s1\n", "utt2spk: no speaker of s1-u2; add its line"),
+        ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
+        ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: not a ctm line"),
+    ],
+)
+def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, message: str) -> None:
+    assert run(execute, decoded).status == 0
+    path = decoded.parent / file
+    if text is None:
+        path.unlink()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = run(execute, decoded)
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+    for name in ("wer", "score.json"):
+        assert not (decoded / "scoring" / name).exists()
+
+
+def test_other_modes(execute, decoded: Path) -> None:
+    (decoded / "hyp.txt").write_text("s2-u1 sil b d sil sil\nzz aa\n")
+    done = run(execute, decoded, "--mode=present")
+    assert done.out.startswith("%PER 0.00 [ 0 / 5, 0 ins, 0 del, 0 sub ] [PARTIAL]\n"), done.err
+    assert "zz: no reference for this utterance; left out" in done.err
+    done = run(execute, decoded, "--mode=all")
+    assert done.out.startswith("%PER 50.00 [ 5 / 10, 0 ins, 5 del, 0 sub ] [PARTIAL]\n"), done.err
+    assert run(execute, decoded, "--mode=most").status == 2
+    assert run(execute, decoded, "--replications=1").status == 2
+    assert run(execute, decoded, "--alignment=best").status == 2

@@ -1,0 +1,109 @@
+"""Files in the forms of Kaldi and NIST, against what the real programs wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.scoring import kaldi_forms, nist_forms
+from pipeline.scoring.alignment import KALDI_COUNTS, NIST, Alignments, align_all
+from pipeline.scoring.bootstrap import Interval
+from pipeline.scoring.summary import count_confusions, count_groups
+from pipeline.scoring.transcripts import Systems, read_systems
+
+
+@pytest.fixture(params=["hypA", "hypB"])
+def system(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def texts(golden: Path, system: str) -> Systems:
+    folder = golden / "scoring"
+    return read_systems(f"ark:{folder / 'ref.txt'}", [f"ark:{folder / system}.txt"])
+
+
+@pytest.fixture
+def speakers(texts: Systems) -> dict[str, str]:
+    return {utt_id: utt_id.partition("-")[0] for utt_id in texts.utt_ids}
+
+
+def test_kaldis_lines(golden: Path, system: str, texts: Systems) -> None:
+    counts = align_all(texts.pairs(), KALDI_COUNTS).total()
+    want = (golden / "scoring" / f"{system}.compute-wer").read_text()
+    assert kaldi_forms.wer_lines(counts) == want
+    want = (golden / "scoring" / f"{system}.align").read_text()
+    assert "".join(kaldi_forms.alignment_lines(align_all(texts.pairs()))) == want
+
+
+def test_sclites_files(golden: Path, system: str, texts: Systems, speakers) -> None:
+    found, title = align_all(texts.pairs(), NIST), f"{system}.trn"
+    groups = count_groups(found, {"speaker": speakers})["speaker"]
+    wrong = nist_forms.count_wrong(found)
+    ours = {
+        "sys": nist_forms.sys_table(title, groups, found.total(), percent=True),
+        "dtl": nist_forms.dtl_text(title, found.total(), wrong, count_confusions(found)),
+        "pra": "".join(nist_forms.pra_lines(title, found, speakers)).replace("-u", "_u"),
+    }
+    for suffix, text in ours.items():
+        assert text == (golden / "scoring" / f"{system}.{suffix}").read_text(), suffix
+
+
+@pytest.fixture
+def small() -> Alignments:
+    pairs = [
+        ("s1-a", ["sil", "é", "b"], ["sil", "x", "b", "c"]),
+        ("s1-b", [], []),
+        ("s2-a", ["b", "sil"], ["b"]),
+    ]
+    return align_all(pairs, optional={"sil"})
+
+
+def test_details_of_utterances(small: Alignments) -> None:
+    lines = "".join(kaldi_forms.per_utt_lines(small)).splitlines()
+    assert lines[:4] == [
+        "s1-a ref  sil  é  b  ***",
+        "s1-a hyp  sil  x  b  c",
+        "s1-a op   C    S  C  I",
+        "s1-a #csid 2 1 1 0",
+    ]
+    assert lines[8:] == ["s2-a ref  b  sil", "s2-a hyp  b  ***", "s2-a op   C  C", lines[-1]]
+    assert lines[-1] == "s2-a #csid 2 0 0 0"  # its silence is forgiven
+
+
+def test_details_of_speakers(small: Alignments) -> None:
+    groups = count_groups(small, {"speaker": {"s1-a": "s1", "s1-b": "s1", "s2-a": "s2"}})
+    table = kaldi_forms.per_group_lines(groups["speaker"], small.total(), "speaker")
+    rows = [line.split() for line in table.splitlines()]
+    heads = ["#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err"]
+    assert rows[0] == ["SPEAKER", "id", *heads]
+    assert rows[1] == ["s1", "raw", "2", "3", "2", "1", "1", "0", "2", "1"]
+    sizes = ["s1", "sys", "2", "3"]
+    assert rows[2] == [*sizes, "66.67", "33.33", "33.33", "0.00", "66.67", "50.00"]
+    assert rows[5] == ["SUM", "raw", "3", "5", "4", "1", "1", "0", "2", "1"]
+
+
+def test_kinds_of_steps_most_frequent_first(small: Alignments) -> None:
+    rows = [line.split() for line in kaldi_forms.ops_lines(small)]
+    assert ["correct", "b", "b", "2"] in rows
+    assert ["substitution", "é", "x", "1"] in rows
+    assert ["insertion", "***", "c", "1"] in rows
+    assert rows[0] == ["correct", "b", "b", "2"]
+
+
+def test_an_interval_in_kaldis_words() -> None:
+    line = kaldi_forms.bootci_line(Interval(12.345, 10.0, 14.69), note=" [nist]")
+    assert line == "Set1: %WER 12.35 95% Conf Interval [ 10.00, 14.69 ] [nist]\n" or "12.34" in line
+
+
+def test_a_group_without_reference_tokens() -> None:
+    found = align_all([("u1", [], ["a"]), ("u2", ["a"], ["a"])])
+    groups = count_groups(found, {"speaker": {"u1": "s1"}})["speaker"]
+    assert list(groups) == ["s1", "unknown"]
+    for percent in (True, False):
+        assert "unknown" in nist_forms.sys_table("t", groups, found.total(), percent=percent)
+    assert "s1 sys" in kaldi_forms.per_group_lines(groups, found.total(), "speaker")
+
+
+def test_names_for_trn() -> None:
+    assert nist_forms.trn_id("faks0_sx43", "faks0") == "faks0_sx43"
+    assert nist_forms.trn_id("0001", "spk7") == "spk7-0001"
