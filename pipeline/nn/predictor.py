@@ -36,8 +36,15 @@ class Predictor(nn.Module):
         Returns:
             (N, U+1, H).
         """
+        return self.read(self.one_hot(targets), lengths)
+
+    def one_hot(self, targets: Tensor) -> Tensor:
+        """The input vectors of tokens: (N, U) ids -> (N, U, K), zeros for the blank."""
         one_hot = nn.functional.one_hot(targets.clamp(0, self.num_labels), self.num_labels + 1)
-        inputs = one_hot[:, :, 1:].to(self.layer.w_input.dtype)
+        return one_hot[:, :, 1:].to(self.layer.w_input.dtype)
+
+    def read(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """As `forward`, of input vectors (N, U, K), through which gradients flow."""
         start = inputs.new_zeros(len(inputs), 1, self.num_labels)
         ragged = layout(lengths + 1, inputs.shape[1] + 1)
         rows: Tensor = self.layer(pack(torch.cat([start, inputs], dim=1), ragged), ragged)

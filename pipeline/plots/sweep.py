@@ -3,12 +3,15 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError
+from pipeline.plots.figures import COLOURS, check_picture, new_figure, save, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = ("beam", "per", "tokens", "ins", "del", "frames", "seconds")
-# Okabe and Ito's colours, told apart by all eyes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,23 @@ def plot_sweeps(
     Raises:
         UsageError: another kind of file.
     """
-    if picture.suffix not in (".png", ".svg"):
-        raise UsageError(f"{picture}: a picture ends in .png or .svg")
-    import matplotlib
+    check_picture(picture)
+    save(draw_sweeps(sweeps, frame_shift_ms=frame_shift_ms, title=title), picture)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, (above, below) = pyplot.subplots(
-        2, 1, sharex=True, figsize=(8, 7), layout="constrained", height_ratios=(3, 2)
-    )
+@style()
+def draw_sweeps(
+    sweeps: dict[str, list[Width]], *, frame_shift_ms: float, title: str = ""
+) -> "Figure":
+    """Above error rates with insertions and deletions, below time, over the beam's width.
+
+    Args:
+        sweeps: by their names.
+        frame_shift_ms: of the features: what a second of search is a share of.
+        title: above the picture.
+    """
+    figure = new_figure(8.0, 7.0)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for (name, widths), colour in zip(sweeps.items(), COLOURS * len(sweeps), strict=False):
         beams = [w.beam for w in widths]
         above.plot(beams, [w.error_rate for w in widths], "o-", color=colour, label=name)
@@ -84,6 +94,7 @@ def plot_sweeps(
     above.set_title(title)
     below.set_xscale("log")
     below.set_yscale("log")
+    below.yaxis.set_major_formatter("{x:g}")
     below.set_xlabel("width of the beam, W")
     below.set_ylabel("real-time factor of one core")
     ticks = sorted({w.beam for widths in sweeps.values() for w in widths})
@@ -91,6 +102,4 @@ def plot_sweeps(
     below.minorticks_off()
     for axes in (above, below):
         axes.grid(visible=True, alpha=0.3)
-    metadata = {"Date": None} if picture.suffix == ".svg" else {}
-    figure.savefig(picture, dpi=150, metadata=metadata)
-    pyplot.close(figure)
+    return figure

@@ -1,0 +1,189 @@
+"""Which token was recognised for which: the confusion matrix of an alignment."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError, UsageError
+from pipeline.plots.figures import colour_bar, new_figure, style
+from pipeline.tables import TextReader, is_specifier
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# TIMIT's 61 phones and what they fold to, by the classes of its documentation; the closures of
+# stops are silences, as scoring folds them.
+CLASSES = {
+    "vowels": "iy ih ix eh ae aa ao ah ax ax-h uh uw ux er axr ey ay oy aw ow",
+    "semivowels": "l el r w y hh hv",
+    "nasals": "m em n en nx ng eng",
+    "fricatives": "s z sh zh f v th dh",
+    "affricates": "ch jh",
+    "stops": "p b t d k g dx q",
+    "silence": "pcl bcl tcl dcl kcl gcl cl vcl epi pau h# #h sil spn",
+}
+NAMES = {phone: name for name, phones in CLASSES.items() for phone in phones.split()}
+ORDER = {phone: place for place, phone in enumerate(NAMES)}
+KNOWN = 0.9  # share of the tokens that must be phones for the order to be by class
+REST = "others"
+SMALLEST = 2.5  # percent: smaller ones have no number in their cell
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """Counts of an alignment."""
+
+    tokens: list[str]  # K, in the order of rows and columns
+    counts: NDArray[np.int64]  # (K + 1, K + 1): reference by hypothesis; the last: none
+    classes: list[tuple[str, int]]  # names and how many tokens each has; empty: no classes
+
+    @property
+    def percent(self) -> NDArray[np.float64]:
+        """(K + 1, K + 1): of each reference token's count; the last row of all insertions."""
+        totals = self.counts.sum(axis=1, keepdims=True)
+        percent: NDArray[np.float64] = 100.0 * self.counts / np.maximum(totals, 1)
+        return percent
+
+
+def read_pairs(
+    alignments: str, *, special_symbol: str = "<eps>", separator: str = ";"
+) -> Counter[tuple[str, str]]:
+    """How often each pair stands in alignments as align_text.py writes them.
+
+    Args:
+        alignments: a file or a rspecifier of lines ``utt a a ; b <eps> ; <eps> c``.
+        special_symbol: stands where a token has no partner.
+        separator: stands between pairs.
+
+    Returns:
+        Counts of (reference, hypothesis); the empty string where there is no partner.
+
+    Raises:
+        DataError: it cannot be read, has a line of another form, or no pairs.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    reader = TextReader(alignments if is_specifier(alignments) else f"ark:{alignments}")
+    for utt_id, line in reader:
+        for part in " ".join(line.split()).split(f" {separator} ") if line.strip() else []:
+            pair = part.split()
+            if len(pair) != 2 or pair == [special_symbol] * 2:
+                raise DataError(
+                    f'{alignments}: {utt_id}: "{part[:60]}" is no pair of tokens; alignments are '
+                    "what align_text.py writes, UTT a a ; b <eps>"
+                )
+            ref, hyp = ("" if token == special_symbol else token for token in pair)
+            pairs[ref, hyp] += 1
+    if not pairs:
+        raise DataError(f"{alignments}: no aligned tokens; align something with align_text.py")
+    return pairs
+
+
+def count_confusions(pairs: Counter[tuple[str, str]], *, most: int = 62) -> Confusions:
+    """Order the tokens and fill the matrix.
+
+    Args:
+        pairs: what `read_pairs` gives.
+        most: tokens that have a row of their own, the most frequent; the rest share one.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if most < 1:
+        raise UsageError(f"--most must be 1 or more, not {most}")
+    frequency: Counter[str] = Counter()
+    for (ref, hyp), count in pairs.items():
+        frequency[ref] += count
+        frequency[hyp] += 0 if ref else count
+    del frequency[""]
+    kept = sorted(frequency, key=lambda token: (-frequency[token], token))[:most]
+    tokens, classes = _ordered(kept)
+    if len(kept) < len(frequency):
+        tokens.append(REST)
+    place = {token: n for n, token in enumerate(tokens)} | {"": len(tokens)}
+    counts = np.zeros((len(tokens) + 1, len(tokens) + 1), dtype=np.int64)
+    for (ref, hyp), count in pairs.items():
+        counts[place.get(ref, len(tokens) - 1), place.get(hyp, len(tokens) - 1)] += count
+    return Confusions(tokens, counts, classes)
+
+
+def phone_of(token: str) -> str:
+    """A token as the classes spell it: small letters, without a vowel's stress."""
+    return token.lower().rstrip("012") or token
+
+
+def _ordered(tokens: Iterable[str]) -> tuple[list[str], list[tuple[str, int]]]:
+    """By class where nearly all are phones, else by the alphabet; and the classes' sizes."""
+    alphabetical = sorted(tokens)
+    known = [token for token in alphabetical if phone_of(token) in ORDER]
+    if len(known) < KNOWN * len(alphabetical):
+        return alphabetical, []
+    strange = [token for token in alphabetical if phone_of(token) not in ORDER]
+    by_class = sorted(known, key=lambda token: (ORDER[phone_of(token)], token))
+    sizes = Counter(NAMES[phone_of(token)] for token in by_class)
+    classes = [(name, sizes[name]) for name in CLASSES if sizes[name]]
+    return by_class + strange, classes + [("other", len(strange))] * bool(strange)
+
+
+# ---- drawing -------------------------------------------------------------------------------------
+
+
+@style()
+def draw_confusions(found: Confusions, *, title: str = "") -> "Figure":
+    """Rows are what was said, columns what was recognised; colours by the root of the percentage.
+
+    Below the tokens is the row of insertions, right of them the column of deletions.
+
+    Args:
+        found: counts.
+        title: above the picture.
+    """
+    from matplotlib.colors import PowerNorm
+
+    count = len(found.tokens) + 1
+    size = min(20.0, max(7.0, 0.235 * count))
+    figure = new_figure(size + 1.6, size + 0.7, title)
+    axes = figure.subplots()
+    percent = np.ma.masked_equal(found.percent, 0.0)
+    image = axes.imshow(percent, cmap="magma_r", norm=PowerNorm(0.5, 0.0, 100.0), aspect="equal")
+    label = "of the times that a token was said (%); last row: of all insertions (%)"
+    colour_bar(axes, image, label, slimness=45.0)
+    bar = image.colorbar
+    assert bar is not None
+    bar.set_ticks([0, 1, 5, 10, 25, 50, 100])
+    totals = found.counts.sum(axis=1)
+    rows = [f"{name}  {n}" for name, n in zip(found.tokens, totals, strict=False)]
+    axes.set_yticks(range(count), [*rows, f"inserted  {totals[-1]}"], fontsize=7)
+    axes.set_xticks(range(count), [*found.tokens, "deleted"], fontsize=7, rotation=90)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_ylabel("reference and how often it was said")
+    axes.set_xlabel("recognised")
+    axes.xaxis.set_label_position("bottom")
+    _draw_numbers(axes, found)
+    _draw_classes(axes, found)
+    return figure
+
+
+def _draw_numbers(axes: "Axes", found: Confusions) -> None:
+    percent = found.percent
+    for row, column in np.argwhere(percent >= SMALLEST):
+        value = percent[row, column]
+        colour = "white" if value > 30.0 else "black"
+        text = f"{value:.0f}"
+        axes.text(column, row, text, color=colour, fontsize=5.5, ha="center", va="center")
+
+
+def _draw_classes(axes: "Axes", found: Confusions) -> None:
+    """Lines between the classes and their names above and at the right."""
+    sizes: Sequence[tuple[str, int]] = found.classes or [("", len(found.tokens))]
+    edge = -0.5
+    for name, size in sizes:
+        middle = edge + size / 2
+        edge += size
+        for line in (axes.axvline, axes.axhline):
+            line(edge, color="black", linewidth=0.5)
+        axes.text(len(found.tokens) + 0.8, middle, name, rotation=270, va="center", fontsize=7.5)

@@ -1,0 +1,153 @@
+"""Learning curves: loss and error rate of trainings over their epochs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import DataError, ModelError
+from pipeline.plots.figures import COLOURS, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of ``metrics.jsonl``."""
+
+    number: int  # from 1
+    train_loss: float  # nats a token
+    dev_loss: float  # nats a token
+    dev_error: float  # percent: of phones; of a predictor the next tokens that it gets wrong
+    best: bool  # better than all before
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training so far."""
+
+    kind: str  # ctc, predictor or transducer
+    epochs: list[Epoch]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights are kept."""
+        return ([epoch for epoch in self.epochs if epoch.best] or self.epochs)[-1]
+
+
+def read_run(directory: Path) -> Run:
+    """The curves of a model directory; of an epoch that was done twice, the last.
+
+    Raises:
+        ModelError: no model directory, or nothing is trained yet.
+        DataError: a damaged ``metrics.jsonl``. Names the line.
+    """
+    try:
+        kind = str(json.loads((directory / "config.json").read_text(encoding="utf-8"))["kind"])
+        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ModelError(
+            f"{error.filename}: {error.strerror}; give a directory in which train_*.py has "
+            "finished an epoch"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{directory}/config.json: damaged ({error}); put a copy back") from error
+    epochs = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            epoch = _epoch(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{directory}/metrics.jsonl:{number}: no line of train_*.py ({error!r}); "
+                "remove it, or put a copy back"
+            ) from error
+        epochs[epoch.number] = epoch
+    if not epochs:
+        raise ModelError(f"{directory}/metrics.jsonl: empty; no epoch has finished yet")
+    return Run(kind, [epochs[number] for number in sorted(epochs)])
+
+
+def _epoch(row: Mapping[str, Any]) -> Epoch:
+    return Epoch(
+        int(row["epoch"]),
+        float(row["train_loss"]),
+        float(row["dev_loss"]),
+        float(row["dev_per"]),
+        bool(row["best"]),
+    )
+
+
+# ---- drawing -------------------------------------------------------------------------------------
+
+
+@style()
+def draw_training(runs: Mapping[str, Run], *, title: str = "") -> "Figure":
+    """Loss and error rate over the epochs; predictors, which count in bits, in panels of their own.
+
+    Args:
+        runs: trainings by their names.
+        title: above the picture.
+    """
+    hearing = {name: run for name, run in runs.items() if run.kind != "predictor"}
+    predicting = {name: run for name, run in runs.items() if run.kind == "predictor"}
+    groups = [group for group in (hearing, predicting) if group]
+    figure = new_figure(9.0, 1.0 + 3.0 * len(groups), title)
+    panels = figure.subplots(len(groups), 2, squeeze=False)
+    colour_of = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(runs)}
+    for (loss, error), group in zip(panels, groups, strict=True):
+        bits = group is predicting
+        _draw_losses(loss, group, colour_of, 1.0 / math.log(2.0) if bits else 1.0)
+        loss.set_ylabel("bits a token" if bits else "loss (nats a token)")
+        _draw_errors(error, group, colour_of)
+        error.set_ylabel("next token wrong, dev (%)" if bits else "phone error rate, dev (%)")
+    for axes in panels.flat:
+        axes.set_xlabel("epoch")
+        axes.grid(visible=True, alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _draw_losses(
+    axes: "Axes", runs: Mapping[str, Run], colour_of: Mapping[str, str], unit: float
+) -> None:
+    for name, run in runs.items():
+        numbers = [epoch.number for epoch in run.epochs]
+        train = [epoch.train_loss * unit for epoch in run.epochs]
+        dev = [epoch.dev_loss * unit for epoch in run.epochs]
+        axes.plot(numbers, train, "--", color=colour_of[name], linewidth=1)
+        axes.plot(numbers, dev, "-", color=colour_of[name], linewidth=1.5)
+        axes.plot(run.best.number, run.best.dev_loss * unit, "o", color=colour_of[name])
+    axes.plot([], [], "--", color="black", linewidth=1, label="train")
+    axes.plot([], [], "-", color="black", linewidth=1.5, label="dev")
+    axes.plot([], [], "o", color="black", label="best epoch")
+    axes.set_ylim(_limits([e for run in runs.values() for e in run.epochs], unit))
+    axes.legend(fontsize=8)
+
+
+def _limits(epochs: Sequence[Epoch], unit: float) -> tuple[float, float]:
+    """From 0 to what nearly all losses are below: the first epochs may be far above."""
+    values = sorted(
+        value * unit
+        for epoch in epochs
+        for value in (epoch.train_loss, epoch.dev_loss)
+        if math.isfinite(value)
+    )
+    if not values:
+        return 0.0, 1.0
+    return 0.0, 1.08 * max(values[int(0.95 * (len(values) - 1))], 1e-9)
+
+
+def _draw_errors(axes: "Axes", runs: Mapping[str, Run], colour_of: Mapping[str, str]) -> None:
+    for name, run in runs.items():
+        numbers = [epoch.number for epoch in run.epochs]
+        errors = [epoch.dev_error for epoch in run.epochs]
+        best = run.best
+        label = f"{name}: {best.dev_error:.1f} % in epoch {best.number}"
+        axes.plot(numbers, errors, "-", color=colour_of[name], linewidth=1.5, label=label)
+        axes.plot(best.number, best.dev_error, "o", color=colour_of[name])
+    axes.set_ylim(bottom=0.0)
+    axes.legend(fontsize=8)
