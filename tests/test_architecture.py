@@ -64,6 +64,7 @@ FLOORS: dict[str, int] = {
     "pipeline.model_averaging": 4,
     "pipeline.model_dir": 4,
     "pipeline.plots": 4,
+    "pipeline.report": 4,
     "pipeline.training": 4,
     "pipeline.cli": 5,
 }
@@ -74,7 +75,7 @@ OUTSIDE: dict[int, set[str]] = {
     1: FORMATS,
     2: {"torch", "numpy", "numba", "llvmlite", "triton"},
     3: {"torch"},
-    4: {"torch", "numpy", "safetensors", "tensorboardX", "matplotlib"},
+    4: {"torch", "numpy", "safetensors", "tensorboardX", "matplotlib", "jinja2"},
     5: {"typer"},
 }
 BELOW: dict[int, set[int]] = {

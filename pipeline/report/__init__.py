@@ -1,0 +1,1 @@
+"""One self-contained page about what a set of models can do."""

@@ -1,0 +1,88 @@
+"""What a model directory says of itself: its weights, how it came about, its curves."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+# What is told, and under which name; what else there is follows in one line.
+FACTS = {
+    "command": "command",
+    "commit": "commit",
+    "seed": "seed",
+    "started": "started",
+    "train_data_sha256": "training data, SHA-256",
+    "dev_data_sha256": "development data, SHA-256",
+    "tokens_sha256": "tokens, SHA-256",
+}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One model.
+
+    Attributes:
+        kind: ``ctc``, ``transducer`` …; empty if its ``config.json`` does not say.
+        weights: their count; None where training has not finished.
+        provenance: (what, value), in the order in which to tell it; empty without the file.
+    """
+
+    path: Path
+    kind: str
+    weights: int | None
+    provenance: list[tuple[str, str]]
+
+    def fact(self, name: str) -> str:
+        """One fact of the provenance, or nothing."""
+        return dict(self.provenance).get(name, "")
+
+
+def read_model(path: Path) -> ModelFacts:
+    """What is known of a model directory; what it lacks is left out.
+
+    Raises:
+        DataError: a file that is there is damaged.
+    """
+    config = _read_json(path / "config.json")
+    facts = _read_json(path / "provenance.json")
+    told = [(FACTS[name], _text(facts[name])) for name in FACTS if name in facts]
+    rest = [f"{name.replace('_', ' ')} {_text(facts[name])}" for name in facts if name not in FACTS]
+    told += [("made with", ", ".join(rest))] if rest else []
+    return ModelFacts(path, str(config.get("kind", "")), _count_weights(path), told)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}); put a copy back or remove it") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: holds no JSON object; put a copy back or remove it")
+    return data
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return shlex.join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _count_weights(path: Path) -> int | None:
+    """From the head of the file alone: no network is built, no torch imported."""
+    file = path / "final.safetensors"
+    if not file.is_file():
+        return None
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); copy it again") from error
+    return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))

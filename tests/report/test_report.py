@@ -1,0 +1,293 @@
+"""The page's contents: numbers, choices, escapes, and what it says where something is missing."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError, UsageError
+from pipeline.report.choice import heard_by_all, typical, worst_and_best
+from pipeline.report.comparisons import alignments, compare_systems
+from pipeline.report.models import read_model
+from pipeline.report.players import make_players
+from pipeline.report.report import ReportOptions, make_report
+from pipeline.report.scores import (
+    EPS,
+    Utterance,
+    find_decodings,
+    labels,
+    read_alignments,
+    recipe_root,
+)
+
+PLAIN = ReportOptions(pictures=False)
+
+
+def models(scored: Path) -> list[Path]:
+    return [scored / "exp" / "one", scored / "exp" / "two"]
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, without tags."""
+    body = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def edit_score(model: Path, edit: Callable[[dict[str, object]], object]) -> Path:
+    file = model / "decode_dev" / "scoring" / "score.json"
+    data = json.loads(file.read_text())
+    edit(data)
+    file.write_text(json.dumps(data))
+    return file
+
+
+# ---- scores --------------------------------------------------------------------------------------
+
+
+def test_an_alignment_is_read_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "alignments"
+    file.write_text("u1 a a ; b <eps> ; <eps> c ; d e \nu2 ; ; ; a <eps> ;\nu3 \n")
+    found = read_alignments(file)
+    assert found["u1"].kinds == "CDIS"
+    assert (found["u1"].errors, found["u1"].ref_tokens) == (3, 3)
+    assert found["u2"].pairs == ((";", ";"), ("a", EPS))  # a token that looks like a separator
+    assert found["u3"].pairs == ()
+    assert read_alignments(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize("line", ["u1 a", "u1 a a ; b", "u1 a a b b", "u1 a a , b b"])
+def test_a_line_of_another_form_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "alignments"
+    file.write_text(f"u0 a a \n{line}\n")
+    with pytest.raises(DataError, match=r"alignments:2: .*score\.py"):
+        read_alignments(file)
+
+
+def test_a_deletion_that_the_score_forgives_is_no_error(scored: Path) -> None:
+    edit_score(models(scored)[0], lambda data: data.update(deletions=[]))
+    (decoding,) = find_decodings(models(scored)[:1])
+    assert decoding.utterances["amy-1"].kinds == "CSF"
+    assert decoding.utterances["amy-1"].errors == 1
+    assert "missed, which is forgiven" in make_report(models(scored), PLAIN)
+
+
+def test_a_model_without_scores_says_what_to_run(scored: Path) -> None:
+    (scored / "exp" / "bare" / "decode_dev").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"exp/bare: .*score\.py DATA_DIR DECODE_DIR"):
+        make_report([scored / "exp" / "bare"], PLAIN)
+    with pytest.raises(DataError, match="no such directory"):
+        make_report([scored / "exp" / "nowhere"], PLAIN)
+    with pytest.raises(DataError, match="decode_test"):
+        make_report(models(scored), ReportOptions(sets=("test",)))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: data.pop("total"),
+        lambda data: data["total"].update(ins="many"),
+        lambda data: data.update(confusions=[["a", "b"]]),
+        lambda data: data.update(groups=[]),
+        lambda data: data.update(format_version=2),
+    ],
+)
+def test_a_damaged_score_is_named(
+    scored: Path, edit: Callable[[dict[str, object]], object]
+) -> None:
+    file = edit_score(models(scored)[0], edit)
+    with pytest.raises(DataError, match=re.escape(str(file)) + ".*score"):
+        make_report(models(scored), PLAIN)
+    file.write_text("")
+    with pytest.raises(DataError, match=re.escape(str(file))):
+        make_report(models(scored), PLAIN)
+
+
+def test_paths_of_a_recipe_are_found_from_elsewhere(tmp_path: Path) -> None:
+    decode = tmp_path / "egs" / "exp" / "ctc" / "decode_dev"
+    assert recipe_root(decode, "exp/ctc/decode_dev") == tmp_path / "egs"
+    assert recipe_root(decode, "exp/other/decode_dev") == Path()
+    assert recipe_root(decode, str(decode)) == Path()
+
+
+def test_models_of_the_same_name_are_told_apart() -> None:
+    paths = [Path("a/exp/ctc"), Path("b/exp/ctc"), Path("b/exp/rnn")]
+    assert list(labels(paths).values()) == ["a/exp/ctc", "b/exp/ctc", "b/exp/rnn"]
+    assert list(labels(paths[1:]).values()) == ["ctc", "rnn"]
+
+
+def test_weights_are_counted_from_the_file(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, tmp_path / "final.safetensors")
+    assert read_model(tmp_path).weights == 17
+    (tmp_path / "final.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(DataError, match=r"final\.safetensors: cannot be read"):
+        read_model(tmp_path)
+
+
+# ---- choices -------------------------------------------------------------------------------------
+
+
+def test_the_worst_and_the_best_by_errors_a_token(scored: Path) -> None:
+    heard = heard_by_all(find_decodings(models(scored)))
+    assert [h.utt_id for h in heard] == ["amy-1", "amy-2", "bob-1", "bob-2"]
+    chosen = worst_and_best(heard, 2, 3)
+    # amy-2: 3 errors of 4 tokens in both systems; bob-2: 2 of 4; amy-1: 2 of 6; bob-1: none.
+    assert [(h.utt_id, h.best) for h in chosen] == [
+        ("amy-2", False),
+        ("bob-2", False),
+        ("bob-1", True),
+        ("amy-1", True),
+    ]
+    assert worst_and_best(heard, 0, 0) == []
+
+
+def test_the_typical_utterance_is_as_good_as_all(scored: Path) -> None:
+    heard = heard_by_all(find_decodings(models(scored)))
+    assert typical(heard) == "amy-1"  # 33 %, where all together have 27 %
+    assert typical([]) is None
+
+
+# ---- comparison ----------------------------------------------------------------------------------
+
+
+def test_steps_reach_the_tests_as_they_are() -> None:
+    found = alignments([Utterance("u", (("a", "a"), ("b", EPS), (EPS, "c"), ("d", "e")))])
+    assert found.steps(0) == [(0, "a", "a"), (2, "b", EPS), (3, EPS, "c"), (1, "d", "e")]
+    assert found.total().errors == 3
+
+
+def test_every_pair_is_compared_by_four_tests(scored: Path) -> None:
+    decodings = find_decodings(models(scored))
+    found, notes = compare_systems(decodings, ["one", "two"], lambda utt: utt[:3])
+    (pair,) = found
+    assert list(pair.named) == ["Matched pairs", "Sign", "Wilcoxon", "McNemar"]
+    assert all(0.0 <= p <= 1.0 for p in pair.p_values.values())
+    assert pair.difference == pytest.approx(100.0 * (3 - 4) / 13)
+    assert notes == []
+
+
+def test_speakers_and_references_must_be_known(scored: Path) -> None:
+    decodings = find_decodings(models(scored))
+    (pair,), notes = compare_systems(decodings, ["one", "two"], lambda utt: "")
+    assert list(pair.p_values) == ["MP", "MN"]
+    assert notes == ["No tests over speakers on dev: who speaks is not known."]
+    decodings[1].utterances.popitem()
+    found, notes = compare_systems(decodings, ["one", "two"], lambda utt: "")
+    assert found == []
+    assert "one and two are not compared" in notes[0]
+    assert "nothing to compare" in compare_systems(decodings[:1], ["one"], str)[1][0]
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_holds_the_numbers(scored: Path) -> None:
+    text = text_of(make_report(models(scored), ReportOptions("A title", pictures=False)))
+    assert "A title" in text
+    assert "Scoring rule: tokens as they stand & nothing forgiven." in text
+    assert "one – dev 30.77 21.77 – 39.77" in text
+    assert "4 / 13" in text
+    assert "two best – dev 23.08" in text
+    assert "b heard as c" in text
+    assert "train_ctc.py 'a b'" in text
+    assert "commit c0ffee · seed 7" in text
+    assert "WORDS OF amy-1" in text
+    assert "Pictures were not asked for." in text
+
+
+def test_scores_by_different_rules_are_told_apart(scored: Path) -> None:
+    edit_score(models(scored)[1], lambda data: data.update(rule="folded.", name="WER"))
+    text = text_of(make_report(models(scored), PLAIN))
+    assert "Scoring rule of one on dev: tokens as they stand & nothing forgiven." in text
+    assert "Scoring rule of two on dev: folded." in text
+    assert "Error rate %" in text.replace("\xa0", " ")
+
+
+def test_what_files_say_is_never_markup(scored: Path) -> None:
+    page = make_report(models(scored), ReportOptions("<b>&", pictures=False))
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3  # a token, a list, a command
+    assert "<title>&lt;b&gt;&amp;</title>" in page
+    assert len(re.findall("<script", page)) == 1
+
+
+def test_the_page_needs_nothing_from_outside(scored: Path) -> None:
+    page = make_report(models(scored), PLAIN)
+    for attribute in re.findall(r'\b(?:src|href|url|action)\s*[=(]\s*"?([^"\s)>]*)', page):
+        assert attribute.startswith(("data:", "#")), attribute
+    assert "http://" not in page
+    assert "https://" not in page
+    assert str(scored) not in page  # no path of this machine
+
+
+def test_the_same_inputs_give_the_same_bytes(scored: Path) -> None:
+    assert make_report(models(scored), PLAIN) == make_report(models(scored), PLAIN)
+
+
+def test_recordings_are_limited_in_number_and_size(scored: Path) -> None:
+    page = make_report(models(scored), ReportOptions(audio=2, pictures=False))
+    assert page.count("<audio") == 2
+    (decoding, _) = find_decodings(models(scored))
+    wanted = [(decoding, "amy-1"), (decoding, "amy-2")]
+    everything, notes = make_players(wanted)
+    assert list(everything) == [("dev", "amy-1"), ("dev", "amy-2")]
+    assert notes == []
+    limit = len(everything["dev", "amy-1"].uri) + 1
+    some, notes = make_players(wanted, limit_bytes=limit)
+    assert list(some) == [("dev", "amy-1")]
+    assert "are left out" in notes[0]
+
+
+def test_a_segment_is_cut_out_of_its_recording(scored: Path) -> None:
+    data = scored / "data" / "dev"
+    (data / "segments").write_text("amy-1 amy-1 0.1 0.3\namy-2 amy-1 7.0 8.0\n")
+    (decoding, _) = find_decodings(models(scored))
+    players, notes = make_players([(decoding, "amy-1"), (decoding, "amy-2")])
+    assert players["dev", "amy-1"].duration_s == pytest.approx(0.2)
+    assert "beyond the end" in notes[0]
+
+
+def test_what_is_missing_is_said(scored: Path) -> None:
+    shutil.rmtree(scored / "data")
+    for model in models(scored):
+        (model / "provenance.json").unlink()
+    text = text_of(make_report(models(scored), ReportOptions()))
+    assert "Some recordings of dev are not here" in text
+    assert "who speaks is not known" in text
+    assert "No curves of one" in text
+    assert "sweep_beam.sh makes it" in text
+    assert "No pictures of amy-1 by one" in text
+    assert "one has no provenance.json" in text
+
+
+def test_scores_without_alignments_make_a_page(scored: Path) -> None:
+    for model in models(scored):
+        (model / "decode_dev" / "scoring" / "alignments").unlink()
+    text = text_of(make_report(models(scored), PLAIN))
+    assert "one has no table of alignments for dev" in text
+    assert "30.77" in text
+
+
+def test_a_set_without_tokens_makes_a_page(scored: Path) -> None:
+    nothing = {"ref_tokens": 0, "error_rate": None, "sentence_error_rate": None}
+
+    def empty(data: dict[str, object]) -> None:
+        data["total"].update(nothing)
+        data["interval"] = None
+
+    for model in models(scored):
+        edit_score(model, empty)
+    assert "one best – dev – –" in text_of(make_report(models(scored), PLAIN))
+
+
+def test_what_is_typed_is_checked(scored: Path) -> None:
+    with pytest.raises(UsageError, match="--utt=nobody: no such utterance in dev"):
+        make_report(models(scored), ReportOptions(utts=("nobody",)))
+    with pytest.raises(UsageError, match="--worst must be 0 or more"):
+        make_report(models(scored), ReportOptions(worst=-1))
