@@ -16,7 +16,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.cli import Tally, options_from_fields, run
+from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, SpecifierError, UsageError
 from pipeline.scoring.alignment import EPS, Pair, align_all
 from pipeline.scoring.kaldi_forms import alignment_lines
@@ -56,6 +56,7 @@ def main(
     with open_output(target.ark) as stream:
         for line in alignment_lines(found, eps=special_symbol, separator=separator):
             stream.write(line.encode())
+    log.info("rule: %s", options.describe())
     return tally.finish()
 
 

@@ -21,7 +21,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.cli import Tally, options_from_fields, run
+from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, UsageError
 from pipeline.scoring.options import ScoringOptions, bracket
 
@@ -73,6 +73,7 @@ def main(
         print(table(names, totals, results, note=bracket(options)), end="")
     tally = Tally()
     tally.ok(len(texts.utt_ids))
+    log.info("rule: %s", options.describe())
     return tally.finish()
 
 

@@ -19,7 +19,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.cli import Tally, options_from_fields, run
+from pipeline.cli import Tally, log, options_from_fields, run
+from pipeline.errors import UsageError
 from pipeline.scoring.options import ScoringOptions, bracket
 
 
@@ -44,12 +45,15 @@ def main(
     from pipeline.scoring.kaldi_forms import wer_lines
     from pipeline.scoring.transcripts import read_systems
 
+    if name.split() != [name]:
+        raise UsageError(f"--name is a word, such as PER, not {name!r}")
     texts = read_systems(ref_rspecifier, [hyp_rspecifier], fold=options.fold(), mode=mode)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
     counts = align_all(texts.pairs(), rule, optional=options.optional).total()
     print(wer_lines(counts, absent=texts.absent, name=name, note=bracket(options)), end="")
     tally = Tally()
     tally.ok(counts.sentences)
+    log.info("rule: %s", options.describe())
     return tally.finish()
 
 

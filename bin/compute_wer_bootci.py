@@ -17,7 +17,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.cli import Tally, options_from_fields, run
+from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.scoring.options import ScoringOptions, bracket
 
 
@@ -64,6 +64,7 @@ def main(
         print(f"Probability of Set2 improving Set1: {probability_better(*rates):.2f}")
     tally = Tally()
     tally.ok(len(texts.utt_ids))
+    log.info("rule: %s", options.describe())
     return tally.finish()
 
 

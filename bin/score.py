@@ -10,7 +10,7 @@ DECODE_DIR/hyp.txt is compared with DATA_DIR/text; both are folded first where -
 rule is Kaldi's unless a variant is asked for, and it is printed with the number, because error
 rates under different rules do not compare. DECODE_DIR/scoring gets
 
-  wer                  the %WER, %SER and Scored lines of compute-wer
+  wer                  the %WER, %SER and Scored lines of compute-wer, which always says %WER
   ref.txt, hyp.txt, alignments        both sides under the rule, and align-text's alignments
   wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's tools write them, and
                        per_gender, per_dialect … for each file spk2gender, spk2dialect … there is
@@ -65,7 +65,7 @@ def main(
     lines = wer_lines(score.counts, absent=score.texts.absent, name=name, note=score.note)
     print(lines, end="")
     print(f"95 % interval [ {score.interval.low:.2f}, {score.interval.high:.2f} ]")
-    print(f"Rule: {options.describe()}")
+    print(f"Rule: {options.describe()}" + (f"; mode {mode}" if mode != "strict" else ""))
     tally = Tally()
     tally.ok(score.counts.sentences)
     return tally.finish(f"see {decode_dir / 'scoring'}")

@@ -23,6 +23,13 @@ Array = NDArray[Any]
 V = TypeVar("V")
 
 _BLANKS = (b" ", b"\t", b"\n", b"\r")
+_NO_KEY = "no key here; the file is damaged here or before, or is not an archive"
+_UTF_16 = "this is UTF-16; convert it with iconv -f utf-16 -t utf-8"
+_NOT_TABLES = {
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+    b"\x1f\x8b": 'this is compressed; read it with "ark:gunzip -c FILE |"',
+}
 _LONGEST_KEY = 1 << 16
 
 
@@ -247,14 +254,15 @@ def _read_key(source: ByteSource) -> str | None:
     byte = source.peek()
     if byte == b"\0" or len(key) > _LONGEST_KEY:
         source.offset = start
-        source.fail("no key here; the file is damaged here or before, or is not an archive")
+        source.fail(_NOT_TABLES.get(key[:2], _NO_KEY))
     if byte in (b" ", b"\t"):
         source.take(1)
     try:
         return key.decode("utf-8")
     except UnicodeDecodeError:
         source.offset = start
-        source.fail(f"the key {key[:40]!r} is not UTF-8; the file is damaged or is no archive")
+        what = f"the key {key[:40]!r} is not UTF-8; the file is damaged or is no archive"
+        source.fail(_NOT_TABLES.get(key[:2], what))
 
 
 def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:

@@ -12,6 +12,7 @@ its best epoch.
 See also: score.py, compare_wer.py, make_report.py, show_model.py
 """
 
+import hashlib
 import json
 import struct
 from math import prod
@@ -42,11 +43,25 @@ def rates(directory: Path) -> list[tuple[str, str]]:
         line = wer.read_text().partition("\n")[0]
         if not line.startswith("%WER"):
             raise DataError(f"{wer}: no error rate; make it again with score.py")
+        check_current(wer.parent)
         line = f"%PER{line[4:]}{interval(wer.parent / 'score.json')}"
         found.append((wer.parent.parent.name.removeprefix("decode_"), line))
     if not found and (directory / "metrics.jsonl").exists():
         found.append(("dev", best_epoch(directory / "metrics.jsonl")))
     return found
+
+
+def check_current(scoring: Path) -> None:
+    """Raise DataError if the hypotheses have changed since they were scored."""
+    score, hyp = scoring / "score.json", scoring.parent / "hyp.txt"
+    if not score.exists() or not hyp.exists():
+        return
+    try:
+        digest = json.loads(score.read_text(encoding="utf-8")).get("hyp_digest")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{score}: no score ({error!r}); make it again with score.py") from error
+    if digest not in (None, hashlib.sha256(hyp.read_bytes()).hexdigest()):
+        raise DataError(f"{hyp}: decoded anew since it was scored; run score.py again")
 
 
 def interval(path: Path) -> str:

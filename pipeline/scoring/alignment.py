@@ -95,6 +95,15 @@ class Alignments:
         counts = np.bincount(owners * 4 + op, minlength=4 * len(self))
         return counts.reshape(-1, 4).astype(np.int64)
 
+    def select(self, order: Ints) -> "Alignments":
+        """The alignments of these utterances, by number, in this order."""
+        lengths = np.diff(self.starts)[order]
+        steps = _ranges(self.starts[:-1][order], lengths)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        names = [self.utt_ids[number] for number in order]
+        sides = self.ref[steps], self.hyp[steps]
+        return Alignments(names, self.vocabulary, *sides, self.op[steps], starts)
+
     def total(self) -> ErrorCounts:
         """The errors of all utterances."""
         return add_up(self.tallies)
@@ -116,13 +125,23 @@ class Alignments:
 
         ``render`` is called once for each different step.
         """
+        for (line,) in self.columns(lambda *step: (render(*step),), separator):
+            yield line
+
+    def columns(
+        self, render: Callable[[int, str, str], tuple[str, ...]], separator: str
+    ) -> Iterator[tuple[str, ...]]:
+        """The same for several lines an utterance: ``render`` gives a text for each."""
         kinds, which, _ = self.kinds
-        texts = [render(*kind) for kind in kinds]
+        count = len(render(CORRECT, EPS, EPS))
+        texts = list(zip(*(render(*kind) for kind in kinds), strict=True)) or [()] * count
         for start in range(0, len(self), _LINES):
             bounds = self.starts[start : start + _LINES + 1].tolist()
-            chunk = [texts[kind] for kind in which[bounds[0] : bounds[-1]].tolist()]
+            part = which[bounds[0] : bounds[-1]].tolist()
+            chunks = [[text[kind] for kind in part] for text in texts]
             for begin, end in pairwise(bounds):
-                yield separator.join(chunk[begin - bounds[0] : end - bounds[0]])
+                piece = slice(begin - bounds[0], end - bounds[0])
+                yield tuple(separator.join(chunk[piece]) for chunk in chunks)
 
     def steps(self, number: int) -> list[tuple[int, str, str]]:
         """(op, reference token, hypothesis token) of an utterance's steps, EPS where none is."""

@@ -28,6 +28,8 @@ def find_speakers(utt_ids: Sequence[str], utt2spk: str = "") -> list[str]:
     if not utt2spk:
         return [re.split("[-_]", utt_id, maxsplit=1)[0] for utt_id in utt_ids]
     table = dict(TextReader(utt2spk))
+    if odd := next((u for u, speaker in table.items() if " " in speaker or not speaker), None):
+        raise DataError(f"{utt2spk}: {odd} {table[odd]!r}: expected one speaker; correct the line")
     try:
         return [table[utt_id] for utt_id in utt_ids]
     except KeyError as error:

@@ -10,27 +10,25 @@
     score.json              totals, interval, groups, confusions and the rule; written last
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.data_dir import DataDir
+from pipeline.data_dir import DataDir, replaced_directory
 from pipeline.errors import DataError
-from pipeline.scoring import kaldi_forms, nist_forms, summary
-from pipeline.scoring.alignment import KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
+from pipeline.scoring import kaldi_forms, summary
+from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
 from pipeline.scoring.comparison import find_speakers
 from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.options import ScoringOptions, bracket
-from pipeline.scoring.transcripts import Systems, read_systems
-from pipeline.tables import open_output
+from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
+from pipeline.scoring.transcripts import Systems, check_mode, read_systems
 
 NO_GROUPS = ("spk2utt", "spk2warp")
-
-GroupOf = Mapping[str, Mapping[str, str]]  # speaker, gender …: utt_id -> group
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ def score_directory(
 ) -> Score:
     """Score DECODE_DIR/hyp.txt against DATA_DIR/text and write DECODE_DIR/scoring.
 
-    An older score is taken away first, so that none stands beside hypotheses it is not of.
+    The folder appears whole, in the place of an older one. One that is of other texts than those
+    there now is taken away before anything can fail.
 
     Args:
         data_dir: a Kaldi data directory.
@@ -82,39 +81,67 @@ def score_directory(
         sclite: write the files of and for sclite too.
 
     Raises:
+        UsageError: an option that is out of its range.
         DataError: a missing file, unknown or missing utterances, no tokens.
     """
     check_draws(replications, seed)
-    data, out = DataDir(data_dir), decode_dir / "scoring"
-    for old in ("wer", "score.json"):
-        (out / old).unlink(missing_ok=True)
-    for path in (data_dir / "text", decode_dir / "hyp.txt"):
+    check_mode(mode)
+    fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
+    sides = data_dir / "text", decode_dir / "hyp.txt"
+    digests = [_digest(path) for path in sides]
+    if digests != _digests_of(out / "score.json"):
+        shutil.rmtree(out, ignore_errors=True)
+    for path in sides:
         if not path.is_file():
             raise DataError(f"{path}: missing; give DATA_DIR with text, DECODE_DIR with hyp.txt")
-    tables = f"ark:{data_dir / 'text'}", f"ark:{decode_dir / 'hyp.txt'}"
-    texts = read_systems(tables[0], [tables[1]], fold=options.fold(), mode=mode)
+    texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
     group_of = find_groups(data, texts.utt_ids)
     score = _count(texts, options, group_of, replications=replications, seed=seed)
-    _write_kaldi(out, score)
-    if sclite:
-        _write_sclite(out / "sclite", score, data, group_of)
-        if (decode_dir / "hyp.ctm").is_file():
-            ctm = ctm_lines(decode_dir / "hyp.ctm", options)
-            _write(out / "sclite" / "hyp.ctm", ctm)
-    lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, note=score.note)
-    _write(out / "wer", [lines])
     content = {
         "format_version": summary.FORMAT_VERSION,
         "name": name,
         "rule": options.describe(),
         "variants": options.variants,
+        "mode": mode,
         "data_dir": str(data_dir),
         "decode_dir": str(decode_dir),
+        "ref_digest": digests[0],
+        "hyp_digest": digests[1],
         **_numbers(score),
     }
     content["interval"] |= {"replications": replications, "seed": seed}
-    _write(out / "score.json", [json.dumps(content, ensure_ascii=False, indent=1) + "\n"])
+    with replaced_directory(out) as partial:
+        _write_kaldi(partial, score)
+        if sclite:
+            folder, found = partial / "sclite", score.alignments
+            pairs = list(texts.pairs())
+            write_inputs(folder, pairs, data, group_of, options, decode_dir / "hyp.ctm")
+            title = decode_dir.resolve().name
+            write_results(folder, title, found, group_of, score.groups, score.confusions)
+        lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, note=score.note)
+        write_lines(partial / "wer", [lines])
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        write_lines(partial / "score.json", [text])
     return score
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 (hex) of a file; of nothing where there is none."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _digests_of(path: Path) -> list[str] | None:
+    """Those of the texts that a score.json is of; None if it does not say."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [str(content["ref_digest"]), str(content["hyp_digest"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _count(
@@ -122,6 +149,12 @@ def _count(
 ) -> Score:
     """All that is counted; nothing is written."""
     numbered = Numbered(texts.pairs())
+    if clash := {EPS, ";"} & numbered.vocabulary.keys():
+        token = min(clash)
+        utt_id = next(u for u, *sides in texts.pairs() if any(token in side for side in sides))
+        raise DataError(
+            f'{utt_id}: the token "{token}" is a sign of the alignments; take another for it'
+        )
     found = align_all(numbered, options.rule, optional=options.optional)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
     counts = align_all(numbered, rule, optional=options.optional).total()
@@ -162,6 +195,8 @@ def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
         speakers = find_speakers(utt_ids, f"ark:{data.path / 'utt2spk'}")
     else:
         speakers = find_speakers(utt_ids)
+        if speakers == utt_ids:  # names that tell nothing of them
+            speakers = [summary.UNKNOWN] * len(utt_ids)
     groups = {"speaker": dict(zip(utt_ids, speakers, strict=True))}
     for path in sorted(data.path.glob("spk2*")):
         if path.name not in NO_GROUPS and path.is_file() and "." not in path.name:
@@ -171,93 +206,16 @@ def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
     return groups
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write a file whole or not at all, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_output(str(path)) as stream:
-        for some in _batched(lines):
-            stream.write(some.encode())
-
-
-def _batched(lines: Iterable[str], count: int = 4096) -> Iterator[str]:
-    """The text of ``count`` lines at a time."""
-    rest = iter(lines)
-    while some := list(islice(rest, count)):
-        yield "".join(some)
-
-
 def _write_kaldi(out: Path, score: Score) -> None:
     """Texts, alignments and wer_details."""
     texts, found, details = score.texts, score.alignments, out / "wer_details"
     for name, side in (("ref.txt", 1), ("hyp.txt", 2)):
-        _write(out / name, (f"{' '.join([p[0], *p[side]])}\n" for p in texts.pairs()))
-    _write(out / "alignments", kaldi_forms.alignment_lines(found))
-    _write(details / "per_utt", kaldi_forms.per_utt_lines(found))
-    _write(details / "ops", kaldi_forms.ops_lines(found))
-    _write(details / "wer_bootci", [kaldi_forms.bootci_line(score.interval, note=score.note)])
+        write_lines(out / name, (f"{' '.join([p[0], *p[side]])}\n" for p in texts.pairs()))
+    write_lines(out / "alignments", kaldi_forms.alignment_lines(found))
+    write_lines(details / "per_utt", kaldi_forms.per_utt_lines(found))
+    write_lines(details / "ops", kaldi_forms.ops_lines(found))
+    write_lines(details / "wer_bootci", [kaldi_forms.bootci_line(score.interval, note=score.note)])
     for grouping, groups in score.groups.items():
         file = "per_spk" if grouping == "speaker" else f"per_{grouping}"
         table = kaldi_forms.per_group_lines(groups, found.total(), grouping)
-        _write(details / file, [table])
-
-
-def _write_sclite(out: Path, score: Score, data: DataDir, group_of: GroupOf) -> None:
-    """The files of sclite and for it. stm only where the data directory knows durations."""
-    texts, found, speakers = score.texts, score.alignments, group_of["speaker"]
-    by_speaker, total = score.groups["speaker"], found.total()
-    _write(out / "ref.trn", nist_forms.trn_lines(((u, r) for u, r, _ in texts.pairs()), speakers))
-    _write(out / "hyp.trn", nist_forms.trn_lines(((u, h) for u, _, h in texts.pairs()), speakers))
-    for suffix, percent in (("sys", True), ("raw", False)):
-        table = nist_forms.sys_table("hyp", by_speaker, total, percent=percent)
-        _write(out / f"hyp.{suffix}", [table])
-    wrong = nist_forms.count_wrong(found)
-    _write(out / "hyp.dtl", [nist_forms.dtl_text("hyp", total, wrong, score.confusions)])
-    _write(out / "hyp.pra", nist_forms.pra_lines("hyp", found, speakers))
-    _write(out / "hyp.sgml", nist_forms.sgml_lines("hyp", found, speakers))
-    if durations := find_durations(data):
-        sexes = group_of.get("gender", {})
-        missing = next((u for u in texts.utt_ids if u not in durations), None)
-        if missing is not None:
-            raise DataError(
-                f"{data.path}: no duration of {missing}; make utt2dur or utt2num_frames again"
-            )
-        _write(out / "ref.stm", nist_forms.stm_lines(texts.pairs(), speakers, durations, sexes))
-
-
-def find_durations(data: DataDir) -> dict[str, float]:
-    """Seconds of each utterance, from utt2dur or utt2num_frames; empty if there is neither."""
-    if data.has("utt2dur"):
-        return data.utt2dur
-    if not data.has("utt2num_frames"):
-        return {}
-    shift = 0.01
-    if data.has("frame_shift"):
-        shift = float((data.path / "frame_shift").read_text())
-    return {utt_id: shift * frames for utt_id, frames in data.utt2num_frames.items()}
-
-
-def ctm_lines(path: Path, options: ScoringOptions) -> Iterator[str]:
-    """The lines of a ctm under the rule: names folded, what is dropped left out, runs joined.
-
-    Raises:
-        DataError: a line that is no ``utterance channel start duration token [confidence]``.
-    """
-    last: list[str] = []
-    fold = options.fold()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split()
-        try:
-            start, duration = float(fields[2]), float(fields[3])
-            tokens = fold([fields[4]], f"{path}:{number}") if fold else [fields[4]]
-        except (IndexError, ValueError):
-            raise DataError(f"{path}:{number}: not a ctm line: {line!r}; decode again") from None
-        for token in tokens:
-            joined = options.collapse_repeats or (options.collapse_sil and token == options.sil)
-            if joined and last[:2] == fields[:2] and last[4] == token:
-                last[3] = f"{start + duration - float(last[2]):.3f}"
-                continue
-            if last:
-                yield " ".join(last) + "\n"
-            last = [*fields[:4], token, *fields[5:]]
-    if last:
-        yield " ".join(last) + "\n"
+        write_lines(details / file, [table])

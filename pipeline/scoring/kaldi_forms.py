@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pipeline.scoring.alignment import CORRECT, DEL, EPS, INS, NO_HYP, SUB, Alignments
+from pipeline.scoring.alignment import EPS, INS, NO_HYP, Alignments
 from pipeline.scoring.bootstrap import Interval
 from pipeline.scoring.counts import ErrorCounts
 
 _LETTERS = "CSDIC"  # a forgiven deletion counts as correct
 _KINDS = ("correct", "substitution", "deletion", "insertion", "correct")
-GAP = "***"
+GAP = "***"  # as Kaldi's recipes have it
 
 
 def wer_lines(counts: ErrorCounts, *, absent: int = 0, name: str = "WER", note: str = "") -> str:
@@ -52,46 +52,48 @@ def alignment_lines(
 def per_utt_lines(alignments: Alignments) -> Iterator[str]:
     """``wer_per_utt_details.pl``: of each utterance ref, hyp and op in columns, then C S I D."""
 
-    def column(which: int) -> Iterator[str]:
-        def padded(op: int, ref: str, hyp: str) -> str:
-            cells = [GAP if op == INS else ref, GAP if op in NO_HYP else hyp, _LETTERS[op]]
-            return cells[which].ljust(max(map(len, cells)))
-
-        return alignments.lines(padded, "  ")
-
-    rows = zip(alignments.utt_ids, column(0), column(1), column(2), strict=True)
-    for (utt, ref, hyp, op), (cor, sub, del_, ins) in zip(
-        rows, alignments.tallies.tolist(), strict=True
-    ):
-        yield (
-            f"{utt} ref  {ref.rstrip()}\n{utt} hyp  {hyp.rstrip()}\n{utt} op   {op.rstrip()}\n"
-            f"{utt} #csid {cor} {sub} {ins} {del_}\n"
+    def centred(op: int, ref: str, hyp: str) -> tuple[str, ...]:
+        cells = (GAP if op == INS else ref, GAP if op in NO_HYP else hyp, _LETTERS[op])
+        width = max(map(len, cells))
+        return tuple(
+            " " * (width - len(cell) - (width - len(cell)) // 2)
+            + cell
+            + " " * ((width - len(cell)) // 2)
+            for cell in cells
         )
+
+    rows = zip(alignments.utt_ids, alignments.columns(centred, "  "), strict=True)
+    for (utt, lines), (cor, sub, del_, ins) in zip(rows, alignments.tallies.tolist(), strict=True):
+        for name, line in zip(("ref ", "hyp ", "op  "), lines or ("", "", ""), strict=True):
+            yield f"{utt} {name} {line}\n"
+        yield f"{utt} #csid {cor} {sub} {ins} {del_}\n"
 
 
 def per_group_lines(groups: Mapping[str, ErrorCounts], total: ErrorCounts, title: str) -> str:
     """``wer_per_spk_details.pl``: two rows a group, counts and percentages, then the SUM."""
-    width = max(10, *(len(name) + 2 for name in groups))
+    width = max(15, *map(len, groups))
     heads = ("#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err")
-    text = f"{title.upper():>{width}} id   " + "".join(f"{head:>11}" for head in heads) + "\n"
+    text = f"{title.upper():<{width}} id  {''.join(f' {head:>10}' for head in heads)}\n"
     for name, counts in [*groups.items(), ("SUM", total)]:
-        sizes = f"{counts.sentences:>11}{counts.ref_tokens:>11}"
+        sizes = f" {counts.sentences:>10} {counts.ref_tokens:>10}"
         numbers = (counts.cor, counts.sub, counts.ins, counts.del_, counts.errors)
-        raw = "".join(f"{n:>11}" for n in (*numbers, counts.wrong_sentences))
-        rates = (*map(counts.share, numbers), counts.sentence_error_rate)
-        text += f"{name:>{width}} raw  {sizes}{raw}\n"
-        text += f"{name:>{width}} sys  {sizes}" + "".join(f"{r:>11.2f}" for r in rates) + "\n"
+        raw = "".join(f" {n:>10}" for n in (*numbers, counts.wrong_sentences))
+        text += f"{name:<{width}} raw{sizes}{raw}\n"
+        if counts.ref_tokens:
+            rates = (*map(counts.share, numbers), counts.sentence_error_rate)
+            text += f"{name:<{width}} sys{sizes}{''.join(f' {r:>10.2f}' for r in rates)}\n"
     return text
 
 
 def ops_lines(alignments: Alignments) -> Iterator[str]:
-    """``wer_ops_details.pl``: each kind of step with its count, the most frequent first."""
+    """``wer_ops_details.pl``, sorted as Kaldi's score.sh does: kinds of steps, the most frequent
+    of each first."""
     kinds, _, counts = alignments.kinds
-    merged: dict[tuple[int, str, str], int] = {}
-    for (op, ref, hyp), count in zip(kinds, counts.tolist(), strict=True):
-        shown = GAP if op == INS else ref, GAP if op in NO_HYP else hyp
-        merged[op, *shown] = count
-    order = {CORRECT: 0, SUB: 1, DEL: 2, INS: 3}
-    rows = sorted(merged.items(), key=lambda row: (order.get(row[0][0], 0), -row[1], row[0]))
-    for (op, ref, hyp), count in rows:
-        yield f"{_KINDS[op]:<14}{ref:<10} {hyp:<10} {count}\n"
+    rows = [
+        (_KINDS[op], -count, GAP if op == INS else ref, GAP if op in NO_HYP else hyp)
+        for (op, ref, hyp), count in zip(kinds, counts.tolist(), strict=True)
+    ]
+    width = min(16, max((len(word) for row in rows for word in row[2:]), default=0))
+    digits = max((len(str(-row[1])) for row in rows), default=0)
+    for kind, count, ref, hyp in sorted(rows):
+        yield f"{kind:<12}  {ref:>{width}}    {hyp:>{width}}    {-count:>{digits}}\n"

@@ -1,7 +1,7 @@
 """Scores in the forms of NIST's SCTK: ``.sys``, ``.raw``, ``.dtl``, ``.pra``, ``.sgml``, and the
 files that its ``sclite`` reads: trn, stm, ctm."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import floor
 from statistics import mean, median, stdev
 
@@ -22,14 +22,35 @@ def trn_id(utt_id: str, speaker: str) -> str:
     return utt_id if utt_id.startswith((f"{speaker}-", f"{speaker}_")) else f"{speaker}-{utt_id}"
 
 
-def trn_lines(texts: Iterable[tuple[str, Sequence[str]]], speakers: Speakers) -> Iterator[str]:
-    """``token token (speaker-utterance)``."""
+def trn_lines(
+    texts: Iterable[tuple[str, Sequence[str]]], speakers: Speakers, optional: Collection[str] = ()
+) -> Iterator[str]:
+    """``token token (speaker-utterance)``, optional tokens as ``(token)``, for sclite -D."""
     for utt_id, tokens in texts:
-        yield f"{' '.join(tokens)} ({trn_id(utt_id, speakers[utt_id])})\n"
+        words = _marked(tokens, optional)
+        yield f"{words} ({trn_id(utt_id, speakers[utt_id])})\n"
+
+
+def _marked(tokens: Sequence[str], optional: Collection[str]) -> str:
+    return " ".join([f"({t})" if t in optional else t for t in tokens] if optional else tokens)
+
+
+def means_something(token: str) -> bool:
+    """Whether a token is no word for sclite, but a sign of its own syntax."""
+    return (
+        token == "@"
+        or any(sign in token for sign in '{}"')
+        or token.startswith((";;", "("))
+        or token.endswith((")", "*"))
+    )
 
 
 def stm_lines(
-    pairs: Iterable[Pair], speakers: Speakers, durations: Mapping[str, float], sexes: Speakers
+    pairs: Iterable[Pair],
+    speakers: Speakers,
+    durations: Mapping[str, float],
+    sexes: Speakers,
+    optional: Collection[str] = (),
 ) -> Iterator[str]:
     """``utt 1 speaker 0.00 duration <O,M> tokens``, labels as Kaldi's TIMIT recipe has them."""
     yield ';; LABEL "O" "Overall" "Overall"\n'
@@ -37,7 +58,7 @@ def stm_lines(
     for utt_id, ref, _ in pairs:
         labels = ",".join(["O", *{"m": "M", "f": "F"}.get(sexes.get(utt_id, ""), "")])
         times = f"0.00 {durations[utt_id]:.3f}"
-        yield f"{utt_id} 1 {speakers[utt_id]} {times} <{labels}> {' '.join(ref)}\n"
+        yield f"{utt_id} 1 {speakers[utt_id]} {times} <{labels}> {_marked(ref, optional)}\n"
 
 
 # ---- tables by speaker ---------------------------------------------------------------------------
@@ -46,32 +67,47 @@ def stm_lines(
 def sys_table(
     title: str, speakers: Mapping[str, ErrorCounts], total: ErrorCounts, *, percent: bool
 ) -> str:
-    """sclite's ``.sys`` (percentages) or ``.raw`` (counts): a row a speaker, then their summary."""
+    """sclite's ``.sys`` (percentages) or ``.raw`` (counts): a row a speaker, then their summary.
+
+    As there, a speaker without reference tokens has counts in place of percentages, and no part in
+    the means of these.
+    """
     numbers = [_numbers(counts, percent=percent) for counts in speakers.values()]
+    silent = [percent and not counts.ref_tokens for counts in speakers.values()]
     sum_name = "Sum/Avg" if percent else "Sum"
-    width = 1 + max(6, len(sum_name), *map(len, speakers))
+    width = max(len(sum_name) + 1, 6, *(len(name) + 2 for name in speakers))
     rule = f"|{'-' * width}+{'-' * 13}+{'-' * 41}|"
     inside = len(rule) - 2
     heads = f" # Snt # Wrd | {'Corr    Sub    Del    Ins    Err  S.Err'} |"
     shown = [f"|{' SPKR':<{width}}|{heads}", rule]
-    for name, row in zip(speakers, numbers, strict=True):
-        shown += [f"|{' ' + name:<{width}}|{_row(row, percent=percent)}", rule]
+    for name, row, star in zip(speakers, numbers, silent, strict=True):
+        shown += [f"|{' ' + name:<{width}}|{_row(row, percent=percent, star=star)}", rule]
     shown.pop()
     bar = f"|{'=' * inside}|"
     sums = _row(_numbers(total, percent=percent), percent=percent)
     shown += [bar, f"|{' ' + sum_name:<{width}}|{sums}", bar]
-    columns = list(zip(*numbers, strict=True))
     for name, of in (("Mean", mean), ("S.D.", _deviation), ("Median", median)):
-        row = [float(of(column)) for column in columns]
+        row = _summary(numbers, silent, of)
         left = (width - len(name)) // 2
-        shown.append(f"|{' ' * left + name:<{width}}|{_row(row, means=True, percent=percent)}")
+        cells = _row(row, percent=percent, means=True, plus=any(silent))
+        shown.append(f"|{' ' * left + name:<{width}}|{cells}")
     head = "SYSTEM SUMMARY PERCENTAGES by SPEAKER"  # in its .raw as well
     left = (80 - len(head)) // 2
     top = f"\n\n\n{' ' * left}{head}{' ' * (80 - len(head) - left)}\n\n"
     left = (inside - len(title)) // 2
     name_row = f"|{' ' * left}{title:<{inside - left}}|"
     box = [f",{'-' * inside}.", name_row, f"|{'-' * inside}|", *shown, f"`{'-' * inside}'"]
-    return top + "".join(f"{' ' * 7}{line}\n" for line in box)
+    margin = " " * ((80 - len(rule)) // 2)
+    notes = _NOTES if any(silent) else ""
+    return top + "".join(f"{margin}{line}\n" for line in box) + notes
+
+
+_NOTES = """
+* No Reference words for this/these speaker(s).  Word counts supplied
+  rather than percents.
+# No Reference words for this/these speaker(s).  NCE not computable.
++ Speaker(s) with no reference data is ignored
+"""
 
 
 def _numbers(counts: ErrorCounts, *, percent: bool) -> list[float]:
@@ -80,14 +116,35 @@ def _numbers(counts: ErrorCounts, *, percent: bool) -> list[float]:
     sizes = [counts.sentences, counts.ref_tokens]
     if not percent:
         return [*sizes, *own, counts.wrong_sentences]
-    return [*sizes, *map(counts.share, own), counts.sentence_error_rate]
+    shares = map(counts.share, own) if counts.ref_tokens else own
+    return [*sizes, *shares, counts.sentence_error_rate]
 
 
-def _row(row: Sequence[float], *, percent: bool, means: bool = False) -> str:
+def _summary(
+    rows: Sequence[Sequence[float]], silent: Sequence[bool], of: Callable[[list[float]], float]
+) -> list[float]:
+    """A number a column, over all speakers, those of words only over those who said some."""
+    heard = [row for row, quiet in zip(rows, silent, strict=True) if not quiet] or rows
+    columns, counted = list(zip(*rows, strict=True)), list(zip(*heard, strict=True))
+    chosen = [*columns[:2], *counted[2:7], columns[7]]
+    return [float(of(list(column))) for column in chosen]
+
+
+def _row(
+    row: Sequence[float],
+    *,
+    percent: bool,
+    means: bool = False,
+    star: bool = False,
+    plus: bool = False,
+) -> str:
     sizes = f"{row[0]:5.1f}{row[1]:7.1f}" if means else f"{row[0]:5.0f}{row[1]:7.0f}"
     form = ".1f" if percent or means else "d"
-    row = [_rounded(x) for x in row] if percent or means else row
-    numbers = f"{row[2]:5{form}}" + "".join(f"{x:7{form}}" for x in row[3:])
+    shown = [f"{_rounded(x) if form == '.1f' else x:{form}}" for x in row[2:]]
+    if star:
+        shown[:-1] = [f"{x:.0f}" for x in row[2:7]]
+    mark = "*" if star else "+" if plus else " "
+    numbers = mark.join(f"{text:>{5 if n == 0 else 6}}" for n, text in enumerate(shown))
     return f"{sizes} |{numbers} |"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.errors import UsageError
 from pipeline.feature_options import option
 from pipeline.phones import Folds, fold_with, load_phone_map
 from pipeline.scoring.alignment import Rule, find_rule
@@ -20,7 +21,8 @@ class ScoringOptions:
     """What both sides of a score are put through; each field is an option of the commands.
 
     Raises:
-        UsageError: an unknown alignment; from the methods also an unknown set of phones.
+        UsageError: an unknown alignment, options that contradict each other or do nothing; from the
+            methods also an unknown set of phones.
         PhoneError: from the methods: a wrong map.
     """
 
@@ -37,12 +39,26 @@ class ScoringOptions:
 
     def __post_init__(self) -> None:
         find_rule(self.alignment)
+        if not self.map and (self.keep_q or self.map_to != 39):
+            raise UsageError("--map-to and --keep-q say what a phone map does; give --map too")
+        wants_sil = self.collapse_sil or self.sil_optional or self.drop_sil
+        if wants_sil and self.sil.split() != [self.sil]:
+            raise UsageError(f"--sil is one word, not {self.sil!r}")
+        if self.drop_sil and (self.sil_optional or self.collapse_sil):
+            raise UsageError("--drop-sil leaves no silence for --sil-optional or --collapse-sil")
+
+    @property
+    def _sil(self) -> str:
+        """The silence as it stands in the texts that are compared."""
+        return self.sil.casefold() if self.ignore_case else self.sil
 
     @property
     def variants(self) -> list[str]:
         """The names of what departs from the default rule."""
         names = ("keep_q", "collapse_sil", "sil_optional", "drop_sil", "collapse_repeats")
         found = [n.replace("_", "-") for n in (*names, "ignore_case") if getattr(self, n)]
+        if self.map_to != 39:
+            found.insert(0, f"map-to={self.map_to}")
         return found + ([f"alignment={self.alignment}"] if self.alignment != "kaldi" else [])
 
     @property
@@ -53,7 +69,7 @@ class ScoringOptions:
     @property
     def optional(self) -> frozenset[str]:
         """Tokens of a reference whose deletion is forgiven."""
-        return frozenset([self.sil] if self.sil_optional else [])
+        return frozenset([self._sil] if self.sil_optional else [])
 
     @cached_property
     def _folds(self) -> Folds | None:
@@ -79,13 +95,16 @@ class ScoringOptions:
         if self.ignore_case:
             tokens = [token.casefold() for token in tokens]
         if self.drop_sil:
-            tokens = [token for token in tokens if token != self.sil]
+            tokens = [token for token in tokens if token != self._sil]
         return [
             token
             for before, token in zip([None, *tokens], tokens, strict=False)
-            if token != before
-            or not (self.collapse_repeats or (self.collapse_sil and token == self.sil))
+            if token != before or not self.joins(token)
         ]
+
+    def joins(self, token: str) -> bool:
+        """Whether several of this token in a row count once."""
+        return self.collapse_repeats or (self.collapse_sil and token == self._sil)
 
     def describe(self) -> str:
         """The rule in a sentence."""
@@ -99,8 +118,8 @@ class ScoringOptions:
             text += f"; {self.sil} taken out"
         elif self.collapse_sil:
             text += f"; {self.sil} in a row scored once"
-        else:
-            text += f"; {self.sil} scored" if self._folds is not None else ""
+        elif self._folds is not None or self.sil_optional:
+            text += f"; {self.sil} scored"
         text += ", its deletion forgiven" if self.sil_optional else ""
         text += "; repeats collapsed" if self.collapse_repeats else "; repeats kept"
         text += "; capitals and small letters the same" if self.ignore_case else ""

@@ -28,11 +28,22 @@ def read_transcripts(rspecifier: str, *, fold: Fold | None = None) -> dict[str, 
     transcripts: dict[str, list[str]] = {}
     same: dict[str, str] = {}  # one object for all that are equal saves most of the memory
     for key, text in TextReader(rspecifier):
+        if key.startswith("\ufeff"):
+            raise TableError(
+                f"{rspecifier}: begins with a byte order mark; take it off with "
+                "sed -i '1s/^\\xEF\\xBB\\xBF//'"
+            )
         if key in transcripts:
             raise TableError(f"{rspecifier}: {key} is there twice; keep one of the lines")
         tokens = [same.setdefault(token, token) for token in text.split(" ")] if text else []
         transcripts[key] = fold(tokens, f"{rspecifier}: {key}") if fold else tokens
     return transcripts
+
+
+def check_mode(mode: str) -> None:
+    """Raise UsageError for a mode that there is not."""
+    if mode not in MODES:
+        raise UsageError(f"--mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
 
 
 def read_systems(
@@ -56,8 +67,7 @@ def read_systems(
         DataError: under ``strict`` a reference without hypothesis or the other way round; a table
             without any utterance; nothing in common. Names the utterance.
     """
-    if mode not in MODES:
-        raise UsageError(f"--mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
+    check_mode(mode)
     refs = read_transcripts(ref_rspecifier, fold=fold)
     if not refs:
         raise DataError(f"{ref_rspecifier}: no utterances in it; give the references")

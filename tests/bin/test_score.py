@@ -1,6 +1,7 @@
 """score.py: a decode directory scored whole, its files, its variants, what it refuses."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,13 @@ def decoded(tmp_path: Path) -> Path:
     (data / "spk2dialect").write_text("s1 dr1\n")
     (data / "utt2dur").write_text("s1-u1 1.5\ns1-u2 0.5\ns2-u1 1\n")
     (decode / "hyp.txt").write_text("s1-u1 sil aa aa d sil b\ns1-u2\ns2-u1 sil sil\n")
-    (decode / "hyp.ctm").write_text("s1-u1 1 0.00 0.10 ao 0.9\ns1-u1 1 0.10 0.20 q 0.9\n")
+    heard = [("s1-u1", "sil ao q aa d sil b"), ("s2-u1", "sil sil")]
+    lines = [
+        f"{utt_id} 1 {n / 10:.2f} 0.10 {token} 0.9\n"
+        for utt_id, text in heard
+        for n, token in enumerate(text.split())
+    ]
+    (decode / "hyp.ctm").write_text("".join(lines))
     (tmp_path / "phones.map").write_text(MAP)
     return decode
 
@@ -61,7 +68,8 @@ def test_everything_is_written(execute, decoded: Path) -> None:
         "ref.trn",
         "ref.stm",
     }
-    assert (scoring / "sclite" / "hyp.ctm").read_text() == "s1-u1 1 0.00 0.10 aa 0.9\n"
+    ctm = (scoring / "sclite" / "hyp.ctm").read_text().splitlines()
+    assert ctm[1:3] == ["s1-u1 1 0.10 0.10 aa 0.9", "s1-u1 1 0.30 0.10 aa 0.9"]  # no q
     stm = (scoring / "sclite" / "ref.stm").read_text().splitlines()
     assert stm[3] == "s1-u1 1 s1 0.00 1.500 <O,F> sil aa aa b sil"
 
@@ -110,11 +118,45 @@ def test_without_a_map_and_without_sclite(execute, decoded: Path) -> None:
 
 
 def test_runs_of_silence_are_joined_in_time(execute, decoded: Path) -> None:
-    lines = ["s1-u1 1 0.00 0.10 sil 1", "s1-u1 1 0.10 0.20 sil 1", "s2-u1 1 0.30 0.1 sil 1"]
-    (decoded / "hyp.ctm").write_text("\n".join(lines) + "\n")
     assert run(execute, decoded, "--collapse-sil").status == 0
     found = (decoded / "scoring" / "sclite" / "hyp.ctm").read_text().splitlines()
-    assert found == ["s1-u1 1 0.00 0.300 sil 1", "s2-u1 1 0.30 0.1 sil 1"]
+    assert found[-1] == "s2-u1 1 0.00 0.200 sil 0.9"
+
+
+def test_optional_silences_are_marked_for_sclite(execute, decoded: Path) -> None:
+    assert run(execute, decoded, "--sil-optional").status == 0
+    ref = (decoded / "scoring" / "sclite" / "ref.trn").read_text().splitlines()
+    assert ref[0] == "(sil) aa aa b (sil) (s1-u1)"
+
+
+def test_times_of_other_hypotheses_are_left_out(execute, decoded: Path) -> None:
+    (decoded / "hyp.ctm").write_text("s1-u1 1 0.00 0.10 b 0.9\n")
+    done = run(execute, decoded)
+    assert (done.status, "hyp.ctm: s1-u1: other tokens than in the hyp" in done.err) == (0, True)
+    assert not (decoded / "scoring" / "sclite" / "hyp.ctm").exists()
+
+
+def test_signs_of_sclite_are_left_out(execute, decoded: Path) -> None:
+    (decoded / "hyp.txt").write_text("s1-u1 (x) @\ns1-u2\ns2-u1 a\n")
+    done = execute("score.py", decoded.parent / "data", decoded)
+    assert (done.status, 's1-u1: "(x)" is a sign of sclite\'s own' in done.err) == (0, True)
+    files = {path.name for path in (decoded / "scoring" / "sclite").iterdir()}
+    assert files == {f"hyp.{suffix}" for suffix in ("sys", "raw", "dtl", "pra", "sgml")}
+
+
+def test_a_score_takes_the_place_of_an_older_one_whole(execute, decoded: Path) -> None:
+    assert run(execute, decoded).status == 0
+    before = json.loads((decoded / "scoring" / "score.json").read_text())
+    assert run(execute, decoded, "--mode=foo").status == 2
+    assert run(execute, decoded, "--replications=1").status == 2
+    assert json.loads((decoded / "scoring" / "score.json").read_text()) == before
+    (decoded.parent / "data" / "spk2gender").unlink()
+    assert run(execute, decoded, "--sclite=false").status == 0
+    assert not (decoded / "scoring" / "sclite").exists()
+    assert not (decoded / "scoring" / "wer_details" / "per_gender").exists()
+    assert [path.name for path in decoded.iterdir() if path.name.startswith(".")] == []
+    assert before["mode"] == "strict"
+    assert before["hyp_digest"] == sha256((decoded / "hyp.txt").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +175,6 @@ def test_runs_of_silence_are_joined_in_time(execute, decoded: Path) -> None:
         ("decode/hyp.txt", None, "hyp.txt: missing; give DATA_DIR with text, DECODE_DIR with hyp"),
         ("data/text", None, "text: missing; give DATA_DIR with text"),
         ("data/text", "s1-u1\ns1-u2\ns2-u1\n", "the references hold no tokens"),
-        ("data/utt2spk", "s1-u1 s1\n", "utt2spk: no speaker of s1-u2; add its line"),
-        ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
-        ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: not a ctm line"),
     ],
 )
 def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, message: str) -> None:
@@ -150,6 +189,36 @@ def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, messa
     assert message in done.err
     for name in ("wer", "score.json"):
         assert not (decoded / "scoring" / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("data/utt2spk", "s1-u1 s1\n", "utt2spk: no speaker of s1-u2; add its line"),
+        ("data/utt2spk", "s1-u1 s1 x\ns1-u2 s1\ns2-u1 s2\n", "'s1 x': expected one speaker"),
+        ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
+        ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: not a ctm line"),
+        ("decode/hyp.ctm", "s1-u1 1 nan 0.1 a\n", "hyp.ctm:1: not a ctm line"),
+        ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm: not UTF-8"),
+    ],
+)
+def test_bad_files_beside_keep_the_old_score(
+    execute, decoded: Path, file: str, text, message: str
+) -> None:
+    assert run(execute, decoded).status == 0
+    wer = (decoded / "scoring" / "wer").read_bytes()
+    path = decoded.parent / file
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = run(execute, decoded)
+    assert (done.status, done.out) == (1, "")
+    assert message in done.err
+    assert (decoded / "scoring" / "wer").read_bytes() == wer
+
+
+def test_signs_of_the_alignments_are_refused(execute, decoded: Path) -> None:
+    (decoded / "hyp.txt").write_text("s1-u1 a\ns1-u2 <eps>\ns2-u1 a\n")
+    done = execute("score.py", decoded.parent / "data", decoded)
+    assert (done.status, 's1-u2: the token "<eps>" is a sign' in done.err) == (1, True)
 
 
 def test_other_modes(execute, decoded: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.scoring import kaldi_forms, nist_forms
@@ -62,11 +63,11 @@ def test_details_of_utterances(small: Alignments) -> None:
     lines = "".join(kaldi_forms.per_utt_lines(small)).splitlines()
     assert lines[:4] == [
         "s1-a ref  sil  é  b  ***",
-        "s1-a hyp  sil  x  b  c",
-        "s1-a op   C    S  C  I",
+        "s1-a hyp  sil  x  b   c ",
+        "s1-a op    C   S  C   I ",
         "s1-a #csid 2 1 1 0",
     ]
-    assert lines[8:] == ["s2-a ref  b  sil", "s2-a hyp  b  ***", "s2-a op   C  C", lines[-1]]
+    assert lines[8:] == ["s2-a ref  b  sil", "s2-a hyp  b  ***", "s2-a op   C   C ", lines[-1]]
     assert lines[-1] == "s2-a #csid 2 0 0 0"  # its silence is forgiven
 
 
@@ -101,7 +102,50 @@ def test_a_group_without_reference_tokens() -> None:
     assert list(groups) == ["s1", "unknown"]
     for percent in (True, False):
         assert "unknown" in nist_forms.sys_table("t", groups, found.total(), percent=percent)
-    assert "s1 sys" in kaldi_forms.per_group_lines(groups, found.total(), "speaker")
+    table = kaldi_forms.per_group_lines(groups, found.total(), "speaker")
+    assert [line.split()[:2] for line in table.splitlines()[1:]] == [
+        ["s1", "raw"],  # no percentages of nothing
+        ["unknown", "raw"],
+        ["unknown", "sys"],
+        ["SUM", "raw"],
+        ["SUM", "sys"],
+    ]
+
+
+def test_speakers_who_say_nothing_are_counted_as_sclite_does() -> None:
+    """The table is what sclite 2.4.10 wrote for these texts."""
+    pairs = [("s1-u1", ["a", "b"], ["a", "x"]), ("s2-u1", [], ["z"])]
+    found = align_all([*pairs, ("s3-u1", [], ["q"]), ("s3-u2", ["c"], ["c"])], NIST)
+    groups = count_groups(found, {"speaker": {u: u[:2] for u in found.utt_ids}})["speaker"]
+    table = nist_forms.sys_table("hyp.trn", groups, found.total(), percent=True)
+    for line in (
+        "| s2     |    1      0 |    0*     0*     0*     1*     1* 100.0 |",
+        "| s3     |    2      1 |100.0    0.0    0.0  100.0  100.0   50.0 |",
+        "|  Mean  |  1.3    1.0 | 75.0+  25.0+   0.0+  50.0+  75.0+  83.3 |",
+        "|  S.D.  |  0.6    1.0 | 35.4+  35.4+   0.0+  70.7+  35.4+  28.9 |",
+        "| Median |  1.0    1.0 | 75.0+  25.0+   0.0+  50.0+  75.0+ 100.0 |",
+        "+ Speaker(s) with no reference data is ignored",
+    ):
+        assert line in table
+    table = nist_forms.sys_table("hyp.trn", groups, found.total(), percent=False)
+    assert "        | s2   |    1      0 |    0      0      0      1      1      1 |" in table
+    assert "        |Median|  1.0    1.0 |  1.0    0.0    0.0    1.0    1.0    1.0 |" in table
+
+
+def test_speakers_come_one_after_the_other() -> None:
+    found = align_all([("s2_a", ["a"], ["a"]), ("s1_a", ["b"], []), ("s2_b", [], ["c"])])
+    picked = found.select(np.array([1, 0, 2]))
+    assert picked.utt_ids == ["s1_a", "s2_a", "s2_b"]
+    assert [picked.steps(n) for n in range(3)] == [found.steps(n) for n in (1, 0, 2)]
+    assert picked.total() == found.total()
+    text = "".join(nist_forms.sgml_lines("t", picked, {u: u[:2] for u in picked.utt_ids}))
+    assert text.count("<SPEAKER") == text.count("</SPEAKER>") == 2
+
+
+@pytest.mark.parametrize("token", ["@", "{", "}", 'a"b', ";;", "(x)", "a*", "({sil})"])
+def test_signs_of_sclite(token: str) -> None:
+    assert nist_forms.means_something(token)
+    assert not any(map(nist_forms.means_something, ["sil", "h#", "<unk>", "ax-h", ";", "a/b"]))
 
 
 def test_names_for_trn() -> None:

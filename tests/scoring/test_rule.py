@@ -1,5 +1,6 @@
 """What is done to texts before they are compared, who is compared with whom, and its names."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_an_optional_silence_is_no_error() -> None:
     ) == (1, 1)
 
 
+def test_case_and_silence_go_together() -> None:
+    assert fold("SIL a SIL", ignore_case=True, drop_sil=True, sil="SIL") == "a"
+    options = ScoringOptions(ignore_case=True, sil_optional=True, sil="SIL")
+    assert options.optional == {"sil"}
+    assert options.describe().startswith("tokens as they stand; SIL scored, its deletion forgiven")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_q": True}, "--map-to and --keep-q say what a phone map does; give --map too"),
+        ({"map_to": 48}, "give --map too"),
+        ({"sil": "a b", "drop_sil": True}, "--sil is one word, not 'a b'"),
+        ({"sil": "", "collapse_sil": True}, "--sil is one word"),
+        ({"drop_sil": True, "sil_optional": True}, "--drop-sil leaves no silence"),
+    ],
+)
+def test_options_that_do_nothing(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ScoringOptions(**options)  # type: ignore[arg-type]
+
+
+def test_another_set_of_phones_is_a_variant(phone_map: str) -> None:
+    assert bracket(ScoringOptions(map=phone_map, map_to=48)) == " [map-to=48]"
+
+
 def test_folding_is_strict(tmp_path: Path, phone_map: str) -> None:
     (tmp_path / "text").write_text("u1 ao zz\n")
     with pytest.raises(PhoneError, match=r'text: u1: unknown phone "zz"'):
@@ -125,6 +152,9 @@ def test_a_hypothesis_nobody_asked_for(tables, caplog) -> None:
         ("u1 a\n", b"u1 \xe9\n", 't1: key "u1".*not UTF-8|t1.*UTF-8'),
         ("u1 a\n", b"u1 \xff\xfea\0\n", "t1"),
         ("u1 a\n", "\nu1 a\n", "t1:1: the line is empty"),
+        ("u1 a\n", "\ufeffu1 a\n", "t1: begins with a byte order mark; take it off"),
+        ("u1 a\n", "u1 a\n".encode("utf-16"), "this is UTF-16; convert it with iconv"),
+        ("u1 a\n", gzip.compress(b"u1 a\n"), "compressed; read it with .ark:gunzip -c FILE"),
     ],
 )
 def test_bad_tables_are_named(tables, ref: str, hyp: str | bytes, message: str) -> None:

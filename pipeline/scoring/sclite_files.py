@@ -1,0 +1,160 @@
+"""``scoring/sclite``: a score in the forms of NIST's sclite, and what sclite itself reads."""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data_dir import DataDir
+from pipeline.errors import DataError
+from pipeline.scoring import nist_forms
+from pipeline.scoring.alignment import Alignments, Pair
+from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.summary import Confusions, Groups
+from pipeline.tables import open_output
+
+log = logging.getLogger("pipeline")
+
+GroupOf = Mapping[str, Mapping[str, str]]  # speaker, gender …: utt_id -> group
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file whole or not at all, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rest = iter(lines)
+    with open_output(str(path)) as stream:
+        while some := list(islice(rest, 4096)):
+            stream.write("".join(some).encode())
+
+
+def write_results(
+    out: Path, title: str, found: Alignments, group_of: GroupOf, groups: Groups, seen: Confusions
+) -> None:
+    """hyp.sys, hyp.raw, hyp.dtl, hyp.pra and hyp.sgml, speaker after speaker.
+
+    Args:
+        out: the folder.
+        title: names the system.
+        found: the alignments.
+        group_of: each utterance's speaker.
+        groups: errors of the speakers.
+        seen: how often what happened.
+    """
+    speakers, total = group_of["speaker"], found.total()
+    order = sorted(range(len(found)), key=lambda n: speakers[found.utt_ids[n]])  # stable
+    found = found.select(np.array(order, dtype=np.int64))
+    for suffix, percent in (("sys", True), ("raw", False)):
+        table = nist_forms.sys_table(title, groups["speaker"], total, percent=percent)
+        write_lines(out / f"hyp.{suffix}", [table])
+    wrong = nist_forms.count_wrong(found)
+    write_lines(out / "hyp.dtl", [nist_forms.dtl_text(title, total, wrong, seen)])
+    write_lines(out / "hyp.pra", nist_forms.pra_lines(title, found, speakers))
+    write_lines(out / "hyp.sgml", nist_forms.sgml_lines(title, found, speakers))
+
+
+def write_inputs(
+    out: Path,
+    pairs: Sequence[Pair],
+    data: DataDir,
+    group_of: GroupOf,
+    options: ScoringOptions,
+    ctm: Path,
+) -> None:
+    """ref.trn and hyp.trn; ref.stm where durations are known, hyp.ctm where times are.
+
+    Nothing is written, and a warning names one, if a token means something else to sclite.
+
+    Raises:
+        DataError: a missing duration, or a damaged ctm.
+    """
+    for utt_id, *texts in pairs:
+        for token in (token for tokens in texts for token in tokens):
+            if nist_forms.means_something(token):
+                log.warning(
+                    '%s: "%s" is a sign of sclite\'s own, so no trn, stm and ctm are written',
+                    utt_id, token,
+                )  # fmt: skip
+                return
+    speakers, optional = group_of["speaker"], options.optional
+    refs, hyps = [(u, ref) for u, ref, _ in pairs], [(u, hyp) for u, _, hyp in pairs]
+    write_lines(out / "ref.trn", nist_forms.trn_lines(refs, speakers, optional))
+    write_lines(out / "hyp.trn", nist_forms.trn_lines(hyps, speakers))
+    if durations := find_durations(data):
+        missing = next((utt_id for utt_id, _, _ in pairs if utt_id not in durations), None)
+        if missing is not None:
+            raise DataError(
+                f"{data.path}: no duration of {missing}; make utt2dur or utt2num_frames again"
+            )
+        sexes = group_of.get("gender", {})
+        lines = nist_forms.stm_lines(pairs, speakers, durations, sexes, optional)
+        write_lines(out / "ref.stm", lines)
+    if ctm.is_file():
+        if times := list(ctm_lines(ctm, pairs, options)):
+            write_lines(out / "hyp.ctm", times)
+
+
+def find_durations(data: DataDir) -> dict[str, float]:
+    """Seconds of each utterance, from utt2dur or utt2num_frames; empty if there is neither."""
+    if data.has("utt2dur"):
+        return data.utt2dur
+    if not data.has("utt2num_frames"):
+        return {}
+    shift = 0.01
+    if data.has("frame_shift"):
+        path = data.path / "frame_shift"
+        try:
+            shift = float(path.read_text())
+        except ValueError:
+            raise DataError(f"{path}: expected the seconds between two frames, as 0.01") from None
+    return {utt_id: shift * frames for utt_id, frames in data.utt2num_frames.items()}
+
+
+# ---- ctm -----------------------------------------------------------------------------------------
+
+
+def ctm_lines(path: Path, pairs: Sequence[Pair], options: ScoringOptions) -> Iterator[str]:
+    """The lines of a ctm for these utterances under the rule, in their order.
+
+    Names are folded, what is dropped is left out, runs are joined. Of a ctm that is not of these
+    hypotheses there are none, and a warning names the first utterance that differs.
+
+    Raises:
+        DataError: a line that is no ``utterance channel start duration token [confidence]``.
+    """
+    found = read_ctm(path, options)
+    for utt_id, _, hyp in pairs:
+        if [fields[4] for fields in found.get(utt_id, [])] != list(hyp):
+            log.warning("%s: %s: other tokens than in the hypotheses; left out", path, utt_id)
+            return
+    for utt_id, _, _ in pairs:
+        for fields in found.get(utt_id, []):
+            yield " ".join(fields) + "\n"
+
+
+def read_ctm(path: Path, options: ScoringOptions) -> dict[str, list[list[str]]]:
+    """The fields of each utterance's lines, under the rule. Raises DataError, see `ctm_lines`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8; decode again, or remove it") from None
+    fold = options.fold()
+    found: dict[str, list[list[str]]] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = line.split(" ")
+        try:
+            start, duration = float(fields[2]), float(fields[3])
+            if not (math.isfinite(start) and math.isfinite(duration)):
+                raise ValueError
+            tokens = fold([fields[4]], f"{path}:{number}") if fold else [fields[4]]
+        except (IndexError, ValueError):
+            raise DataError(f"{path}:{number}: not a ctm line: {line!r}; decode again") from None
+        own = found.setdefault(fields[0], [])
+        for token in tokens:
+            if own and own[-1][4] == token and options.joins(token):
+                own[-1][3] = f"{start + duration - float(own[-1][2]):.3f}"
+            else:
+                own.append([*fields[:4], token, *fields[5:]])
+    return found
