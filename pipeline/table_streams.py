@@ -231,7 +231,7 @@ class ByteSource:
 class Output:
     """A stream to write to, which becomes visible only when it is whole.
 
-    A regular file is written as ``.NAME.tmp.PID`` beside its target (links followed),
+    A regular file is written as ``.NAME.tmp.HOST.PID`` beside its target (links followed),
     ``prepare`` brings it to the disk and ``commit`` gives it its name; ``abort`` removes it.
     Standard output, devices, FIFOs and ``| command`` take the bytes as they come.
     """
@@ -261,7 +261,9 @@ class Output:
         path = self.name
         if not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode):
             folder, base = os.path.split(self._target)
-            path = self._temporary = os.path.join(folder, f".{base}.tmp.{os.getpid()}")
+            path = self._temporary = os.path.join(
+                folder, f".{base}.tmp.{os.uname().nodename}.{os.getpid()}"
+            )
         try:
             return open(path, "wb")
         except OSError as error:

@@ -245,7 +245,9 @@ def test_a_killed_writer_leaves_no_final_file(number: signal.Signals, tmp_path: 
     assert writer.wait() != 0
     left = {path.name for path in tmp_path.iterdir()}
     if number == signal.SIGKILL:
-        assert left == {f".m.ark.tmp.{writer.pid}", f".m.scp.tmp.{writer.pid}"}
+        host = os.uname().nodename
+        names = {f".m.{kind}.tmp.{host}.{writer.pid}" for kind in ("ark", "scp")}
+        assert left == names
     else:
         assert left == set()
 
@@ -260,7 +262,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_stale_temporary_file_is_no_hindrance(tmp_path: Path) -> None:
-    stale = tmp_path / f".t.tmp.{os.getpid()}"
+    stale = tmp_path / f".t.tmp.{os.uname().nodename}.{os.getpid()}"
     stale.write_text("old " * 100)
     with TextWriter(f"ark:{tmp_path}/t") as writer:
         writer.write("a", "x")

@@ -6,13 +6,16 @@
 # e.g.: decode.sh --nj 4 --options "--beam=100" decode_transducer.py exp/transducer data/test \
 #         exp/transducer/decode_test
 #
-# Writes DECODE_DIR/hyp.txt, hyp.ctm and nbest in the order of DATA_DIR/feats.scp, whatever the
-# number of jobs.
+# Writes DECODE_DIR/hyp.txt, hyp.ctm and nbest in the order of DATA_DIR/feats.scp, the same whatever
+# the number of jobs. Each job leaves log/.done.JOB with a digest of its command and inputs; run
+# again, only what is missing is decoded, utterance by utterance. An utterance that cannot be decoded
+# fails its job, after all others of it; --skip-bad true leaves such utterances out.
 set -euo pipefail
 
 nj=2         # jobs; at most one an utterance
 cmd=run.py   # what runs them
 options=     # of PROGRAM
+skip_bad=false
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 4 ]; then
@@ -32,12 +35,19 @@ if [ -s "$data/cmvn.scp" ]; then
 fi
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
+rm -rf "$dir/scoring" # of the hypotheses that were there
 split_data.py --per-utt "$data" "$nj"
+feats=$data/split${nj}utt/JOB/feats.scp
+inputs=$model/final.safetensors,$model/config.json
+if [ ${#cmvn[@]} -gt 0 ]; then inputs+=,scp:$data/cmvn.scp; fi
+permissive=
+if [ "$skip_bad" = true ]; then permissive=,p; fi
 # shellcheck disable=SC2086  # $cmd and $options are several words
 $cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
+  once.py --inputs="scp:$feats" --inputs="$inputs" \
+  --outputs="$dir/log/hyp.JOB,$dir/log/ctm.JOB,$dir/log/nbest.JOB" "$dir/log/.done.JOB" \
   "$program" $options "${cmvn[@]}" --resume --write-nbest="ark,t:$dir/log/nbest.JOB" \
-  --write-ctm="$dir/log/ctm.JOB" "$model" \
-  "scp:$data/split${nj}utt/JOB/feats.scp" "ark,t:$dir/log/hyp.JOB"
+  --write-ctm="$dir/log/ctm.JOB" "$model" "scp$permissive:$feats" "ark,t:$dir/log/hyp.JOB"
 for what in nbest ctm hyp; do
   for job in $(seq "$nj"); do cat "$dir/log/$what.$job"; done > "$dir/.$what.tmp"
 done

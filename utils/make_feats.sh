@@ -8,13 +8,16 @@
 #
 # Writes FEATS_DIR/feats_NAME.JOB.{ark,scp}, then DATA_DIR/{feats.scp,utt2num_frames,frame_shift}
 # and DATA_DIR/conf, which says how the features were made. The conf file's name chooses the
-# program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added.
+# program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added. Run
+# again after a failure, only the jobs that are missing are done. A recording that cannot be read
+# fails its job; --skip-bad true leaves such recordings out (then run fix_data_dir.py).
 set -euo pipefail
 
-nj=2             # jobs; at most one a speaker
+nj=2             # jobs; at most one an utterance
 cmd=run.py       # what runs them
 conf=conf/fbank.conf
 delta_conf=
+skip_bad=false
 options=         # more options of the program, e.g. "--allow-pipes=true --channel=0"
 . "$(dirname "$0")/parse_options.sh"
 
@@ -31,8 +34,8 @@ fail() {
 for file in "$conf" ${delta_conf:+"$delta_conf"} "$data/wav.scp" "$data/spk2utt"; do
   if [ ! -s "$file" ]; then fail "$file: missing or empty"; fi
 done
-speakers=$(wc -l < "$data/spk2utt")
-if [ "$nj" -gt "$speakers" ]; then nj=$speakers; fi
+utterances=$(wc -l < "$data/utt2spk")
+if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 case $(basename "$conf") in
   fbank.conf) program=compute_fbank_feats.py ;;
   mfcc.conf) program=compute_mfcc_feats.py ;;
@@ -43,14 +46,18 @@ esac
 
 mkdir -p "$feats/log"
 feats=$(cd "$feats" && pwd)
-split_data.py "$data" "$nj"
-split=$data/split$nj
-write=ark,scp:$feats/.feats_$name.JOB.ark,$feats/.feats_$name.JOB.scp # until all jobs are done
-source=(scp:"$split/JOB/wav.scp")
+split_data.py --per-utt "$data" "$nj"
+split=$data/split${nj}utt
+made=$feats/.feats_$name.JOB # until all jobs are done
+permissive=
+if [ "$skip_bad" = true ]; then permissive=,p; fi
+source=("scp$permissive:$split/JOB/wav.scp")
+inputs=scp:$split/JOB/wav.scp,$conf${delta_conf:+,$delta_conf}
 cut=()
 if [ -e "$data/segments" ]; then
   cut=(extract_segments.py "${source[@]}" "$split/JOB/segments" ark:- '|')
   source=(ark:-)
+  inputs+=,$split/JOB/segments
 fi
 # shellcheck disable=SC2206  # $options are several words
 compute=("$program" --config="$conf" $options --write-num-frames="ark,t:$feats/log/frames_$name.JOB"
@@ -58,8 +65,18 @@ compute=("$program" --config="$conf" $options --write-num-frames="ark,t:$feats/l
 if [ -n "$delta_conf" ]; then
   compute+=(ark:- '|' add_deltas.py --config="$delta_conf" ark:-)
 fi
+line= # what a job runs, as one word for once.py
+for word in "${cut[@]}" "${compute[@]}" "ark,scp:$made.ark,$made.scp"; do
+  if [[ $word =~ ^[][A-Za-z0-9_./,:=@%+-]+$ ]] || [ "$word" = '|' ]; then
+    line+=" $word"
+  else
+    line+=" $(printf %q "$word")"
+  fi
+done
 # shellcheck disable=SC2086  # $cmd may be a program and its options
-$cmd JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" "${cut[@]}" "${compute[@]}" "$write"
+$cmd JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" \
+  once.py --inputs="$inputs" --outputs="$made.ark,$made.scp,$feats/log/frames_$name.JOB" \
+  "$feats/log/.done_$name.JOB" bash -e -o pipefail -c "${line# }"
 
 rm -f "$data/feats.scp" # from here until the new one nothing half old and half new looks whole
 for job in $(seq "$nj"); do
@@ -81,4 +98,4 @@ for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory
   done | LC_ALL=C sort > "$data/.$file.tmp"
   mv "$data/.$file.tmp" "$data/$file"
 done
-validate_data_dir.py "$data" >&2
+if [ "$skip_bad" = false ]; then validate_data_dir.py "$data" >&2; fi

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Run a command unless it was already done with the same inputs and its outputs are still whole.
 
-Usage: once.py [--inputs A,B …] [--outputs C,D …] STAMP COMMAND [ARGUMENT …]
+Usage: once.py [--inputs A,B …] [--outputs C,D …] [--via "WORD …"] STAMP COMMAND [ARGUMENT …]
 
 e.g.: once.py --inputs data/train/wav.scp,conf/fbank.conf --outputs data/train/feats.scp \\
         exp/.done/feats_train make_feats.sh data/train feats
 
 STAMP records the command line and a digest of every input and output. If all of them are as
 recorded, nothing is run. Otherwise the command is run, and on success STAMP is written. A
-directory stands for the files in it and below it. Files above 4 MiB, and those in folders of a
-directory, are known by size and time of change, others by content. Options that change no result
-(--nj, --cmd, --device, --threads) are no part of the record.
+directory stands for the files in it and below it, and scp:FILE for FILE and the files that it
+names. Files above 4 MiB, those in folders of a directory and those named by an scp are known by
+size and time of change, others by content. --via is what runs the command, such as "slurm.py LOG".
+It, and options that change no result (--nj, --cmd, --device, --threads), are no part of the record.
 
 Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage;
 126 or 127 if there is no such COMMAND to run.
@@ -22,6 +23,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,6 +35,8 @@ IRRELEVANT = {"--nj", "--cmd", "--device", "--threads"}
 
 def digest(path: Path) -> str:
     """What a file or directory holds, as a short text; ``missing`` if it is not there."""
+    if str(path).startswith("scp:"):
+        return script(Path(str(path)[4:]))
     if path.is_dir():
         seen = sorted(p for p in path.iterdir() if not p.name.startswith("."))
         lines = [f"{p.name} {digest(p)}" for p in seen if p.is_file()]
@@ -44,6 +48,21 @@ def digest(path: Path) -> str:
     if facts.st_size > LARGE:
         return f"large {facts.st_size} {facts.st_mtime_ns}"
     return "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def script(path: Path) -> str:
+    """The content of an scp, and size and time of change of the files that it names."""
+    if not path.is_file():
+        return "missing"
+    content = path.read_bytes()
+    rest = [line.split(None, 1)[1:] for line in content.decode(errors="replace").splitlines()]
+    names = {re.sub(r"(:\d+)?(\[[^]]*\])?$", "", words[0].strip()) for words in rest if words}
+    lines = []
+    for name in sorted(names):
+        if not name.endswith("|") and os.path.exists(name):
+            facts = os.stat(name)
+            lines.append(f"{name} {facts.st_size} {facts.st_mtime_ns}")
+    return "scp " + hashlib.sha256(content + "\n".join(lines).encode()).hexdigest()
 
 
 def tree(folder: Path) -> list[str]:
@@ -83,9 +102,14 @@ def record(command: list[str], inputs: list[Path], outputs: list[Path]) -> dict[
 def main(arguments: list[str]) -> int:
     """Parse, compare, run, record."""
     lists: dict[str, list[Path]] = {"--inputs": [], "--outputs": []}
-    while arguments and (match := re.fullmatch(r"(--(?:in|out)puts)(?:=(.*))?", arguments[0])):
+    via: list[str] = []
+    option = re.compile(r"(--(?:inputs|outputs|via))(?:=(.*))?", re.DOTALL)
+    while arguments and (match := option.fullmatch(arguments[0])):
         arguments.pop(0)
         value = match[2] if match[2] is not None else (arguments.pop(0) if arguments else "")
+        if match[1] == "--via":
+            via = shlex.split(value)
+            continue
         whole = Path(value).exists()  # a name that holds commas
         lists[match[1]] += [Path(p) for p in ([value] if whole else value.split(",")) if p]
     if arguments and arguments[0] in ("--help", "-h"):
@@ -96,7 +120,7 @@ def main(arguments: list[str]) -> int:
         return 2
     stamp, command = Path(arguments[0]), arguments[1:]
     inputs, outputs = lists["--inputs"], lists["--outputs"]
-    missing = [str(p) for p in inputs if not p.exists()]
+    missing = [str(p) for p in inputs if digest(p) == "missing"]
     if missing:
         print(
             f"ERROR (once.py) {', '.join(missing)}: missing; run the earlier stages",
@@ -107,7 +131,7 @@ def main(arguments: list[str]) -> int:
         print(f"LOG (once.py) already done: {stamp.name}", file=sys.stderr)
         return 0
     stamp.unlink(missing_ok=True)
-    status = run(command)
+    status = run([*via, *command])
     if status != 0:
         return status if status > 0 else 128 - status
     absent = [str(p) for p in outputs if not p.exists()]

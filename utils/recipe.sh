@@ -35,6 +35,7 @@ if [ -n "$model" ] && [ ! -f "$model" ]; then _usage_error "--model: no file $mo
 if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folder $regime"; fi
 . ./path.sh
 . ./cmd.sh
+train_cmd=${train_cmd:-$cmd}
 
 # True if stage $1 is to run.
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
@@ -45,6 +46,14 @@ begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
 # step NAME INPUTS OUTPUTS COMMAND …: run COMMAND unless it is done; INPUTS and OUTPUTS are
 # comma-separated paths.
 step() { once.py --inputs "$2" --outputs "$3" "$exp/.done/$1" "${@:4}"; }
+
+# heavy NAME INPUTS OUTPUTS COMMAND …: a step that runs as one job of $train_cmd, with its log in
+# $exp/log, shown as it grows.
+heavy() {
+  mkdir -p "$exp/log"
+  SHOW_OUTPUT=true once.py --inputs "$2" --outputs "$3" --via "$train_cmd $exp/log/$1.log" \
+    "$exp/.done/$1" "${@:4}"
+}
 
 # True if $regime normalises features by speaker.
 by_speaker() { grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; }
@@ -63,13 +72,13 @@ make_features() {
     local feats
     feats=$(cd "$work/feats" && pwd)
     for set in "$@"; do
-      step "cmvn_$set" "$data/$set/feats.scp,$data/$set/spk2utt,$work/feats/$set" \
+      heavy "cmvn_$set" "$data/$set/feats.scp,$data/$set/spk2utt,$work/feats/$set" \
         "$data/$set/cmvn.scp,$feats/cmvn_$set.ark" \
         compute_cmvn_stats.py --spk2utt="ark:$data/$set/spk2utt" "scp:$data/$set/feats.scp" \
         "ark,scp:$feats/cmvn_$set.ark,$data/$set/cmvn.scp"
     done
   else
-    step cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
+    heavy cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
       compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
   fi
 }
@@ -95,11 +104,11 @@ train() {
   fi
   local conf=$regime/train_$kind.conf
   for option in "${@:2}"; do from+=,${option#*=}/final.safetensors; done
-  step "$kind" "$inputs,$conf$from" "$exp/$kind/final.safetensors" \
+  heavy "$kind" "$inputs,$conf$from" "$exp/$kind/final.safetensors" \
     "train_$kind.py" --config="$conf" "${shared[@]}" "${@:2}" "${data_args[@]}" "$exp/$kind"
   conf=$regime/train_${kind}_noise.conf
   if [ -f "$conf" ]; then
-    step "${kind}_noise" "$inputs,$conf,$exp/$kind/final.safetensors" \
+    heavy "${kind}_noise" "$inputs,$conf,$exp/$kind/final.safetensors" \
       "$exp/${kind}_noise/final.safetensors" "train_$kind.py" --config="$conf" "${shared[@]}" \
       --init="$exp/$kind" "${data_args[@]}" "$exp/${kind}_noise"
   fi
@@ -146,13 +155,11 @@ fuse() {
 
 # score SET …: error rates of both models, then the table. $title and ${paper[@]} go on it.
 score() {
-  local kind set dir
+  local kind set pairs=()
   for kind in ctc transducer; do
-    for set in "$@"; do
-      dir=$(trained $kind)
-      score.py --map "$map" "$data/$set" "$dir/decode_$set" >&2
-    done
+    for set in "$@"; do pairs+=("$data/$set" "$(trained $kind)/decode_$set"); done
   done
+  score.sh --cmd "$cmd" --options "${map:+--map=$map}" --log "$exp/log" "${pairs[@]}" >&2
   print_results.py --title "$title" "${paper[@]}" \
     "ctc=$(trained ctc)" "predictor=$(trained predictor)" "transducer=$(trained transducer)"
 }

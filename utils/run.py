@@ -20,122 +20,30 @@ Options, before or after JOB=1:N:
   --num-threads N           only told in the log
   --pick WHICH              all, failed or incomplete (several with commas), by existing logs
   --mem 4G, --time 1:00:00, --config FILE and any other --OPTION VALUE: for clusters, ignored here
+With SHOW_OUTPUT=true in the environment the log of a single job is also shown as it grows.
 
 e.g.: run.py JOB=1:4 exp/log/count.JOB.log wc -l data/split4/JOB/text '>' exp/count.JOB
 
-See also: split_data.py, once.py
+See also: slurm.py, split_data.py, once.py
 """
 
-import contextlib
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
 
-RAW = re.compile(r"[|&;(){}!]|\|\||&&|\|&|(?:\d*|&)(?:<|>>?)(?:&\d+|&-|[^\s<>|&;()\"']*)")
-PLAIN = re.compile(r"(?:[\w@%+=:,./^-]|\$\w|\$\{\w+\})+")
-ENDED = re.compile(r"^# (?:Ended \(code|Finished at .* with status) (\d+)", re.MULTILINE)
+from pipeline.jobs import HelpWanted, Settings, Usage, by_hand, last_lines, now, pick, shown_log
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 3.0  # between asking jobs to stop and killing them
-LAST_LINES = 10  # of a failed job's log that are shown
-
-
-class Usage(Exception):
-    """What was typed is wrong."""
 
 
 class Stopped(Exception):
     """A signal asked to stop; its number is the argument."""
 
 
-class Settings:
-    """What was typed: options, the array, the log and the command."""
-
-    def __init__(self, words):
-        self.options = {"max-jobs-run": "", "gpu": "0", "num-threads": "1", "pick": "all"}
-        self.name, self.first, self.last = "", 1, 1
-        words = self._take_options(list(words))
-        if words and (match := re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", words[0])):
-            self.name, self.first = match[1], int(match[2])
-            self.last = int(match[3] or match[2])
-            words = self._take_options(words[1:])
-        if len(words) < 2:
-            raise Usage("expected [JOB=1:N] LOG PROGRAM [ARGUMENT ...]; see run.py --help")
-        self.log, self.command = words[0], " ".join(map(quote, words[1:]))
-        if not 1 <= self.first <= self.last:
-            what = f"{self.first}:{self.last}"
-            raise Usage(f"{self.name}={what}: job numbers start at 1 or above and go up")
-        if self.last > self.first and self.name not in self.log:
-            raise Usage(f"{self.log}: all jobs would write this log; put {self.name} in its name")
-
-    def _take_options(self, words):
-        while words and words[0].startswith("-"):
-            name, equals, value = words.pop(0).lstrip("-").replace("_", "-").partition("=")
-            if name in ("help", "h"):
-                print(__doc__.strip())
-                raise SystemExit(0)
-            if not equals:
-                count = 2 if name == "pe" else 1  # Grid Engine's -pe NAME SLOTS
-                if len(words) < count:
-                    raise Usage(f"--{name} needs a value")
-                value, words = words[0], words[count:]
-            self.options["max-jobs-run" if name == "tc" else name] = value
-        return words
-
-    def number(self, option, least):
-        """A whole number that an option gives."""
-        value = self.options[option]
-        if not value.isdecimal() or int(value) < least:
-            raise Usage(f"--{option} takes a whole number from {least}, not {value!r}")
-        return int(value)
-
-    def substitute(self, text, job):
-        """``text`` with the array's name replaced by a job's number."""
-        return text.replace(self.name, str(job)) if self.name else text
-
-    def log_of(self, job):
-        """The log of a job."""
-        return self.substitute(self.log, job)
-
-
-def quote(word):
-    """``word`` as it stands in the job's line for bash."""
-    if RAW.fullmatch(word) or PLAIN.fullmatch(word):
-        return word
-    if '"' in word or word.endswith("\\"):
-        return shlex.quote(word)
-    return f'"{word}"'
-
-
-def now():
-    """The time as ``date`` writes it."""
-    return time.strftime("%a %b %e %H:%M:%S %Z %Y")
-
-
 # ---- which jobs --------------------------------------------------------------------------------
-
-
-def pick(settings):
-    """The numbers of the jobs to run."""
-    wanted = settings.options["pick"].split(",")
-    if unknown := set(wanted) - {"all", "failed", "incomplete"}:
-        raise Usage(f"--pick {min(unknown)}: choose all, failed or incomplete")
-    jobs = range(settings.first, settings.last + 1)
-    return [job for job in jobs if "all" in wanted or state(settings.log_of(job)) in wanted]
-
-
-def state(log):
-    """``done``, ``failed`` or ``incomplete``, as the end of a log tells."""
-    try:
-        with open(log, "rb") as stream:
-            stream.seek(-min(4096, os.fstat(stream.fileno()).st_size), os.SEEK_END)
-            codes = ENDED.findall(stream.read().decode(errors="replace"))
-    except OSError:
-        return "incomplete"
-    return "incomplete" if not codes else "done" if int(codes[-1]) == 0 else "failed"
 
 
 def gpu_names():
@@ -278,12 +186,10 @@ class Runner:
 
 
 def report(settings, failed, total):
-    """Say which logs to read, and the end of the first of them."""
+    """Show the end of the first failed log, how to run that job by hand, and which logs to read."""
     first = settings.log_of(failed[0])
-    with open(first, errors="replace") as stream:
-        lines = [x for x in stream if not x.startswith(("# Accounting", "# Ended"))]
-    shown = "".join(lines[-LAST_LINES:]).rstrip("\n")
-    print(f"---- end of {first}:\n{shown}\n----", file=sys.stderr)
+    print(f"---- end of {first}:\n{last_lines(first)}\n----", file=sys.stderr)
+    print(f"run.py: by hand: {by_hand(settings, failed[0])}", file=sys.stderr)
     if total == 1:
         print(f"run.py: job failed, log is in {first}", file=sys.stderr)
     else:
@@ -297,6 +203,9 @@ def main(words):
         settings = Settings(words)
         jobs, free = pick(settings), slots(settings)
         settings.number("num-threads", 1)
+    except HelpWanted:
+        print((__doc__ or "").strip())
+        return 0
     except Usage as error:
         print(f"ERROR (run.py) {error}", file=sys.stderr)
         return 2
@@ -305,7 +214,8 @@ def main(words):
     try:
         for job in jobs:
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
-        failed = Runner(settings).run(jobs, free)
+        with shown_log(settings):
+            failed = Runner(settings).run(jobs, free)
     except Stopped as stopped:
         name = signal.Signals(stopped.args[0]).name
         print(f"run.py: stopped by {name}, and all jobs with it", file=sys.stderr)
@@ -314,8 +224,7 @@ def main(words):
         print(f"ERROR (run.py) {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     if failed:
-        with contextlib.suppress(OSError):
-            report(settings, failed, len(jobs))
+        report(settings, failed, len(jobs))
     return 1 if failed else 0
 
 

@@ -4,8 +4,10 @@
 Usage: split_data.py [options] DIR N
 
 Parts follow the order of the files, so that joining them gives the whole. A speaker stays in one
-part unless --per-utt is given, which makes DIR/splitNutt. Parts are balanced by utt2num_frames, or
-by utt2dur, or by the number of utterances. Nothing is done if the parts of the same files exist.
+part unless --per-utt is given, which makes DIR/splitNutt. Parts are balanced by utt2num_frames, by
+utt2dur, by segments, or by the sizes of the recordings in wav.scp, whichever is there first; only
+where nothing is known of an utterance's length, by count. Nothing is done if the parts of the same
+files exist.
 
 e.g.: split_data.py data/train 10
 e.g.: split_data.py --per-utt data/test 40
@@ -78,14 +80,30 @@ def main(
 
 
 def utterance_weights(data: DataDir) -> Mapping[str, float]:
-    """Utterance -> what it costs: frames, else seconds, else 1."""
+    """Utterance -> what it costs: frames, seconds or bytes; 1 if none of these is known."""
     for name in ("utt2num_frames", "utt2dur"):
         if data.has(name):
             weights: Mapping[str, float] = getattr(data, name)
             if weights.keys() >= data.utt2spk.keys():
                 return weights
             log.warning("%s/%s lacks utterances; it is not used for balance", data.path, name)
+    if data.has("segments"):
+        return {utt: part.end_s - part.start_s for utt, part in data.segments.items()}
+    sizes = recording_sizes(data)
+    if sizes is not None:
+        return sizes
+    log.warning("%s: no utt2num_frames or utt2dur; parts are balanced by count", data.path)
     return dict.fromkeys(data.utt_ids, 1.0)
+
+
+def recording_sizes(data: DataDir) -> Mapping[str, float] | None:
+    """Utterance -> bytes of its recording; None if one is not a file that can be looked at."""
+    if not data.has("wav.scp") or data.wav_scp.keys() != data.utt2spk.keys():
+        return None
+    try:
+        return {utt: float(os.stat(name).st_size) for utt, name in data.wav_scp.items()}
+    except OSError:
+        return None
 
 
 def is_current(target: Path, parts: int, stamp: str) -> bool:

@@ -5,7 +5,7 @@
 #   ./run.sh --corpus /path/to/speechocean762
 #   ./run.sh --corpus DIR --stage 7   only search and scores, of what is there
 #
-# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --device cpu|cuda|auto --beam W
+# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --train-cmd PROGRAM --device cpu|cuda|auto --beam W
 # --utt UTTERANCE --work DIR (where data/, feats/ and exp/ go) --model FILE.toml --regime DIR
 # --config FILE (any of these, as name=value lines). `test` is used where the corpus has it.
 # A step whose command, inputs and outputs are unchanged is not run again.
@@ -18,6 +18,7 @@ corpus=
 work=.
 nj=2
 cmd=                      # what runs jobs; empty: as cmd.sh says
+train_cmd=                # the same for trainings, e.g. "slurm.py --gpu 1"; empty: as cmd.sh says
 device=auto
 allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture

@@ -5,8 +5,8 @@
 #   ./run.sh --corpus /path/to/TIMIT  TIMIT as the LDC ships it, by the regime of [G13]
 #   ./run.sh --corpus … --stage 7     only search and scores, of what is there
 #
-# Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --device cpu|cuda|auto
-# --beam W --utt UTTERANCE --work DIR (where data/, feats/, exp/ and the demo corpus go)
+# Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --train-cmd PROGRAM
+# --device cpu|cuda|auto --beam W --utt UTTERANCE --work DIR (for data/, feats/, exp/, demo corpus)
 # --allow-partial true --model FILE.toml --regime DIR --config FILE (these, as name=value lines).
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
@@ -18,6 +18,7 @@ corpus=               # TIMIT; empty: the demo corpus
 work=                 # folder of data/, feats/, exp/; empty: demo/, with --corpus the recipe's own
 nj=2
 cmd=                  # what runs jobs; empty: as cmd.sh says
+train_cmd=            # the same for trainings, e.g. "slurm.py --gpu 1"; empty: as cmd.sh says
 device=auto
 allow_partial=false   # accept a TIMIT that is not whole
 model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
@@ -51,7 +52,10 @@ mkdir -p "$data" "$exp"
 
 if runs 0 && [ "$corpus" = "$work/corpus/$demo_size" ]; then
   begin 0 "demo corpus, in TIMIT's layout"
-  make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
+  mkdir -p "$exp/log"
+  # shellcheck disable=SC2086  # $cmd may be a program and its options
+  SHOW_OUTPUT=true $cmd --num-threads "$nj" "$exp/log/demo_corpus.log" \
+    make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
 fi
 
 # [G13] section 4: 462 speakers to train on, no SA sentences; 50 for early stopping; core test set.

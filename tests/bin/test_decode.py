@@ -1,7 +1,9 @@
 """decode_ctc.py and decode_transducer.py as a user meets them."""
 
+import fcntl
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +199,24 @@ def test_recordings_through_the_models_front_end(trained, execute, decode, tmp_p
 
 
 # ---- going on ------------------------------------------------------------------------------------
+
+
+def test_a_second_process_waits_and_takes_over(decode, feats, write, tmp_path, caplog):
+    """As when a cluster starts a job anew whose first try still runs on a lost node."""
+    options, journal = ("--resume",), tmp_path / "hyp.partial"
+    assert decode(write(feats), *options).status == 0
+    expected = (tmp_path / "hyp").read_bytes()
+    (tmp_path / "hyp").unlink()
+    with journal.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(0.5, lambda: fcntl.flock(other, fcntl.LOCK_UN))
+        timer.start()
+        done = decode(write(feats), *options)
+        timer.join()
+    assert done.status == 0
+    assert "hyp.partial: another process writes it; waiting until that ends" in done.err
+    assert f"{len(feats)} of them already finished" in done.err
+    assert (tmp_path / "hyp").read_bytes() == expected
 
 
 def test_what_is_finished_is_not_decoded_again(decode, feats, write, tmp_path, monkeypatch):

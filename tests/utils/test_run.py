@@ -270,7 +270,27 @@ def test_it_starts_at_once_and_imports_no_package() -> None:
     best = min(_seconds("--help") for _ in range(5))
     assert best < 0.1
     source = RUN.read_text()
-    assert not re.search(r"^(import|from) (typer|numpy|pipeline)", source, re.M)
+    assert re.findall(r"^(?:import|from) (?:typer|numpy|pipeline)\S*", source, re.M) == [
+        "from pipeline.jobs"
+    ]
+    jobs = RUN.parents[1] / "pipeline" / "jobs.py"
+    packages = re.findall(r"^(?:import|from) (\w+)", jobs.read_text(), re.M)
+    assert set(packages) <= set(sys.stdlib_module_names)
+
+
+def test_what_a_single_job_says_can_be_shown(run: Run) -> None:
+    done = run("x.log", "echo", "one", ";", "sleep", "0.5", ";", "echo", "two", SHOW_OUTPUT="true")
+    assert (done.returncode, done.stderr.splitlines()) == (0, ["one", "two"])
+
+
+def test_a_failed_job_can_be_run_by_hand(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "path.sh").write_text("word=right\n")
+    done = run("JOB=1:2", "x.JOB.log", "test", "$word", "=", "right", "-a", "JOB", "-ne", "2")
+    line = next(x for x in done.stderr.splitlines() if "by hand: " in x)
+    command = line.partition("by hand: ")[2]
+    assert command.startswith(f"cd {tmp_path} && . ./path.sh && test $word = right -a 1 -ne 2")
+    again = subprocess.run(["bash", "-c", command], check=False)
+    assert again.returncode == 0
 
 
 def _seconds(*words: str) -> float:

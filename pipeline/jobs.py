@@ -1,0 +1,186 @@
+"""What programs that run jobs share: Kaldi's command line, the log's form, which jobs to run.
+
+Only the standard library, so that such a program starts at once and without an environment.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Self
+
+RAW = re.compile(r"[|&;(){}!]|\|\||&&|\|&|(?:\d*|&)(?:<|>>?)(?:&\d+|&-|[^\s<>|&;()\"']*)")
+PLAIN = re.compile(r"(?:[\w@%+=:,./^-]|\$\w|\$\{\w+\})+")
+ENDED = re.compile(r"^# (?:Ended \(code|Finished at .* with status) (\d+)", re.MULTILINE)
+LAST_LINES = 10  # of a failed job's log that are shown
+
+
+class Usage(Exception):
+    """What was typed is wrong."""
+
+
+class HelpWanted(Exception):
+    """``--help`` was typed."""
+
+
+class Settings:
+    """What was typed: options, the array, the log and the command.
+
+    Attributes:
+        options: name -> value; ``max-jobs-run``, ``gpu``, ``num-threads`` and ``pick`` are there.
+        name: of the array, such as JOB; empty without one.
+        first, last: numbers of its jobs.
+        log: of a job, with the array's name in it.
+        command: one line for bash, with the array's name in it.
+
+    Raises:
+        Usage: it cannot be understood.
+        HelpWanted: it asks for help.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.options = {"max-jobs-run": "", "gpu": "0", "num-threads": "1", "pick": "all"}
+        self.name, self.first, self.last = "", 1, 1
+        rest = self._take_options(list(words))
+        if rest and (match := re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", rest[0])):
+            self.name, self.first = match[1], int(match[2])
+            self.last = int(match[3] or match[2])
+            rest = self._take_options(rest[1:])
+        if len(rest) < 2:
+            raise Usage("expected [JOB=1:N] LOG PROGRAM [ARGUMENT ...]; see --help")
+        self.log, self.command = rest[0], " ".join(map(quote, rest[1:]))
+        if not 1 <= self.first <= self.last:
+            what = f"{self.first}:{self.last}"
+            raise Usage(f"{self.name}={what}: job numbers start at 1 or above and go up")
+        if self.last > self.first and self.name not in self.log:
+            raise Usage(f"{self.log}: all jobs would write this log; put {self.name} in its name")
+
+    def _take_options(self, words: list[str]) -> list[str]:
+        while words and words[0].startswith("-"):
+            name, equals, value = words.pop(0).lstrip("-").replace("_", "-").partition("=")
+            if name in ("help", "h"):
+                raise HelpWanted
+            if not equals:
+                count = 2 if name == "pe" else 1  # Grid Engine's -pe NAME SLOTS
+                if len(words) < count:
+                    raise Usage(f"--{name} needs a value")
+                value, words = words[0], words[count:]
+            self.options["max-jobs-run" if name == "tc" else name] = value
+        return words
+
+    def number(self, option: str, least: int) -> int:
+        """A whole number that an option gives. Raises Usage if it is none, or below ``least``."""
+        value = self.options[option]
+        if not value.isdecimal() or int(value) < least:
+            raise Usage(f"--{option} takes a whole number from {least}, not {value!r}")
+        return int(value)
+
+    def substitute(self, text: str, job: object) -> str:
+        """``text`` with the array's name replaced by a job's number."""
+        return text.replace(self.name, str(job)) if self.name else text
+
+    def log_of(self, job: int) -> str:
+        """The log of a job."""
+        return self.substitute(self.log, job)
+
+
+def quote(word: str) -> str:
+    """``word`` as it stands in the job's line for bash."""
+    if RAW.fullmatch(word) or PLAIN.fullmatch(word):
+        return word
+    if '"' in word or word.endswith("\\"):
+        return shlex.quote(word)
+    return f'"{word}"'
+
+
+def now() -> str:
+    """The time as ``date`` writes it."""
+    return time.strftime("%a %b %e %H:%M:%S %Z %Y")
+
+
+def pick(settings: Settings) -> list[int]:
+    """The numbers of the jobs to run, as ``--pick`` says. Raises Usage for another word."""
+    wanted = settings.options["pick"].split(",")
+    if unknown := set(wanted) - {"all", "failed", "incomplete"}:
+        raise Usage(f"--pick {min(unknown)}: choose all, failed or incomplete")
+    jobs = range(settings.first, settings.last + 1)
+    return [job for job in jobs if "all" in wanted or state(settings.log_of(job)) in wanted]
+
+
+def state(log: str) -> str:
+    """``done``, ``failed`` or ``incomplete``, as the end of a log tells."""
+    code = exit_code(log)
+    return "incomplete" if code is None else "failed" if code else "done"
+
+
+def exit_code(log: str) -> int | None:
+    """How a job ended, from its log; None if that is not there."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(-min(4096, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+            codes = ENDED.findall(stream.read().decode(errors="replace"))
+    except OSError:
+        return None
+    return int(codes[-1]) if codes else None
+
+
+def by_hand(settings: Settings, job: int) -> str:
+    """What to type to run a job again and watch it."""
+    command = settings.substitute(settings.command, job)
+    source = ". ./path.sh && " if os.path.exists("path.sh") else ""
+    return f"cd {shlex.quote(os.getcwd())} && {source}{command}"
+
+
+def last_lines(log: str) -> str:
+    """The end of a job's log, without the lines that tell how it ended."""
+    try:
+        with open(log, errors="replace") as stream:
+            lines = [x for x in stream if not x.startswith(("# Accounting", "# Ended"))]
+    except OSError as error:
+        return f"({log}: {error.strerror})"
+    return "".join(lines[-LAST_LINES:]).rstrip("\n")
+
+
+class Follower:
+    """Copies what a log gains to standard error, while a ``with`` block runs."""
+
+    def __init__(self, log: str) -> None:
+        self._log, self._offset = log, 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.3):
+            self._copy()
+        self._copy()
+
+    def _copy(self) -> None:
+        with contextlib.suppress(OSError), open(self._log, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size < self._offset:
+                self._offset = 0  # begun anew
+            stream.seek(self._offset)
+            data = stream.read()
+            data = data[: data.rfind(b"\n") + 1]
+            self._offset += len(data)
+            for line in data.decode(errors="replace").splitlines():
+                if not line.startswith("#"):
+                    print(line, file=sys.stderr, flush=True)
+
+
+def shown_log(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    """Follows the log of a single job if $SHOW_OUTPUT is ``true``; else does nothing."""
+    if os.environ.get("SHOW_OUTPUT") == "true" and settings.first == settings.last:
+        return Follower(settings.log_of(settings.first))
+    return contextlib.nullcontext()

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# score.sh: score decode directories, a job each.
+#
+# Usage: score.sh [options] DATA_DIR DECODE_DIR [DATA_DIR DECODE_DIR ...]
+#
+# e.g.: score.sh --cmd slurm.py --options "--map=conf/phones.60-48-39.map" \
+#         data/dev exp/ctc/decode_dev data/test exp/ctc/decode_test
+#
+# Each DECODE_DIR gets what score.py writes; the first lines of all scores are printed at the end.
+set -euo pipefail
+
+cmd=run.py    # what runs the jobs
+options=      # of score.py
+log=          # folder of the logs; default: log in the first DECODE_DIR
+. "$(dirname "$0")/parse_options.sh"
+
+if [ $# -lt 2 ] || [ $(($# % 2)) -ne 0 ]; then
+  sed -n '2,/^set/p' "$0" | grep '^#' >&2
+  exit 2
+fi
+log=${log:-$2/log}
+mkdir -p "$log"
+dirs=("$@")
+printf '"%s" "%s"\n' "$@" > "$log/score.list" # as xargs reads them
+# shellcheck disable=SC2086  # $cmd and $options are several words
+$cmd JOB=1:$((${#dirs[@]} / 2)) "$log/score.JOB.log" \
+  sed -n JOBp "$log/score.list" '|' xargs score.py $options
+for ((i = 1; i < ${#dirs[@]}; i += 2)); do
+  echo "${dirs[i]}: $(head -n 1 "${dirs[i]}/scoring/wer")"
+done
