@@ -54,7 +54,8 @@ def main(
     check_picture(picture)
     directory = ModelDir.open(model_dir)
     refuse(
-        directory.kind, {"ctc": [phones, phn, ctm], "transducer": [frame >= 0, label >= 0, token]}
+        directory.kind,
+        {"ctc": [phones, phn, ctm], "transducer": [frame != -1, label != -1, token]},
     )
     subject = load_subject(directory, rspecifier, utt_id, options)
     if directory.kind == "ctc":
@@ -67,8 +68,8 @@ def main(
         sensitivity = compute_sensitivity(
             subject,
             subject.targets(beam=options.beam),
-            frame=None if frame < 0 else frame,
-            label=None if label < 0 else label,
+            frame=None if frame == -1 else frame,
+            label=None if label == -1 else label,
             token=subject.token_id(token) if token else None,
         )
         figure = draw_sensitivity(subject, sensitivity, title=options.title, floor=floor)

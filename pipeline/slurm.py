@@ -82,6 +82,10 @@ def call(*command: str) -> str:
     """Output of one of Slurm's programs. Raises Unreachable with what it says if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Unreachable(
+            f"{command[0]}: not found; is Slurm installed here? run.py runs jobs on this machine"
+        ) from error
     except OSError as error:
         raise Unreachable(f"{command[0]}: {error.strerror}") from error
     if done.returncode:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UsageError
 from pipeline.plots.figures import colour_bar, new_figure, style
+from pipeline.plots.lettering import shown
 from pipeline.tables import TextReader, is_specifier
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ NAMES = {phone: name for name, phones in CLASSES.items() for phone in phones.spl
 ORDER = {phone: place for place, phone in enumerate(NAMES)}
 KNOWN = 0.9  # share of the tokens that must be phones for the order to be by class
 REST = "others"
+FONT = 7.0
+GAP = 3.0  # points between a row's name, its count and the matrix
 SMALLEST = 2.5  # percent: smaller ones have no number in their cell
 
 
@@ -69,9 +72,11 @@ def read_pairs(
     pairs: Counter[tuple[str, str]] = Counter()
     reader = TextReader(alignments if is_specifier(alignments) else f"ark:{alignments}")
     for utt_id, line in reader:
-        for part in " ".join(line.split()).split(f" {separator} ") if line.strip() else []:
-            pair = part.split()
-            if len(pair) != 2 or pair == [special_symbol] * 2:
+        fields = line.split(" ") if line else []  # a token may hold blanks that are not ASCII's
+        for start in range(0, len(fields), 3):
+            pair, between = fields[start : start + 2], fields[start + 2 : start + 3]
+            if len(pair) != 2 or pair == [special_symbol] * 2 or between not in ([], [separator]):
+                part = " ".join([*pair, *between])
                 raise DataError(
                     f'{alignments}: {utt_id}: "{part[:60]}" is no pair of tokens; alignments are '
                     "what align_text.py writes, UTT a a ; b <eps>"
@@ -150,22 +155,39 @@ def draw_confusions(found: Confusions, *, title: str = "") -> "Figure":
     axes = figure.subplots()
     percent = np.ma.masked_equal(found.percent, 0.0)
     image = axes.imshow(percent, cmap="magma_r", norm=PowerNorm(0.5, 0.0, 100.0), aspect="equal")
-    label = "of the times that a token was said (%); last row: of all insertions (%)"
-    colour_bar(axes, image, label, slimness=45.0)
+    unit = "of the times that a token was said (%); last row: of all insertions (%)"
+    colour_bar(axes, image, unit, slimness=45.0)
     bar = image.colorbar
     assert bar is not None
     bar.set_ticks([0, 1, 5, 10, 25, 50, 100])
-    totals = found.counts.sum(axis=1)
-    rows = [f"{name}  {n}" for name, n in zip(found.tokens, totals, strict=False)]
-    axes.set_yticks(range(count), [*rows, f"inserted  {totals[-1]}"], fontsize=7)
-    axes.set_xticks(range(count), [*found.tokens, "deleted"], fontsize=7, rotation=90)
+    names = [shown(token) for token in found.tokens]
+    axes.set_yticks(range(count), [*names, "inserted"], fontsize=FONT)
+    axes.set_xticks(range(count), [*names, "deleted"], fontsize=FONT, rotation=90)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    _draw_counts(axes, found)
     axes.set_ylabel("reference and how often it was said")
     axes.set_xlabel("recognised")
     axes.xaxis.set_label_position("bottom")
     _draw_numbers(axes, found)
     _draw_classes(axes, found)
     return figure
+
+
+def _draw_counts(axes: "Axes", found: Confusions) -> None:
+    """How often each was said, in a column of its own: a name may be written from the right."""
+    totals = found.counts.sum(axis=1)
+    for row, total in enumerate(totals):
+        axes.annotate(
+            str(total),
+            (0.0, row),
+            xytext=(-GAP, 0.0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            fontsize=FONT,
+            ha="right",
+            va="center_baseline",
+        )
+    axes.tick_params(axis="y", pad=3 * GAP + 0.64 * FONT * len(str(totals.max())))
 
 
 def _draw_numbers(axes: "Axes", found: Confusions) -> None:

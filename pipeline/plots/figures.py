@@ -6,6 +6,7 @@ in one process. matplotlib is imported where something is drawn.
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.plots.lettering import MOST, columns, complete, shown
 from pipeline.tables import open_output
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = COLOURS = (
 )
 GREY = "#8C8C8C"
 DPI = 150
+LETTERS_AN_INCH = 10.0  # of a title
+WIDEST = 130.0  # points that names in several columns may take
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -51,8 +55,14 @@ def style() -> Iterator[None]:
     from matplotlib.style import context
 
     with context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # scripts that the font lacks
-        yield
+        warnings.filterwarnings("ignore", message="Glyph")  # a bold face may lack what others have
+        fonts = logging.getLogger("matplotlib.font_manager")
+        level = fonts.level
+        fonts.setLevel(logging.ERROR)  # nor need a family be bold
+        try:
+            yield
+        finally:
+            fonts.setLevel(level)
 
 
 def check_picture(path: Path) -> None:
@@ -62,12 +72,14 @@ def check_picture(path: Path) -> None:
 
 
 def new_figure(width: float, height: float, title: str = "") -> "Figure":
-    """An empty figure of this size in inches, at least 8 wide: 1200 pixels."""
+    """An empty figure of this size in inches, at least 8 wide: 1200 pixels; a title that fits."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(8.0, width), height), layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=11.0)
+        most = LETTERS_AN_INCH * figure.get_figwidth()
+        lines = [shown(line, most) for line in title.split("\n")]
+        figure.suptitle("\n".join(lines), fontsize=11.0)
     return figure
 
 
@@ -76,6 +88,7 @@ def render(figure: "Figure", kind: str) -> bytes:
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
     stream = io.BytesIO()
     with style():
+        complete(figure)
         figure.savefig(stream, format=kind, dpi=DPI, metadata=metadata)
     return stream.getvalue()
 
@@ -183,7 +196,7 @@ def time_axes(axes: Sequence["Axes"], end_s: float) -> None:
     axes[-1].set_xlabel("time (s)")
 
 
-def token_rows(axes: "Axes", names: Sequence[str], *, inches: float, label: str = "") -> None:
+def token_rows(axes: "Axes", names: Sequence[str], *, inches: float, ylabel: str = "") -> None:
     """Write the name of each row, from row 0 upwards, in columns where they are many; numbers
     where they are too many for names.
 
@@ -191,20 +204,22 @@ def token_rows(axes: "Axes", names: Sequence[str], *, inches: float, label: str 
         axes: whose left side they stand at.
         names: one a row.
         inches: height of the axes.
-        label: of the axis.
+        ylabel: of the axis.
     """
     size = 7.0
-    columns = max(1, -int(-len(names) * size * 1.15 / 72.0 // inches))
-    if columns > 4:
-        axes.set_ylabel(label)
+    count = max(1, -int(-len(names) * size * 1.15 / 72.0 // inches))
+    if count > 4:
+        axes.set_ylabel(ylabel)
         return
+    letter, gap = 0.68 * size, 5.0
+    names = [shown(name, min(MOST, (WIDEST / count - gap) / letter)) for name in names]
+    width = max(22.0, letter * max(map(columns, names)) + gap)
     axes.set_yticks([])
     for row, name in enumerate(names):
-        column = row % columns
         axes.annotate(
             name,
             (0.0, row),
-            xytext=(-6.0 - 22.0 * (columns - 1 - column), 0.0),
+            xytext=(-6.0 - width * (count - 1 - row % count), 0.0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             ha="right",
@@ -218,4 +233,4 @@ def token_rows(axes: "Axes", names: Sequence[str], *, inches: float, label: str 
                 "shrinkB": 0,
             },
         )
-    axes.set_ylabel(label, labelpad=14.0 + 22.0 * columns)
+    axes.set_ylabel(ylabel, labelpad=14.0 + width * count)

@@ -201,7 +201,7 @@ def draw_lattice(
     maps["ln α(t, u) β(t, u)"] = lattice.log_product
     for one, (label, values) in zip(axes, maps.items(), strict=False):
         draw_log_map(one, values, subject.end_s, label=label, floor=floor)
-        token_rows(one, names, inches=height, label="labels emitted, u")
+        token_rows(one, names, inches=height, ylabel="labels emitted, u")
     draw_spectrogram(axes[-1], subject.spectrogram, subject.bank, subject.length_s)
     time_axes(list(axes), subject.end_s)
     return figure

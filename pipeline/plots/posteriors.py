@@ -20,8 +20,10 @@ from pipeline.nn.models import BLANK, CtcModel, TransducerModel
 from pipeline.plots.figures import COLOURS, GREY, new_figure, style, time_axes, width_for
 from pipeline.plots.filter_bank import draw_spectrogram
 from pipeline.plots.lattice import compute_lattice
-from pipeline.plots.segments import FONT, STRIP, Segment, draw_strip, levels_for
+from pipeline.plots.lettering import shown
+from pipeline.plots.segments import Segment
 from pipeline.plots.sensitivity_ctc import find_spikes
+from pipeline.plots.strips import FONT, count_rows, draw_strip, find_places, make_strip
 from pipeline.plots.subject import Subject
 
 if TYPE_CHECKING:
@@ -145,20 +147,23 @@ def draw_posteriors(
     if strongest < 0:
         raise UsageError(f"--strongest must be 0 or more, not {strongest}")
     first = "ref" if subject.reference is not None else "hyp"
-    strips: list[tuple[str, Sequence[Segment], bool]] = [(first, found.spans, False)]
+    rows: list[tuple[str, Sequence[Segment], bool]] = [(first, found.spans, False)]
     if hyp and subject.reference is not None:
-        strips.append(("hyp", hyp, False))
+        rows.append(("hyp", hyp, False))
     if segments:
-        strips.append((segments_label, segments, True))
-    ratios = [2.4, *([STRIP] * len(strips)), 1.8]
-    figure = new_figure(
-        width_for(subject.end_s, len(found.targets)), 1.2 + sum(ratios), title or subject.name
-    )
+        rows.append((segments_label, segments, True))
+    width = width_for(subject.end_s, len(found.targets))
+    scale = 0.85 * width / subject.end_s
+    strips = [
+        make_strip(tokens, name, boxes=boxes, inches_a_second=scale, end_s=subject.end_s)
+        for name, tokens, boxes in rows
+    ]
+    ratios = [2.4, *(strip.inches for strip in strips), 1.8]
+    figure = new_figure(width, 1.2 + sum(ratios), title or subject.name)
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
-    scale = 0.85 * figure.get_figwidth() / subject.end_s
     _draw_curves(axes[0], subject, found, strongest, scale)
-    for one, (label, tokens, boxes) in zip(axes[1:], strips, strict=False):
-        draw_strip(one, tokens, label, boxes=boxes, inches_a_second=scale)
+    for one, strip in zip(axes[1:], strips, strict=False):
+        draw_strip(one, strip)
     draw_spectrogram(axes[-1], subject.spectrogram, subject.bank, subject.length_s)
     time_axes(list(axes), subject.end_s)
     return figure
@@ -184,17 +189,14 @@ def _draw_curves(
         axes.plot(times, probs[:, token], color=colour, linewidth=1.1)
         axes.fill_between(times, probs[:, token], color=colour, alpha=0.25, linewidth=0)
     spikes = [spike for spike in find_spikes(probs) if spike.token in colour_of]
-    names = subject.symbols([spike.token for spike in spikes])
-    marks = [
-        Segment(times[spike.frame], times[spike.frame], name)
-        for spike, name in zip(spikes, names, strict=True)
-    ]
-    heights = levels_for(marks, (1.08, 1.2, 1.32), inches_a_second)
-    for spike, mark, height in zip(spikes, marks, heights, strict=True):
-        colour = colour_of[spike.token]
-        place = (mark.start_s, height)
-        axes.text(*place, mark.token, color=colour, fontsize=FONT, ha="center", va="center")
-    axes.set_ylim(0.0, 1.4)
+    names = [shown(name) for name in subject.symbols([spike.token for spike in spikes])]
+    middles = [float(times[spike.frame]) for spike in spikes]
+    places = find_places(names, middles, inches_a_second, subject.end_s)
+    for spike, name, place in zip(spikes, names, places, strict=True):
+        if place is not None:
+            colour, at = colour_of[spike.token], (place.time_s, 1.08 + 0.12 * place.row)
+            axes.text(*at, name, color=colour, fontsize=FONT, ha="center", va="center")
+    axes.set_ylim(0.0, 1.04 + 0.12 * max(3, count_rows(places)))
     axes.set_yticks([0.0, 0.5, 1.0])
     axes.set_ylabel("Pr(k|t)" if isinstance(subject.model, CtcModel) else "Pr(k|t, u) on the path")
     axes.set_title("grey: ∅", loc="right", fontsize=8, color=GREY)

@@ -1,15 +1,10 @@
-"""Tokens with their times: hand segmentations, alignments, and the strips that show them."""
+"""Tokens with their times: hand segmentations and alignments."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError
-from pipeline.plots.figures import GREY, RED
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -37,11 +32,11 @@ def read_phn(path: Path, sample_rate: int) -> list[Segment]:
         DataError: it cannot be read, holds nothing, or has a line of another form.
     """
     found = []
-    for number, line in enumerate(_lines(path), start=1):
-        fields = line.split()
+    for number, fields in _lines(path, "--phn takes TIMIT's .PHN file of the utterance"):
         if len(fields) != 3 or not (fields[0] + fields[1]).isdecimal():
             raise DataError(
-                f"{path}:{number}: expected start_sample end_sample phone, not {line!r}"
+                f'{path}:{number}: expected start_sample end_sample phone, not "{" ".join(fields)}"'
+                "; give TIMIT's .PHN file of the utterance"
             )
         start, end = int(fields[0]) / sample_rate, int(fields[1]) / sample_rate
         if start >= end:
@@ -59,15 +54,15 @@ def read_ctm(path: Path, utt_id: str) -> list[Segment]:
         DataError: it cannot be read, has a line of another form, or lacks the utterance.
     """
     found = []
-    for number, line in enumerate(_lines(path), start=1):
-        fields = line.split()
+    for number, fields in _lines(path, "--ctm takes what --write-ctm of decode_*.py makes"):
         try:
             if fields[0] == utt_id:
                 start, duration = float(fields[2]), float(fields[3])
                 found.append(Segment(start, start + duration, fields[4]))
         except (IndexError, ValueError):
             raise DataError(
-                f"{path}:{number}: expected utterance channel start duration token, not {line!r}"
+                f"{path}:{number}: expected utterance channel start duration token, not "
+                f'"{" ".join(fields)}"; give a CTM'
             ) from None
     if not found:
         raise DataError(f"{path}: nothing of utterance {utt_id}; is this the CTM of another set?")
@@ -83,76 +78,13 @@ def read_times(phn: str, ctm: str, utt_id: str, sample_rate: int) -> tuple[list[
     return [], ""
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of each line; blanks are those of ASCII, as in Kaldi's tables."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read these times: {error}") from error
-
-
-# ---- strips --------------------------------------------------------------------------------------
-
-
-STRIP = 0.42  # inches that a strip is high
-FONT = 7.5
-LEVELS = (0.5, 0.83, 0.17)  # heights at which a name may stand
-
-
-def draw_strip(
-    axes: "Axes",
-    segments: Sequence[Segment],
-    label: str,
-    *,
-    boxes: bool,
-    inches_a_second: float,
-    chosen: Collection[int] = (),
-) -> None:
-    """Tokens at their times in a row of their own, none over another as far as there is room.
-
-    Args:
-        axes: an empty strip.
-        segments: in order.
-        label: what it shows.
-        boxes: whether starts and ends mean something and are drawn; else only the middles.
-        inches_a_second: about how long a second is.
-        chosen: numbers of segments that stand in red.
-    """
-    axes.set_ylim(0.0, 1.0)
-    axes.set_yticks([])
-    axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, labelpad=8)
-    for spine in axes.spines.values():
-        spine.set_visible(boxes)
-    axes.tick_params(bottom=False, labelbottom=False)
-    heights = levels_for(segments, LEVELS, inches_a_second)
-    for number, (segment, height) in enumerate(zip(segments, heights, strict=True)):
-        red = number in chosen
-        if boxes:
-            axes.axvline(segment.start_s, color=GREY, linewidth=0.5)
-            axes.axvline(segment.end_s, color=GREY, linewidth=0.5)
-        if boxes and red:
-            axes.axvspan(segment.start_s, segment.end_s, color=RED, alpha=0.15, linewidth=0)
-        axes.text(
-            segment.middle_s,
-            height,
-            segment.token,
-            color=RED if red else "black",
-            fontweight="bold" if red else "normal",
-            fontsize=FONT,
-            ha="center",
-            va="center_baseline",
-        )
-
-
-def levels_for(
-    segments: Sequence[Segment], levels: Sequence[float], inches_a_second: float
-) -> list[float]:
-    """For each name the first of the levels where the name before it has ended."""
-    ends = dict.fromkeys(levels, float("-inf"))
-    heights = []
-    for segment in segments:
-        half = 0.5 * FONT / 72.0 * (0.66 * len(segment.token) + 0.4) / inches_a_second
-        free = [level for level, end in ends.items() if end <= segment.middle_s - half]
-        level = free[0] if free else min(ends, key=lambda one: ends[one])
-        ends[level] = segment.middle_s + half
-        heights.append(level)
-    return heights
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read these times: {error.strerror}; {what}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot read these times: no UTF-8 text; {what}") from error
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
+        yield number, [field.decode("utf-8") for field in line.encode("utf-8").split()]

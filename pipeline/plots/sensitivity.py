@@ -35,6 +35,7 @@ from pipeline.plots.figures import (
 )
 from pipeline.plots.filter_bank import draw_spectrogram, frequency_axis, to_static
 from pipeline.plots.lattice import Lattice, compute_lattice, draw_log_map, need_transducer
+from pipeline.plots.lettering import MOST, shown
 from pipeline.plots.subject import Subject
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 STRONGEST = 6  # labels a bar graph
+TICKS = 4  # at most, of the tokens' axis
 WEAKEST = 1e-6  # probability where bars begin
 DECADES = 1e3  # from the strongest derivative to the weakest that is told from 0
 
@@ -120,9 +122,9 @@ def _point(lattice: Lattice, frame: int | None, label: int | None) -> tuple[int,
     """(t, u), what is not given being taken from the most probable path."""
     frames, width = lattice.log_alpha.shape
     if frame is not None and not 0 <= frame < frames:
-        raise UsageError(f"--frame is 0 … {frames - 1} of the network's frames, not {frame}")
+        raise UsageError(f"--frame is 0 … {frames - 1} of the network's frames, or -1, not {frame}")
     if label is not None and not 0 <= label < width:
-        raise UsageError(f"--label is 0 … {width - 1} labels emitted before, not {label}")
+        raise UsageError(f"--label is 0 … {width - 1} labels emitted before, or -1, not {label}")
     path = lattice.path
     if label is None:
         label = width // 2 if frame is None else int(np.searchsorted(path, frame))
@@ -170,7 +172,7 @@ def draw_sensitivity(
     """
     found.lattice.check()
     height = min(6.0, max(3.0, 0.075 * (len(found.targets) + 1)))
-    name = subject.symbols([found.token])[0]
+    name = shown(subject.symbols([found.token])[0])
     head = (title or subject.name) + (
         f"\nat t = {found.frame} ({(found.frame + 0.5) * subject.step_s:.2f} s), "
         f"u = {found.label}: Pr({name}|t, u) = {np.exp(found.log_prob):.3g}"
@@ -217,16 +219,16 @@ def _draw_labels(
     top = float(strength.max()) or 1.0
     limits = (top / DECADES, top)
     image = show_matrix(to_labels, strength, width, colours="magma", limits=limits, log=True)
-    label = "|d ln Pr / d input|"
-    colour_bar(to_labels, image, label, below=True, place="top")
+    colour_bar(to_labels, image, "|d ln Pr / d input|", below=True, place="top")
+    ticks = np.unique(np.linspace(1, width, TICKS).round().astype(int))
     for axes, colour in ((one_hot, "black"), (to_labels, "white")):
         axes.axhline(found.label + 0.5, color=colour, linewidth=0.6, linestyle="--")
-        axes.set_xticks([])
+        axes.set_xticks(ticks - 0.5, ticks.tolist(), fontsize=7)  # column k - 1 is token k's
     one_hot.set_yticks([])
-    one_hot.set_xlabel("predictor's inputs", fontsize=8)
-    to_labels.set_xlabel("sensitivity to them", fontsize=8)
+    one_hot.set_xlabel("token k\npredictor's inputs", fontsize=8)
+    to_labels.set_xlabel("token k\nsensitivity to inputs", fontsize=8)
     names = ["∅", *subject.symbols(found.targets)]
-    token_rows(to_labels, names, inches=height, label="labels emitted, u")
+    token_rows(to_labels, names, inches=height, ylabel="labels emitted, u")
 
 
 def _draw_to_inputs(axes: "Axes", subject: Subject, found: Sensitivity) -> None:
@@ -249,17 +251,18 @@ def _draw_bars(axes: Sequence["Axes"], subject: Subject, found: Sensitivity) -> 
         (found.encoder_alone, RED, "encoder" + (", exp f" if plain else f" and{note[0]}")),
         (found.predictor_alone, GREEN, "predictor" + (", exp g" if plain else f" and{note[1]}")),
     )
-    for one, (probs, colour, label) in zip(axes, groups, strict=True):
+    for one, (probs, colour, what) in zip(axes, groups, strict=True):
         strongest = np.argsort(-probs, kind="stable")[:STRONGEST]
         one.barh(range(len(strongest)), probs[strongest], color=colour)
-        one.set_yticks(range(len(strongest)), subject.symbols(strongest.tolist()), fontsize=8)
+        names = [shown(name, MOST / 2) for name in subject.symbols(strongest.tolist())]
+        one.set_yticks(range(len(strongest)), names, fontsize=8)
         one.invert_yaxis()
         one.set_xscale("log")
         one.set_xlim(WEAKEST, 1.0)
         ticks = (WEAKEST, WEAKEST**0.5, 1.0)
         one.set_xticks(ticks, [power_of_ten(tick) for tick in ticks], fontsize=7)
         one.minorticks_off()
-        one.set_title(label, fontsize=8, color=colour)
+        one.set_title(what, fontsize=8, color=colour)
         for side in ("top", "right"):
             one.spines[side].set_visible(False)
     axes[1].set_xlabel("probability", fontsize=8)

@@ -28,7 +28,8 @@ from pipeline.plots.figures import (
     width_for,
 )
 from pipeline.plots.filter_bank import draw_spectrogram, frequency_axis, to_static
-from pipeline.plots.segments import STRIP, Segment, draw_strip
+from pipeline.plots.segments import Segment
+from pipeline.plots.strips import Strip, draw_strip, make_strip
 from pipeline.plots.subject import Subject
 
 if TYPE_CHECKING:
@@ -154,20 +155,13 @@ def draw_ctc_sensitivity(
         segments_label: what it is.
         title: above the picture.
     """
-    strips = [STRIP, 2.2, 2.0] + [STRIP] * bool(segments)
-    figure = new_figure(
-        width_for(subject.end_s, len(found.spikes)), 1.4 + sum(strips), title or subject.name
-    )
-    axes = figure.subplots(len(strips), 1, sharex=True, height_ratios=strips)
-    outputs, to_inputs, spectrogram = axes[:3]
-    step = subject.step_s
-    scale = 0.85 * figure.get_figwidth() / subject.end_s
-    names = subject.symbols([spike.token for spike in found.spikes])
-    marks = [
-        Segment(spike.frame * step, (spike.frame + 1) * step, name)
-        for spike, name in zip(found.spikes, names, strict=True)
-    ]
-    draw_strip(outputs, marks, "outputs", boxes=False, inches_a_second=scale, chosen=found.chosen)
+    width = width_for(subject.end_s, len(found.spikes))
+    outputs, by_hand = _strips(subject, found, segments, segments_label, width)
+    heights = [outputs.inches, 2.2, 2.0] + ([by_hand.inches] if by_hand else [])
+    figure = new_figure(width, 1.4 + sum(heights), title or subject.name)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    draw_strip(axes[0], outputs)
+    to_inputs, spectrogram = axes[1:3]
     top = float(np.percentile(np.abs(found.to_inputs), 99.8)) or 1.0
     image = show_matrix(
         to_inputs, found.to_inputs, subject.length_s, colours="RdBu_r", limits=(-top, top)
@@ -177,14 +171,39 @@ def draw_ctc_sensitivity(
     frequency_axis(to_inputs, subject.bank)
     draw_spectrogram(spectrogram, subject.spectrogram, subject.bank, subject.length_s)
     for number in found.chosen:
-        to_inputs.axvline(marks[number].middle_s, color=RED, linewidth=0.7, linestyle=":")
-    if segments:
-        red = {names[number] for number in found.chosen}
-        chosen = [n for n, segment in enumerate(segments) if segment.token in red]
-        draw_strip(
-            axes[3], segments, segments_label, boxes=True, inches_a_second=scale, chosen=chosen
-        )
+        middle = outputs.segments[number].middle_s
+        to_inputs.axvline(middle, color=RED, linewidth=0.7, linestyle=":")
+    if by_hand:
+        draw_strip(axes[3], by_hand)
     time_axes(list(axes), subject.end_s)
-    if segments:
+    if by_hand:
         axes[3].tick_params(bottom=True)
     return figure
+
+
+def _strips(
+    subject: Subject,
+    found: CtcSensitivity,
+    segments: Sequence[Segment],
+    segments_label: str,
+    width: float,
+) -> tuple[Strip, Strip | None]:
+    """The outputs, and the segmentation if there is one, in a picture ``width`` inches wide."""
+    end, step = subject.end_s, subject.step_s
+    scale = 0.85 * width / end
+    names = subject.symbols([spike.token for spike in found.spikes])
+    marks = [
+        Segment(spike.frame * step, (spike.frame + 1) * step, name)
+        for spike, name in zip(found.spikes, names, strict=True)
+    ]
+    outputs = make_strip(
+        marks, "outputs", boxes=False, inches_a_second=scale, end_s=end, chosen=found.chosen
+    )
+    if not segments:
+        return outputs, None
+    red = {names[number] for number in found.chosen}
+    chosen = [n for n, segment in enumerate(segments) if segment.token in red]
+    by_hand = make_strip(
+        segments, segments_label, boxes=True, inches_a_second=scale, end_s=end, chosen=chosen
+    )
+    return outputs, by_hand

@@ -127,7 +127,8 @@ def load_subject(
     features = _features(directory, rspecifier, utt_id, options)
     reference = None
     if options.text:
-        words = _text(options.text, utt_id).split()
+        text = _text(options.text, utt_id)
+        words = text.split(" ") if text else []  # a token may hold blanks that are not ASCII's
         encoded = directory.tokens.encode(words, where=f"{options.text}: {utt_id}")
         reference = tuple(encoded)
     cmvn = _speaker_cmvn(directory, utt_id, options)

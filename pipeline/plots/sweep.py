@@ -35,10 +35,17 @@ def read_sweep(path: Path) -> list[Width]:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
         found = [_width({column: float(row[column]) for column in COLUMNS}) for row in rows]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read this table: {error}") from error
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{path}: not a table of sweep_beam.sh: {error!r}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read this table: {error.strerror}") from error
+    except KeyError as error:
+        raise DataError(
+            f"{path}: not a table of sweep_beam.sh: no column {error.args[0]}; make it again"
+        ) from error
+    except (TypeError, ValueError, ZeroDivisionError, csv.Error) as error:
+        raise DataError(
+            f"{path}: not a table of sweep_beam.sh: something in it is no number, or 0; "
+            "make it again"
+        ) from error
     if not found:
         raise DataError(f"{path}: no widths; run sweep_beam.sh")
     return sorted(found, key=lambda width: width.beam)

@@ -46,29 +46,57 @@ def read_run(directory: Path) -> Run:
         ModelError: no model directory, or nothing is trained yet.
         DataError: a damaged ``metrics.jsonl``. Names the line.
     """
+    kind = _read_kind(directory)
+    file = directory / "metrics.jsonl"
     try:
-        kind = str(json.loads((directory / "config.json").read_text(encoding="utf-8"))["kind"])
-        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError as error:
+        raise ModelError(f"{file}: missing; no epoch has finished yet, or put it back") from error
     except OSError as error:
-        raise ModelError(
-            f"{error.filename}: {error.strerror}; give a directory in which train_*.py has "
-            "finished an epoch"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{directory}/config.json: damaged ({error}); put a copy back") from error
+        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
     epochs = {}
     for number, line in enumerate(lines, start=1):
         try:
             epoch = _epoch(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{directory}/metrics.jsonl:{number}: no line of train_*.py ({error!r}); "
+                f"{file}:{number}: no line of train_*.py ({_fault(error)}); "
                 "remove it, or put a copy back"
             ) from error
         epochs[epoch.number] = epoch
     if not epochs:
         raise ModelError(f"{directory}/metrics.jsonl: empty; no epoch has finished yet")
     return Run(kind, [epochs[number] for number in sorted(epochs)])
+
+
+def _read_kind(directory: Path) -> str:
+    """What ``config.json`` calls the model."""
+    file = directory / "config.json"
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: no such directory; give a directory of train_*.py")
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["kind"])
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{file}: missing; give a directory of train_*.py, or put a copy of the file back"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: damaged ({_fault(error)}); put a copy back") from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a JSON object, in words."""
+    match error:
+        case json.JSONDecodeError():
+            return "it is no JSON"
+        case UnicodeDecodeError():
+            return "it is no UTF-8 text"
+        case KeyError():
+            return f'it lacks "{error.args[0]}"'
+        case _:
+            return "something in it is of another kind"
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:

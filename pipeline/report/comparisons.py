@@ -52,11 +52,8 @@ def compare_systems(
         return [], [f"One system alone on {set_name}: there is nothing to compare it with."]
     found, notes = [], []
     for (i, first), (j, second) in combinations(enumerate(decodings), 2):
-        if not _same_references(first, second):
-            notes.append(
-                f"{names[i]} and {names[j]} are not compared: they were not scored "
-                f"on the same references of {set_name}."
-            )
+        if obstacle := _obstacle(first, second, names[i], names[j]):
+            notes.append(obstacle)
             continue
         utt_ids = sorted(first.utterances)
         speakers = [speaker_of(utt_id) for utt_id in utt_ids]
@@ -73,6 +70,17 @@ def compare_systems(
         difference = (second.total.rate or 0.0) - (first.total.rate or 0.0)
         found.append(Comparison(i, j, difference, kept))
     return found, list(dict.fromkeys(notes))
+
+
+def _obstacle(first: Decoding, second: Decoding, name: str, other: str) -> str:
+    """Why two scores tell nothing of each other, a sentence; empty where they do."""
+    for decoding, own in ((first, name), (second, other)):
+        if decoding.partial:
+            return f"{own} is not compared on {decoding.set_name}: {decoding.partial}."
+    pair = f"{name} and {other} on {first.set_name} are not compared: scored"
+    if first.standard != second.standard:
+        return f"{pair} under other rules."
+    return "" if _same_references(first, second) else f"{pair} on other references."
 
 
 def _same_references(first: Decoding, second: Decoding) -> bool:

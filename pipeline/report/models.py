@@ -26,14 +26,16 @@ class ModelFacts:
 
     Attributes:
         kind: ``ctc``, ``transducer`` …; empty if its ``config.json`` does not say.
-        weights: their count; None where training has not finished.
+        weights: their count; None where training has not finished, or the file is damaged.
         provenance: (what, value), in the order in which to tell it; empty without the file.
+        note: what is wrong with the weights, a sentence; empty: nothing.
     """
 
     path: Path
     kind: str
     weights: int | None
     provenance: list[tuple[str, str]]
+    note: str = ""
 
     def fact(self, name: str) -> str:
         """One fact of the provenance, or nothing."""
@@ -41,17 +43,21 @@ class ModelFacts:
 
 
 def read_model(path: Path) -> ModelFacts:
-    """What is known of a model directory; what it lacks is left out.
+    """What is known of a model directory; what it lacks is left out, damaged weights are noted.
 
     Raises:
-        DataError: a file that is there is damaged.
+        DataError: ``config.json`` or ``provenance.json`` is there, but damaged.
     """
     config = _read_json(path / "config.json")
     facts = _read_json(path / "provenance.json")
     told = [(FACTS[name], _text(facts[name])) for name in FACTS if name in facts]
     rest = [f"{name.replace('_', ' ')} {_text(facts[name])}" for name in facts if name not in FACTS]
     told += [("made with", ", ".join(rest))] if rest else []
-    return ModelFacts(path, str(config.get("kind", "")), _count_weights(path), told)
+    kind = str(config.get("kind", ""))
+    try:
+        return ModelFacts(path, kind, _count_weights(path), told)
+    except DataError as error:
+        return ModelFacts(path, kind, None, told, note=f"{error}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -59,8 +65,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); put a copy back or remove it") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: damaged, it is no JSON; put a copy back or remove it") from error
     if not isinstance(data, dict):
         raise DataError(f"{path}: holds no JSON object; put a copy back or remove it")
     return data
@@ -84,5 +92,7 @@ def _count_weights(path: Path) -> int | None:
         with safe_open(file, framework="numpy") as tensors:
             shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); copy it again") from error
+        raise DataError(
+            f"{file.name} is damaged, so its weights are not counted; copy it again"
+        ) from error
     return int(sum(np.prod(shape, dtype=np.int64) for shape in shapes))

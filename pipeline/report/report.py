@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.report.choice import Heard, heard_by_all, typical, worst_and_best
-from pipeline.report.comparisons import MAIN_TEST, compare_systems
+from pipeline.report.comparisons import compare_systems
 from pipeline.report.models import ModelFacts, read_model
 from pipeline.report.page import render
 from pipeline.report.pictures import Gallery
@@ -18,12 +18,11 @@ from pipeline.report.players import Key, Player, make_players
 from pipeline.report.scores import Decoding, find_decodings, labels
 from pipeline.report.views import (
     PictureSet,
-    System,
     TestSet,
     Texts,
-    best_of,
     make_card,
     make_groups,
+    make_systems,
 )
 
 
@@ -127,20 +126,10 @@ def _test_set(
     players: Mapping[Key, Player],
 ) -> TestSet:
     """All systems on one set, without pictures."""
-    name, best = decodings[0].set_name, best_of(decodings)
-    texts = Texts(decodings)
-    comparisons, comparison_notes = compare_systems(
-        decodings, [names[d.model] for d in decodings], texts.speaker
-    )
-    against = {
-        pair.first + pair.second - best: pair.p_values.get(MAIN_TEST)
-        for pair in comparisons
-        if best in (pair.first, pair.second)
-    }
-    systems = [
-        System(names[d.model], facts[d.model], d, i == best, against.get(i))
-        for i, d in enumerate(decodings)
-    ]
+    name, texts = decodings[0].set_name, Texts(decodings)
+    own = [names[d.model] for d in decodings]
+    comparisons, comparison_notes = compare_systems(decodings, own, texts.speaker)
+    systems = make_systems(decodings, own, [facts[d.model] for d in decodings], comparisons)
     cards = [make_card(h, texts, players.get((name, h.utt_id))) for h in chosen]
     notes = []
     for system in systems:

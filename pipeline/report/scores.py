@@ -7,6 +7,7 @@
       alignments     align_text.py's lines, utt a a ; b <eps> ; <eps> c
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -109,6 +110,9 @@ class Decoding:
         set_name: what follows ``decode_`` in the directory's name.
         name: of the error rate, such as PER.
         rule: the scoring rule, a sentence.
+        variants: names of what in the rule departs from the default.
+        mode: of utterances that not both sides have: strict, present, all; empty: not told.
+        absent: references without a hypothesis.
         root: where the paths of the recipe begin, see `recipe_root`.
         data_dir: the data directory, as far as it is there.
         groups: speaker, gender, dialect … -> each one's errors.
@@ -121,6 +125,9 @@ class Decoding:
     set_name: str
     name: str
     rule: str
+    variants: tuple[str, ...]
+    mode: str
+    absent: int
     root: Path
     data_dir: Path | None
     total: Counts
@@ -130,6 +137,20 @@ class Decoding:
     insertions: list[tuple[str, int]]
     deletions: list[tuple[str, int]]
     utterances: dict[str, Utterance]
+
+    @property
+    def standard(self) -> tuple[str, tuple[str, ...]]:
+        """What two scores must share to be compared: the rule and its variants."""
+        return self.rule, self.variants
+
+    @property
+    def partial(self) -> str:
+        """What a score that lacks hypotheses is called; empty for a whole one."""
+        if not self.absent:
+            return ""
+        all_of = {"all": self.total.sentences, "present": self.total.sentences + self.absent}
+        of = f" of {all_of[self.mode]:,}" if self.mode in all_of else ""
+        return f"PARTIAL, {self.absent:,}{of} missing"
 
 
 def find_decodings(models: Sequence[Path], sets: Sequence[str] = ()) -> list[Decoding]:
@@ -181,11 +202,41 @@ def read_decoding(model: Path, path: Path) -> Decoding:
                 f"{file}: format {data['format_version']}, but this program reads "
                 f"{FORMAT_VERSION}; score again with this version's score.py"
             )
+        _check_digest(data.get("hyp_digest"), file, path)
         return _decoding(data, model, path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(
-            f"{file}: cannot be used ({error!r}); run score.py DATA_DIR {path} again"
+            f"{file}: cannot be used, {_fault(error)}; run score.py DATA_DIR {path} again"
         ) from error
+
+
+def _check_digest(digest: str | None, file: Path, path: Path) -> None:
+    """Raise DataError where hyp.txt is there, but not as it was scored."""
+    hyp = path / "hyp.txt"
+    if digest is None or not hyp.is_file():
+        return
+    with hyp.open("rb") as stream:
+        now = hashlib.file_digest(stream, "sha256").hexdigest()
+    if now != digest:
+        raise DataError(
+            f"{file}: the score of other hypotheses than {hyp} has now; "
+            f"run score.py DATA_DIR {path} again"
+        )
+
+
+def _fault(error: Exception) -> str:
+    """Why a score is of no use, in words."""
+    match error:
+        case OSError():
+            return f"{error.strerror}"
+        case json.JSONDecodeError():
+            return "it is no JSON"
+        case UnicodeDecodeError():
+            return "it is no UTF-8 text"
+        case KeyError():
+            return f'it lacks "{error.args[0]}"'
+        case _:
+            return "something in it is of another kind"
 
 
 def _decoding(data: dict[str, Any], model: Path, path: Path) -> Decoding:
@@ -202,6 +253,9 @@ def _decoding(data: dict[str, Any], model: Path, path: Path) -> Decoding:
         set_name=path.name.removeprefix("decode_"),
         name=str(data["name"]),
         rule=str(data["rule"]),
+        variants=tuple(str(name) for name in data.get("variants", [])),
+        mode=str(data.get("mode", "")),
+        absent=int(data.get("absent", 0)),
         root=root,
         data_dir=_existing(root, str(data["data_dir"])),
         total=_counts(data["total"]),
@@ -279,9 +333,11 @@ def read_alignments(path: Path) -> dict[str, Utterance]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); run score.py again") from error
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        # At ASCII's blanks alone: a token may hold others.
+        fields = [field.decode("utf-8") for field in line.encode("utf-8").split()]
+        if not fields:
             continue
-        utt_id, *tokens = line.split()
+        utt_id, *tokens = fields
         if any(token != ";" for token in tokens[2::3]) or len(tokens) % 3 == 1:
             raise DataError(
                 f"{path}:{number}: not pairs of tokens between semicolons; run score.py again"

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.data_dir import DataDir
 from pipeline.errors import PipelineError
 from pipeline.report.choice import Heard
-from pipeline.report.comparisons import Comparison
+from pipeline.report.comparisons import MAIN_TEST, Comparison
 from pipeline.report.models import ModelFacts
 from pipeline.report.pictures import Picture
 from pipeline.report.players import Player
@@ -21,13 +21,26 @@ MANY_ROWS = 20  # and of more than that scrolls in its box
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table of systems."""
+    """A row of the table of systems.
+
+    Attributes:
+        standing: ``best`` of the set, or ``best under its rule`` where the set has several; empty
+            for all others, and where there is nothing to be better than.
+        p_value: against the best under the same rule, by matched pairs.
+    """
 
     label: str
     facts: ModelFacts
     decoding: Decoding
-    best: bool
-    p_value: float | None  # against the best of the set, by matched pairs
+    standing: str
+    p_value: float | None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must stand beside the number: the rule's variants, and that it is partial."""
+        decoding = self.decoding
+        variants = [f"[{', '.join(decoding.variants)}]"] if decoding.variants else []
+        return variants + ([decoding.partial] if decoding.partial else [])
 
 
 @dataclass(frozen=True)
@@ -135,10 +148,40 @@ class TestSet:
         return sorted({card.speaker for card in self.cards} - {""})
 
 
-def best_of(decodings: Sequence[Decoding]) -> int:
-    """Index of the lowest error rate; the first of equals."""
-    rates = [(d.total.rate is None, d.total.rate or 0.0) for d in decodings]
-    return rates.index(min(rates))
+def rivals_of(decodings: Sequence[Decoding]) -> list[list[int]]:
+    """Indices of scores that may be ranked against each other, the lowest error rate first.
+
+    These are whole and under one rule; of equals the first comes first. A score that stands alone
+    is in none of the lists.
+    """
+    groups: dict[object, list[int]] = {}
+    for i, decoding in enumerate(decodings):
+        if not decoding.partial and decoding.total.rate is not None:
+            groups.setdefault(decoding.standard, []).append(i)
+    ranked = [
+        sorted(group, key=lambda i: decodings[i].total.rate or 0.0) for group in groups.values()
+    ]
+    return [group for group in ranked if len(group) > 1]
+
+
+def make_systems(
+    decodings: Sequence[Decoding],
+    labels: Sequence[str],
+    facts: Sequence[ModelFacts],
+    comparisons: Sequence[Comparison],
+) -> list[System]:
+    """The rows of a set in the table of systems."""
+    p_values = {(c.first, c.second): c.p_values.get(MAIN_TEST) for c in comparisons}
+    several = len({decoding.standard for decoding in decodings}) > 1
+    standings: dict[int, str] = {}
+    against: dict[int, float | None] = {}
+    for best, *others in rivals_of(decodings):
+        standings[best] = "best under its rule" if several else "best"
+        against |= {i: p_values.get((min(i, best), max(i, best))) for i in others}
+    return [
+        System(label, fact, decoding, standings.get(i, ""), against.get(i))
+        for i, (label, fact, decoding) in enumerate(zip(labels, facts, decodings, strict=True))
+    ]
 
 
 def make_groups(decodings: Sequence[Decoding]) -> list[Group]:

@@ -217,15 +217,14 @@ def _lists(found: Confusions) -> str:
         ("SUBSTITUTIONS", _by_count(said), notes[0]),
         ("FALSELY RECOGNIZED", _by_count(heard), notes[1]),
     ]
-    text = ""
+    parts = []
     for head, items, note in lists:
         size = len(items)
-        text += f"{head:<33}Total{'':17}({size})\n{'':33}With >=  1 occurrences ({size})\n\n"
-        for number, (what, count) in enumerate(items, start=1):
-            text += f"{number:4d}: {count:4d}  ->  {what}\n"
-        text += f"     -------\n{sum(count for _, count in items):10d}\n\n\n"
-        text += f"{note}\n" if note else "\n"
-    return text
+        parts.append(f"{head:<33}Total{'':17}({size})\n{'':33}With >=  1 occurrences ({size})\n\n")
+        parts += [f"{n:4d}: {count:4d}  ->  {what}\n" for n, (what, count) in enumerate(items, 1)]
+        parts.append(f"     -------\n{sum(count for _, count in items):10d}\n\n\n")
+        parts.append(f"{note}\n" if note else "\n")
+    return "".join(parts)
 
 
 def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -62,6 +62,7 @@ def write_inputs(
     group_of: GroupOf,
     options: ScoringOptions,
     ctm: Path,
+    vocabulary: Iterable[str],
 ) -> None:
     """ref.trn and hyp.trn; ref.stm where durations are known, hyp.ctm where times are.
 
@@ -70,9 +71,10 @@ def write_inputs(
     Raises:
         DataError: a missing duration, or a damaged ctm.
     """
-    for utt_id, *texts in pairs:
+    signs = {token for token in vocabulary if nist_forms.means_something(token)}
+    for utt_id, *texts in pairs if signs else []:
         for token in (token for tokens in texts for token in tokens):
-            if nist_forms.means_something(token):
+            if token in signs:
                 log.warning(
                     '%s: "%s" is a sign of sclite\'s own, so no trn, stm and ctm are written',
                     utt_id, token,
@@ -91,9 +93,8 @@ def write_inputs(
         sexes = group_of.get("gender", {})
         lines = nist_forms.stm_lines(pairs, speakers, durations, sexes, optional)
         write_lines(out / "ref.stm", lines)
-    if ctm.is_file():
-        if times := list(ctm_lines(ctm, pairs, options)):
-            write_lines(out / "hyp.ctm", times)
+    if ctm.is_file() and (times := list(ctm_lines(ctm, pairs, options))):
+        write_lines(out / "hyp.ctm", times)
 
 
 def find_durations(data: DataDir) -> dict[str, float]:

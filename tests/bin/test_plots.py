@@ -75,7 +75,9 @@ def test_a_segmentation(draw, tmp_path) -> None:
     for option in (f"--phn={tmp_path}/u.PHN", f"--ctm={tmp_path}/u.ctm"):
         for command in ("sensitivity", "posteriors"):
             assert draw(command, "ctc", option).status == 0
-    fails(draw("sensitivity", "ctc", f"--phn={tmp_path}/none"), 1, "cannot read these times")
+    done = draw("sensitivity", "ctc", f"--phn={tmp_path}/none")
+    fails(done, 1, "none: cannot read these times: No such file or directory; --phn takes TIMIT's")
+    fails(draw("posteriors", "ctc", f"--ctm={tmp_path}/none"), 1, "; --ctm takes what --write-ctm")
     fails(draw("posteriors", "ctc", f"--ctm={tmp_path}/u.PHN"), 1, "nothing of utterance")
 
 
@@ -86,6 +88,9 @@ def test_options_out_of_place(draw, tmp_path) -> None:
     fails(draw("sensitivity", "ctc", "--label=1"), 2, "for a transducer model")
     fails(draw("sensitivity", "transducer", "--phones=a"), 2, "for a ctc model")
     fails(draw("sensitivity", "transducer", "--frame=999"), 2, "--frame is 0 …")
+    fails(draw("sensitivity", "transducer", "--frame=-5"), 2, "or -1, not -5")
+    fails(draw("sensitivity", "transducer", "--label=-2"), 2, "or -1, not -2")
+    fails(draw("sensitivity", "ctc", "--frame=-5"), 2, "for a transducer model")
     fails(draw("sensitivity", "transducer", "--token=zz"), 2, 'no token "zz"')
     fails(draw("sensitivity", "ctc", "--phones=a,zz"), 2, 'no token "zz"')
     fails(draw("lattice", "transducer", "--floor=-3"), 2, "--floor is in nats")
@@ -156,7 +161,7 @@ def test_training(trained, execute, tmp_path) -> None:
     assert is_picture(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     fails(execute("plot_training.py", tmp_path / "x.png"), 2, "give one model directory")
-    fails(execute("plot_training.py", tmp_path, tmp_path / "x.png"), 1, "give a directory")
+    fails(execute("plot_training.py", tmp_path, tmp_path / "x.png"), 1, "config.json: missing")
     fails(execute("plot_training.py", models[0], models[0], tmp_path / "x.png"), 2, "names for 2")
 
 

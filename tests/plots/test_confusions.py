@@ -109,6 +109,35 @@ def test_the_symbols_of_an_alignment(tmp_path: Path) -> None:
     assert pairs == {("a", ""): 1, ("", ";"): 1}
 
 
+def test_a_token_may_hold_blanks_that_are_not_asciis(count) -> None:
+    odd = ["x\u00a0y", "l\u2028m", "z\u3000q", "n\x85", ";"]
+    found = count("u " + " ; ".join(f"{token} {token}" for token in odd) + " \n")
+    assert found.tokens == sorted(odd)
+
+
+def test_a_name_written_from_the_right_keeps_its_count_apart(count) -> None:
+    """In one text with a Hebrew name the count would be moved to its other side."""
+    figure = draw_confusions(count("u שלום שלום ; שלום שלום ; ab ab \n"))
+    (hebrew,) = [t for t in figure.axes[0].get_yticklabels() if "ש" in t.get_text()]
+    assert hebrew.get_text() == "שלום"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text() == "2"]
+    assert all(hebrew.get_window_extent().x1 < box.x0 for box in boxes)
+    assert boxes
+
+
+def test_a_long_name_is_cut(count) -> None:
+    name = "n" * 400
+    figure = draw_confusions(count(f"u {name} {name} ; b b \n"), title=name)
+    assert figure.axes[0].get_yticklabels()[1].get_text() == "n" * 19 + "…"
+    figure.draw_without_rendering()  # a layout without room is a warning, so an error here
+    edges = figure.axes[0].get_tightbbox().extents.tolist()
+    width, height = figure.canvas.get_width_height()
+    assert min(edges) >= 0.0
+    assert edges[2] <= width
+    assert edges[3] < figure._suptitle.get_window_extent().y0 <= height
+
+
 def test_the_picture(count) -> None:
     found = count("u iy iy ; iy ih ; s$ s$ ; n n ; n n ; n m ; <eps> m \n")
     figure = draw_confusions(found, title="a & b")
@@ -117,6 +146,9 @@ def test_the_picture(count) -> None:
     ih, iy = found.tokens.index("ih"), found.tokens.index("iy")
     assert image[iy, [ih, iy]].tolist() == [50.0, 50.0]
     assert bool(image.mask[ih, iy])  # never: white
-    assert axes.get_yticklabels()[-1].get_text() == "inserted  1"
+    assert axes.get_yticklabels()[-1].get_text() == "inserted"
     assert axes.get_xticklabels()[-1].get_text() == "deleted"
+    counts = [text.get_text() for text in axes.texts if text.get_horizontalalignment() == "right"]
+    assert counts == [str(total) for total in found.counts.sum(axis=1)]
+    assert counts[-1] == "1"
     assert render(figure, "png") == render(draw_confusions(found, title="a & b"), "png")

@@ -9,9 +9,9 @@ import pytest
 from matplotlib.text import Text
 
 from pipeline.errors import DataError, ModelError, TableError, UsageError
-from pipeline.plots.figures import new_figure, power_of_ten, render, save, style
+from pipeline.plots.figures import new_figure, power_of_ten, render, save
 from pipeline.plots.lattice import compute_lattice, draw_lattice
-from pipeline.plots.segments import Segment, levels_for, read_ctm, read_phn, read_times
+from pipeline.plots.segments import Segment, read_ctm, read_phn, read_times
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
 from pipeline.plots.sweep import Width, draw_sweeps
 from pipeline.plots.training import draw_training, read_run
@@ -43,12 +43,6 @@ def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         save(figure, tmp_path / "none" / "x.png")
     save(figure, tmp_path / "x.png")
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
-
-
-def test_names_that_the_font_lacks_are_no_warning() -> None:
-    with style():
-        figure = new_figure(8.0, 2.0, "音")
-    assert render(figure, "svg").startswith(b"<?xml")
 
 
 def test_no_label_is_a_formula(subject) -> None:
@@ -94,8 +88,11 @@ def test_a_damaged_hand_segmentation(tmp_path: Path, text: str, said: str) -> No
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         read_phn(path, 16000)
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match=r"none: .*: No such file or directory; --phn takes"):
         read_phn(tmp_path / "none", 16000)
+    path.write_bytes(b"\xff\xfe0\0")
+    with pytest.raises(DataError, match="no UTF-8 text; --phn takes"):
+        read_phn(path, 16000)
 
 
 def test_a_ctm(tmp_path: Path) -> None:
@@ -104,15 +101,13 @@ def test_a_ctm(tmp_path: Path) -> None:
     assert read_ctm(path, "u") == [Segment(0.5, 0.75, "ah")]
     with pytest.raises(DataError, match="nothing of utterance w"):
         read_ctm(path, "w")
+    with pytest.raises(DataError, match=r"--ctm takes what --write-ctm of decode_\*.py makes"):
+        read_ctm(tmp_path / "none", "u")
+    path.write_text("u 1 0.5 0.25 a\u00a0b\u2028c\u3000 1\n", encoding="utf-8")
+    assert read_ctm(path, "u") == [Segment(0.5, 0.75, "a\u00a0b\u2028c\u3000")]
     path.write_text("u 1 0.5\n")
     with pytest.raises(DataError, match=":1: expected utterance channel"):
         read_ctm(path, "u")
-
-
-def test_names_close_together_stand_on_other_levels() -> None:
-    segments = [Segment(t, t, "abc") for t in (0.0, 0.1, 0.2, 2.0)]
-    assert levels_for(segments, (0.5, 0.8, 0.2), 1.0) == [0.5, 0.8, 0.2, 0.5]
-    assert levels_for(segments, (0.5, 0.8, 0.2), 100.0) == [0.5] * 4
 
 
 # ---- learning curves -----------------------------------------------------------------------------
@@ -161,15 +156,30 @@ def test_an_epoch_done_twice_counts_once(tmp_path: Path) -> None:
 
 def test_damaged_metrics(tmp_path: Path) -> None:
     path = write_run(tmp_path / "ctc", "ctc", [3.0], 1)
-    for text, said in (("", "empty"), ('{"epoch": 1}\n', "jsonl:1: no line"), ("x", ":1: no line")):
+    for text, said in (
+        ("", "empty"),
+        ('{"epoch": 1}\n', r'jsonl:1: no line of train_\*.py \(it lacks "train_loss"\)'),
+        ("x", r":1: no line of train_\*.py \(it is no JSON\)"),
+        ("[]", r":1: no line of train_\*.py \(something in it is of another kind\)"),
+    ):
         (path / "metrics.jsonl").write_text(text)
         with pytest.raises((ModelError, DataError), match=said):
             read_run(path)
     (path / "config.json").write_text("[]")
     with pytest.raises(ModelError, match=r"config\.json: damaged"):
         read_run(path)
-    with pytest.raises(ModelError, match="give a directory"):
-        read_run(tmp_path)
+
+
+def test_what_a_run_lacks_is_told_apart(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "ctc", "ctc", [3.0], 1)
+    (path / "metrics.jsonl").unlink()
+    with pytest.raises(ModelError, match=r"metrics\.jsonl: missing; no epoch has finished"):
+        read_run(path)
+    (path / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config\.json: missing; give a directory of train_"):
+        read_run(path)
+    with pytest.raises(ModelError, match="none: no such directory; give a directory of train_"):
+        read_run(tmp_path / "none")
 
 
 def test_a_training_that_diverged_is_drawn(tmp_path: Path) -> None:

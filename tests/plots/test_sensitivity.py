@@ -116,6 +116,10 @@ def test_the_transducers_picture(subject) -> None:
     values = np.abs(found.to_inputs).T
     np.testing.assert_allclose(to_inputs.images[0].get_array().max(), values.max())
     assert spectrogram.get_xlim() == to_inputs.get_xlim()
+    for axes in (to_labels, one_hot):  # K = 4 tokens, one a column
+        ticks = [(tick.get_position()[0], tick.get_text()) for tick in axes.get_xticklabels()]
+        assert ticks == [(0.5, "1"), (1.5, "2"), (2.5, "3"), (3.5, "4")]
+        assert axes.get_xlabel().startswith("token k")
     titles = [axes.get_title() for axes in figure.axes]
     assert "predictor and\nencoder's mean" in titles
 

@@ -1,5 +1,6 @@
 """The page's contents: numbers, choices, escapes, and what it says where something is missing."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ from pipeline.report.scores import (
     read_alignments,
     recipe_root,
 )
+from pipeline.report.views import make_systems, rivals_of
 
 PLAIN = ReportOptions(pictures=False)
 
@@ -60,6 +62,13 @@ def test_an_alignment_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert read_alignments(tmp_path / "none") == {}
 
 
+def test_a_token_may_hold_blanks_that_are_not_asciis(tmp_path: Path) -> None:
+    file = tmp_path / "alignments"
+    file.write_text("u1 x\u00a0y x ; l\u2028m <eps> ;\tz\u3000q n\x85 \n", encoding="utf-8")
+    pairs = (("x\u00a0y", "x"), ("l\u2028m", EPS), ("z\u3000q", "n\x85"))
+    assert read_alignments(file)["u1"].pairs == pairs
+
+
 @pytest.mark.parametrize("line", ["u1 a", "u1 a a ; b", "u1 a a b b", "u1 a a , b b"])
 def test_a_line_of_another_form_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "alignments"
@@ -87,24 +96,40 @@ def test_a_model_without_scores_says_what_to_run(scored: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "edit",
+    ("edit", "said"),
     [
-        lambda data: data.pop("total"),
-        lambda data: data["total"].update(ins="many"),
-        lambda data: data.update(confusions=[["a", "b"]]),
-        lambda data: data.update(groups=[]),
-        lambda data: data.update(format_version=2),
+        (lambda data: data.pop("total"), 'it lacks "total"'),
+        (lambda data: data["total"].update(ins="many"), "something in it is of another kind"),
+        (lambda data: data.update(confusions=[["a", "b"]]), "something in it is of another kind"),
+        (lambda data: data.update(groups=[]), "something in it is of another kind"),
+        (lambda data: data.update(format_version=2), "format 2, but this program reads 1"),
     ],
 )
 def test_a_damaged_score_is_named(
-    scored: Path, edit: Callable[[dict[str, object]], object]
+    scored: Path, edit: Callable[[dict[str, object]], object], said: str
 ) -> None:
     file = edit_score(models(scored)[0], edit)
-    with pytest.raises(DataError, match=re.escape(str(file)) + ".*score"):
+    with pytest.raises(DataError, match=re.escape(str(file)) + f".*{said}.*score"):
         make_report(models(scored), PLAIN)
-    file.write_text("")
-    with pytest.raises(DataError, match=re.escape(str(file))):
-        make_report(models(scored), PLAIN)
+    for content, said in ((b"", "it is no JSON"), (b"\xff", "it is no UTF-8 text")):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=re.escape(str(file)) + f".*{said}"):
+            make_report(models(scored), PLAIN)
+
+
+def test_a_score_is_that_of_the_hypotheses_beside_it(scored: Path) -> None:
+    one = models(scored)[0]
+    hyp = one / "decode_dev" / "hyp.txt"
+    hyp.write_bytes(b"amy-1 a b\n")
+    assert find_decodings([one])  # an older score does not know its hypotheses
+    digest = hashlib.sha256(hyp.read_bytes()).hexdigest()
+    edit_score(one, lambda data: data.update(hyp_digest=digest))
+    assert find_decodings([one])
+    hyp.write_bytes(b"amy-1 a c\n")
+    with pytest.raises(DataError, match=rf"score\.py DATA_DIR {hyp.parent} again"):
+        find_decodings([one])
+    hyp.unlink()  # nothing speaks against the score
+    assert find_decodings([one])
 
 
 def test_paths_of_a_recipe_are_found_from_elsewhere(tmp_path: Path) -> None:
@@ -125,9 +150,16 @@ def test_weights_are_counted_from_the_file(tmp_path: Path) -> None:
 
     save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, tmp_path / "final.safetensors")
     assert read_model(tmp_path).weights == 17
-    (tmp_path / "final.safetensors").write_bytes(b"\0" * 20)
-    with pytest.raises(DataError, match=r"final\.safetensors: cannot be read"):
-        read_model(tmp_path)
+    assert read_model(tmp_path).note == ""
+
+
+def test_damaged_weights_are_a_sentence(scored: Path) -> None:
+    (models(scored)[0] / "final.safetensors").write_bytes(b"\0" * 20)
+    facts = read_model(models(scored)[0])
+    assert facts.weights is None
+    text = text_of(make_report(models(scored), ReportOptions()))
+    assert "one: final.safetensors is damaged, so its weights are not counted; copy it" in text
+    assert "No pictures of amy-1 by one" in text
 
 
 # ---- choices -------------------------------------------------------------------------------------
@@ -180,8 +212,68 @@ def test_speakers_and_references_must_be_known(scored: Path) -> None:
     decodings[1].utterances.popitem()
     found, notes = compare_systems(decodings, ["one", "two"], lambda utt: "")
     assert found == []
-    assert "one and two are not compared" in notes[0]
+    assert notes == ["one and two on dev are not compared: scored on other references."]
     assert "nothing to compare" in compare_systems(decodings[:1], ["one"], str)[1][0]
+
+
+def folded(data: dict[str, object]) -> None:
+    data.update(rule="folded", variants=["collapse-sil", "keep-q"])
+
+
+def partial(mode: str) -> Callable[[dict[str, object]], None]:
+    def edit(data: dict[str, object]) -> None:
+        data["total"]["sentences"] = 7 if mode == "present" else 32
+        data.update(mode=mode, absent=25)
+
+    return edit
+
+
+def test_scores_under_other_rules_are_not_compared(scored: Path) -> None:
+    edit_score(models(scored)[1], folded)
+    decodings = find_decodings(models(scored))
+    found, notes = compare_systems(decodings, ["one", "two"], lambda utt: utt[:3])
+    assert found == []
+    assert notes == ["one and two on dev are not compared: scored under other rules."]
+    page = make_report(models(scored), PLAIN)
+    assert ">best" not in page
+    assert "p&nbsp;against best" not in page
+    text = text_of(page)
+    assert "two – dev 23.08 [collapse-sil, keep-q]" in text
+    assert "one – dev 30.77 21.77" in text
+
+
+def test_the_best_under_each_of_two_rules(scored: Path) -> None:
+    for name in ("three", "four"):
+        shutil.copytree(scored / "exp" / "two", scored / "exp" / name)
+        edit_score(scored / "exp" / name, folded)
+    edit_score(scored / "exp" / "four", lambda data: data["total"].update(error_rate=1.5))
+    paths = [scored / "exp" / name for name in ("one", "two", "three", "four")]
+    text = text_of(make_report(paths, PLAIN))
+    for system in ("one", "two best under its rule", "three", "four best under its rule"):
+        assert f" {system} – dev " in text
+    assert text.count("are not compared: scored under other rules") == 4
+    decodings = find_decodings(paths)
+    assert rivals_of(decodings) == [[1, 0], [3, 2]]
+    found, _ = compare_systems(decodings, ["1", "2", "3", "4"], lambda utt: utt[:3])
+    assert [(pair.first, pair.second) for pair in found] == [(0, 1), (2, 3)]
+    rows = make_systems(decodings, "1234", [read_model(path) for path in paths], found)
+    against = [found[0].p_values["MP"], None, found[1].p_values["MP"], None]
+    assert [row.p_value for row in rows] == against
+
+
+@pytest.mark.parametrize("mode", ["present", "all"])
+def test_a_partial_score_says_so_and_is_never_the_best(scored: Path, mode: str) -> None:
+    edit_score(models(scored)[1], partial(mode))
+    text = text_of(make_report(models(scored), PLAIN))
+    assert "two – dev 23.08 PARTIAL, 25 of 32 missing" in text
+    assert "two is not compared on dev: PARTIAL, 25 of 32 missing." in text
+    assert " best " not in text.partition("Comparison")[0].partition("Errors of tokens")[2]
+    assert rivals_of(find_decodings(models(scored))) == []
+
+
+def test_an_older_score_does_not_tell_its_mode(scored: Path) -> None:
+    edit_score(models(scored)[0], lambda data: data.update(absent=25))
+    assert find_decodings(models(scored))[0].partial == "PARTIAL, 25 missing"
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -261,6 +353,7 @@ def test_what_is_missing_is_said(scored: Path) -> None:
     assert "Some recordings of dev are not here" in text
     assert "who speaks is not known" in text
     assert "No curves of one" in text
+    assert "config.json: missing" in text
     assert "sweep_beam.sh makes it" in text
     assert "No pictures of amy-1 by one" in text
     assert "one has no provenance.json" in text
@@ -283,7 +376,28 @@ def test_a_set_without_tokens_makes_a_page(scored: Path) -> None:
 
     for model in models(scored):
         edit_score(model, empty)
-    assert "one best – dev – –" in text_of(make_report(models(scored), PLAIN))
+    text = text_of(make_report(models(scored), PLAIN))
+    assert "one – dev – –" in text
+    assert "two – dev – –" in text
+
+
+def test_damaged_curves_are_told_in_plain_words(scored: Path) -> None:
+    one = models(scored)[0]
+    (one / "config.json").write_text('{"kind": "ctc"}')
+    (one / "metrics.jsonl").write_text("{\n")
+    (one / "sweep_dev").mkdir()
+    (one / "sweep_dev" / "sweep.tsv").write_text("beam\n1\n")
+    text = text_of(make_report(models(scored), ReportOptions()))
+    assert "metrics.jsonl:1: no line of train_*.py (it is no JSON); remove it" in text
+    assert "sweep.tsv: not a table of sweep_beam.sh: no column per; make it again." in text
+    assert "Error(" not in text
+
+
+def test_tokens_written_from_the_right_keep_their_order(scored: Path) -> None:
+    """What was said stands before what was heard, in whatever script."""
+    edit_score(models(scored)[0], lambda data: data.update(confusions=[["שלום", "הבית", 3]]))
+    page = make_report(models(scored), PLAIN)
+    assert "<bdi>שלום</bdi> → <bdi>הבית</bdi>" in page
 
 
 def test_what_is_typed_is_checked(scored: Path) -> None:

@@ -109,6 +109,41 @@ def test_options_that_change_no_result_do_not_count(step, tmp_path, options):
     assert runs(tmp_path) == 2
 
 
+def test_what_runs_the_command_does_not_count(once, step, tmp_path):
+    (tmp_path / "via.sh").write_text('echo "$1" >> via; shift; exec "$@"\n')
+    step()
+    again = once(
+        *("--inputs", "in", "--outputs", "out", "--via", "bash via.sh 'a b'"),
+        *("done/copy", "bash", "copy.sh"),
+    )
+    assert (again.returncode, runs(tmp_path)) == (0, 1)
+    (tmp_path / "in").write_text("2\n")
+    again = once(
+        *("--inputs=in", "--outputs=out", "--via=bash via.sh 'a b'"),
+        *("done/copy", "bash", "copy.sh"),
+    )
+    assert (again.returncode, runs(tmp_path)) == (0, 2)
+    assert (tmp_path / "via").read_text() == "a b\n"
+
+
+def test_an_scp_stands_for_the_files_it_names(once, tmp_path):
+    (tmp_path / "a.ark").write_text("1")
+    (tmp_path / "x.scp").write_text("u1 a.ark:5\nu2 a.ark:9[0:3]\nu3 cat a.ark |\n")
+    run = lambda: once("--inputs=scp:x.scp", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    run()
+    assert runs(tmp_path) == 1
+    (tmp_path / "a.ark").write_text("12")
+    run()
+    assert runs(tmp_path) == 2
+    (tmp_path / "x.scp").write_text("u1 a.ark:5\n")
+    run()
+    assert runs(tmp_path) == 3
+    (tmp_path / "x.scp").unlink()
+    done = run()
+    assert (done.returncode, "scp:x.scp: missing" in done.stderr) == (1, True)
+
+
 def test_a_directory_stands_for_the_files_in_it(once, tmp_path):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "a").write_text("1")

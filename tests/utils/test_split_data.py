@@ -61,6 +61,28 @@ def test_balance_is_by_frames_then_seconds_then_count(run_bin, make_data_dir) ->
     assert len((path / "split2utt" / "1" / "text").read_text().splitlines()) == 3
 
 
+def test_without_frames_the_recordings_tell(run_bin, make_data_dir, tmp_path) -> None:
+    path = make_data_dir(speakers=1, utts=6)
+    for name in ("utt2num_frames", "utt2dur", "feats.scp", "segments"):
+        (path / name).unlink(missing_ok=True)
+    utts = [f"s01-u{n}" for n in range(1, 7)]
+    for utt in utts:
+        (tmp_path / f"{utt}.wav").write_bytes(b"x" * (900 if utt == utts[0] else 9))
+    lines = [f"{utt} {tmp_path}/{utt}.wav\n" for utt in utts]
+    (path / "wav.scp").write_text("".join(lines))
+    run_bin("split_data.py", "--per-utt", path, 2, check=True)
+    assert len((path / "split2utt" / "1" / "text").read_text().splitlines()) == 1
+    (path / "wav.scp").write_text("".join(lines[:5]) + f"{utts[5]} cat x |\n")
+    done = run_bin("split_data.py", "--per-utt", path, 2, check=True)
+    assert b"no utt2num_frames or utt2dur; parts are balanced by count" in done.stderr
+    assert len((path / "split2utt" / "1" / "text").read_text().splitlines()) == 3
+    (path / "segments").write_text(
+        "".join(f"{utt} {utt} 0 {90 if utt == utts[5] else 1}\n" for utt in utts)
+    )
+    run_bin("split_data.py", "--per-utt", path, 2, check=True)
+    assert len((path / "split2utt" / "1" / "text").read_text().splitlines()) == 5
+
+
 def test_splits_again_only_when_files_change(run_bin, make_data_dir) -> None:
     path = make_data_dir()
     run_bin("split_data.py", path, 2, check=True)

@@ -48,7 +48,7 @@ def fails(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> N
 
 
 @pytest.mark.parametrize(
-    "script", ["make_feats.sh", "decode.sh", "sweep_beam.sh", "tune_fusion.sh"]
+    "script", ["make_feats.sh", "decode.sh", "score.sh", "sweep_beam.sh", "tune_fusion.sh"]
 )
 def test_help_and_usage(run, script):
     done = run(script, "--help")
@@ -56,7 +56,7 @@ def test_help_and_usage(run, script):
     assert f"e.g.: {script}" in done.stdout
     fails(run(script), 2, f"Usage: {script}")
     fails(run(script, "--nonsense", "1", "a", "b"), 2, "unknown option --nonsense")
-    fails(run(script, "a", "b", "c", "d", "e", "f"), 2, f"Usage: {script}")
+    fails(run(script, "a", "b", "c", "d", "e", "f", "g"), 2, f"Usage: {script}")
 
 
 # ---- make_feats.sh -------------------------------------------------------------------------------
@@ -166,10 +166,63 @@ def test_an_utterance_that_fails_is_in_the_log_and_nothing_is_kept(run, trained,
     assert not (tmp_path / "decode" / "hyp.txt").exists()
 
 
+def test_only_what_is_missing_is_decoded(run, trained, data, tmp_path):
+    command = ("decode.sh", "--nj", "3", "decode_ctc.py", trained / "ctc", "data/dev", "decode")
+    assert run(*command).returncode == 0
+    log = tmp_path / "decode" / "log"
+    expected = (tmp_path / "decode" / "hyp.txt").read_bytes()
+    (tmp_path / "decode" / "scoring").mkdir()
+    (log / "hyp.2").unlink()
+    assert run(*command).returncode == 0
+    said = ["already done: .done." in (log / f"decode.{job}.log").read_text() for job in (1, 2, 3)]
+    assert said == [True, False, True]
+    assert (tmp_path / "decode" / "hyp.txt").read_bytes() == expected
+    assert not (tmp_path / "decode" / "scoring").exists()  # it was of what was there before
+    more = [*command[:3], "--options", "--beam=2", *command[3:]]
+    assert run(*more).returncode == 0
+    assert "already done" not in (log / "decode.1.log").read_text()
+
+
+def test_bad_utterances_can_be_left_out(run, trained, data, tmp_path):
+    feats = {utt: read_matrix(rx) for utt, rx in read_map(data / "feats.scp").items()}
+    feats["s0-u1"][0, 0] = np.nan
+    with MatrixWriter(f"ark,scp:{tmp_path}/nan.ark,{data}/feats.scp") as writer:
+        for utt, matrix in feats.items():
+            writer.write(utt, matrix)
+    command = ("decode_ctc.py", trained / "ctc", "data/dev", "decode")
+    assert run("decode.sh", *command).returncode == 1
+    done = run("decode.sh", "--skip-bad", "true", *command)
+    assert done.returncode == 0, done.stderr
+    assert read_map(tmp_path / "decode" / "hyp.txt").keys() == feats.keys() - {"s0-u1"}
+
+
 def test_no_features_to_decode(run, trained, data):
     (data / "feats.scp").unlink()
     done = run("decode.sh", "decode_ctc.py", trained / "ctc", "data/dev", "decode")
     fails(done, 1, "data/dev/feats.scp: missing or empty; make it with make_feats.sh")
+
+
+# ---- score.sh ------------------------------------------------------------------------------------
+
+
+def test_scores_of_several_directories(run, tmp_path):
+    for name, text in (("a b", "u1 x\n"), ("c", "u1 y\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hyp.txt").write_text(text)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "text").write_text("u1 x\n")
+    options = ("--options", "--sclite=false --alignment=nist", "--log", "log")
+    done = run("score.sh", *options, "data", "a b", "data", "c")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "a b: %WER 0.00 [ 0 / 1, 0 ins, 0 del, 0 sub ] [alignment=nist]",
+        "c: %WER 100.00 [ 1 / 1, 0 ins, 0 del, 1 sub ] [alignment=nist]",
+    ]
+    assert not (tmp_path / "c" / "scoring" / "sclite").exists()
+    assert "# sed -n 2p log/score.list" in (tmp_path / "log" / "score.2.log").read_text()
+    (tmp_path / "c" / "hyp.txt").write_text("")
+    done = run("score.sh", "data", "a b", "data", "c")
+    fails(done, 1, "hyp.txt: no utterances in it", "1 / 2 failed, log is in a b/log/score.*.log")
 
 
 # ---- print_results.py ----------------------------------------------------------------------------

@@ -1,0 +1,303 @@
+"""slurm.py against stand-ins for Slurm's programs; on a real Slurm: tests/slurm."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.jobs import Usage
+from pipeline.slurm import ranges
+from pipeline.slurm_options import SlurmOptions
+
+SLURM = Path(__file__).resolve().parents[2] / "utils" / "slurm.py"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """The stand-ins' folder of states; the programs are in ``programs``."""
+    folder = tmp_path / "fake"
+    (tmp_path / "programs").mkdir()
+    folder.mkdir()
+    program = Path(__file__).with_name("fake_slurm.py")
+    for name in ("sbatch", "squeue", "scancel"):
+        text = program.read_text().replace("__file__", repr(str(program)))
+        (tmp_path / "programs" / name).write_text(text)
+        (tmp_path / "programs" / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def environment(fake: Path, tmp_path: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(tmp_path / "programs"), str(Path(sys.executable).parent)])
+    return {**os.environ, "FAKE": str(fake), "PATH": f"{path}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
+    (tmp_path / "here").mkdir()
+
+    def call(*words: str, **more: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, str(SLURM), *words],
+            cwd=tmp_path / "here",
+            env={**environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return call
+
+
+@pytest.fixture
+def run(start: Callable[..., "subprocess.Popen[str]"]) -> Run:
+    def call(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        with start(*words, **more) as process:
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    return call
+
+
+def calls(fake: Path, name: str) -> list[str]:
+    """What was called with this name."""
+    lines = (fake / "calls").read_text().splitlines() if (fake / "calls").exists() else []
+    return [line for line in lines if line.startswith(name)]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_an_array_with_logs_as_run_py_writes_them(run: Run, fake: Path, tmp_path: Path) -> None:
+    (tmp_path / "here" / "path.sh").write_text("export word=sourced\n")
+    done = run("JOB=1:3", "log/x.JOB.log", "echo", "job", "JOB", "$word", "|", "cat")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert re.fullmatch(r"slurm.py: submitted job 1, 3 tasks, as x.all.\w{12}\n", done.stderr)
+    log = (tmp_path / "here" / "log" / "x.2.log").read_text()
+    assert re.fullmatch(
+        r"# echo job 2 \$word \| cat\n# Started at .*\n# Running on n1, Slurm job 1, attempt 1\n#\n"
+        r"job 2 sourced\n# Accounting: time=\d+ threads=1\n# Ended \(code 0\) at .*, elapsed time "
+        r"\d+ seconds\n",
+        log,
+    )
+    (submitted,) = calls(fake, "sbatch")
+    assert "--array=1-3 " in submitted
+    assert not (tmp_path / "here" / "log" / "q" / "x.all.log.json").exists()
+
+
+def test_words_stay_words_and_signs_act(run: Run, tmp_path: Path) -> None:
+    show = "import sys; print(ascii(sys.argv[1:]))"
+    words = ["a b", "it's", '"x"', "<blk>", "$HOME", "é", "ark:copy x ark:- |", "JOB"]
+    assert run("x.log", sys.executable, "-c", show, *words).returncode == 0
+    expected = [*words[:4], os.environ["HOME"], *words[5:]]
+    assert ascii(expected) in (tmp_path / "here" / "x.log").read_text()
+    assert run("J=7", "d/J.log", "echo", "J", ">", "out.J").returncode == 0
+    assert (tmp_path / "here" / "out.7").read_text() == "7\n"
+
+
+def test_options_reach_sbatch(run: Run, fake: Path) -> None:
+    options = ["--mem", "4G", "--time=1:00:00", "--num-threads", "3", "--gpu", "2", "-tc", "5"]
+    assert run(*options, "--partition", "p", "JOB=2:3", "x.JOB.log", "true").returncode == 0
+    (line,) = calls(fake, "sbatch")
+    for word in (
+        *("--export=PATH", "--mem=4G", "--time=1:00:00", "--cpus-per-task=3", "--gres=gpu:2"),
+        *("--partition=p", "--array=2-3%5"),
+    ):
+        assert f" {word} " in line
+
+
+def test_failures_are_named_with_what_to_do(run: Run, tmp_path: Path) -> None:
+    done = run("JOB=1:4", "x.JOB.log", "echo", "reason", "JOB", ";", "test", "JOB", "-gt", "2")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()[1:]
+    assert lines[0] == "---- end of x.1.log:"
+    assert "reason 1" in lines
+    assert "slurm.py: JOB 1-2: code 1" in lines
+    assert f"slurm.py: by hand: cd {tmp_path}/here && echo reason 1 ; test 1 -gt 2" in lines
+    assert lines[-1] == "slurm.py: 2 / 4 failed, log is in x.*.log"
+
+
+def test_only_what_failed_is_run_again(run: Run, fake: Path, tmp_path: Path) -> None:
+    words = ("JOB=1:3", "x.JOB.log", "echo", "JOB", ">>", "out", ";", "test", "-e", "ok.JOB")
+    (tmp_path / "here" / "ok.2").touch()
+    assert run(*words).returncode == 1
+    for job in (1, 3):
+        (tmp_path / "here" / f"ok.{job}").touch()
+    assert run("--pick", "failed", *words).returncode == 0
+    assert "--array=1,3 " in calls(fake, "sbatch")[1]
+    assert sorted((tmp_path / "here" / "out").read_text().split()) == ["1", "1", "2", "3", "3"]
+    done = run("--pick", "failed,incomplete", *words)
+    assert (done.returncode, done.stderr) == (0, "slurm.py: no job to run\n")
+
+
+def test_killed_and_started_again_it_finds_its_array(start, run: Run, fake: Path) -> None:
+    words = ("JOB=1:2", "x.JOB.log", "while", "test", "!", "-e", "go", ";", "do", "sleep", "0.1")
+    words = (*words, ";", "done", ";", "echo", "JOB", ">>", "out")
+    with start(*words) as first:
+        wait_for(lambda: list(fake.glob("*.pid")))
+        first.send_signal(signal.SIGKILL)
+    here = fake.parent / "here"
+    with start(*words) as second:
+        err = iter(second.stderr.readline, "")
+        assert "array 1 of this command was submitted before; waiting for it" in next(err)
+        (here / "go").touch()
+        assert second.wait(30) == 0
+    assert len(calls(fake, "sbatch")) == 1
+    assert sorted((here / "out").read_text().split()) == ["1", "2"]
+    assert run(*words).returncode == 0  # anew, since that one was waited for
+    assert len(calls(fake, "sbatch")) == 2
+
+
+def test_killed_while_submitting(run: Run, fake: Path) -> None:
+    words = ("JOB=1:2", "log/x.JOB.log", "echo", "JOB", ">>", "out")
+    with_record = fake.parent / "here" / "log" / "q" / "x.all.log.json"
+    assert run(*words).returncode == 0
+    name = (fake / "1.name").read_text()
+    # As if the first had been killed before it wrote down the array's number.
+    key = re.search(r"\.(\w{12})$", name)
+    assert key is not None
+    from pipeline.jobs import Settings
+    from pipeline.slurm import Submission
+
+    os.chdir(fake.parent / "here")
+    submission = Submission(Settings(words))
+    assert submission.title == name
+    submission.jobs = [1, 2]
+    submission._write()
+    assert with_record.exists()
+    done = run(*words)
+    assert (done.returncode, "array 1 of this command" in done.stderr) == (0, True)
+    assert len(calls(fake, "sbatch")) == 1
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_cancels(start, fake: Path, signum: int, code: int, name: str) -> None:
+    with start("JOB=1:2", "x.JOB.log", "sleep", "60") as process:
+        wait_for(lambda: len(list(fake.glob("*.pid"))) == 2)
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert f"slurm.py: stopped by {name}: cancelling job 1" in err
+    assert {(fake / f"1_{n}").read_text() for n in (1, 2)} == {"CANCELLED None"}
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("TIMEOUT TimeLimit", "JOB 1: code 143, TIMEOUT; give more --time; what was decoded is"),
+        ("OUT_OF_MEMORY None", "JOB 1: code 143, OUT_OF_MEMORY; give more --mem"),
+        ("CANCELLED None", "JOB 1: code 143, CANCELLED; run the same command again"),
+        ("PENDING launch failed requeued held", "JOB 1: held by Slurm (launch failed requeued h"),
+    ],
+)
+def test_why_a_job_ended(start, fake: Path, state: str, says: str) -> None:
+    with start("JOB=1:2", "x.JOB.log", "test", "JOB", "-eq", "2", "||", "sleep", "60") as process:
+        log = fake.parent / "here" / "x.1.log"
+        wait_for(lambda: (fake / "1_1.pid").exists() and log.exists())
+        time.sleep(0.2)
+        (fake / "1_1").write_text("COMPLETING None")
+        os.killpg(int((fake / "1_1.pid").read_text()), signal.SIGTERM)
+        wait_for(lambda: "# Ended" in log.read_text())
+        (fake / "1_1").write_text(state)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert says in err
+
+
+def test_what_slurm_forgot_is_told_by_the_logs(start, fake: Path, tmp_path: Path) -> None:
+    with start("JOB=1:2", "x.JOB.log", "sleep", "1") as process:
+        wait_for(lambda: len(list(fake.glob("*.pid"))) == 2)
+        (fake / "1.job").unlink()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(start, fake: Path) -> None:
+    with start("JOB=1:2", "x.JOB.log", "sleep", "1") as process:
+        wait_for(lambda: len(list(fake.glob("*.pid"))) == 2)
+        (fake / "broken").write_text("squeue: error: Unable to contact slurm controller")
+        time.sleep(1.5)
+        assert process.poll() is None
+        (fake / "broken").unlink()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
+def test_what_cannot_be_submitted(run: Run, fake: Path, environment: dict[str, str]) -> None:
+    (fake / "broken").write_text("sbatch: error: Invalid job array specification")
+    done = run("JOB=1:2000", "x.JOB.log", "true")
+    assert done.returncode == 1
+    assert "ERROR (slurm.py) sbatch: error: Invalid job array" in done.stderr
+    assert "fewer jobs, or a larger MaxArraySize" in done.stderr
+    done = run("x.log", "true", PATH=str(Path(sys.executable).parent) + ":/usr/bin:/bin")
+    if not Path("/usr/bin/sbatch").exists():
+        assert "ERROR (slurm.py) sbatch: not found; is Slurm installed here?" in done.stderr
+
+
+def test_the_log_of_one_job_is_shown(run: Run) -> None:
+    done = run("x.log", "echo", "one", ";", "echo", "two", SHOW_OUTPUT="true")
+    assert done.stderr.splitlines()[1:] == ["one", "two"]
+
+
+def test_help_and_usage(run: Run) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Run a command, or an array of jobs, on a Slurm cluster")
+    assert (run("x.log").returncode, run("JOB=1:2", "x.log", "true").returncode) == (2, 2)
+    done = run("--pick", "some", "x.log", "true")
+    assert (done.returncode, "choose all, failed or incomplete" in done.stderr) == (2, True)
+    done = run("--nice", "7", "x.log", "true")
+    assert done.returncode == 2
+    assert "--nice 7: not described in the default configuration; add a line such as" in done.stderr
+
+
+# ---- configuration -------------------------------------------------------------------------------
+
+
+def test_a_configuration_in_kaldis_form(tmp_path: Path) -> None:
+    (tmp_path / "slurm.conf").write_text(
+        "# ours\ncommand sbatch --export=PATH -A lab\noption mem=* --mem-per-cpu $0\n"
+        "option mem=0  # nothing\noption gpu=0 -p shared\noption gpu=* -p gpu --gres=gpu:$0\n"
+        "default gpu=0\noption max_jobs_run=*\n"
+    )
+    options = SlurmOptions(str(tmp_path / "slurm.conf"))
+    assert options.command == ["sbatch", "--export=PATH", "-A", "lab"]
+    given = {"max-jobs-run": "3", "pick": "all", "num-threads": "1", "gpu": "0"}
+    assert options.arguments({**given, "mem": "2G"}) == ["-p", "shared", "--mem-per-cpu", "2G"]
+    assert options.arguments({**given, "gpu": "2"}) == ["-p", "gpu", "--gres=gpu:2"]
+    assert options.arguments({**given, "mem": "0"}) == ["-p", "shared"]
+    with pytest.raises(Usage, match=r"--num-threads 4: not described in .*slurm.conf; add a line"):
+        options.arguments({**given, "num-threads": "4"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("option mem --mem\n", r"slurm.conf:1: expected command …, option NAME=VALUE"),
+        ("option mem=* --mem\n", "no line that begins with command"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_configuration(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "slurm.conf").write_text(text)
+    with pytest.raises(Usage, match=message):
+        SlurmOptions(str(tmp_path / "slurm.conf"))
+
+
+def test_numbers_of_jobs() -> None:
+    assert ranges([1, 2, 3, 7, 9, 10]) == "1-3,7,9-10"
+    assert ranges([]) == ""
