@@ -35,7 +35,7 @@ if [ -n "$model" ] && [ ! -f "$model" ]; then _usage_error "--model: no file $mo
 if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folder $regime"; fi
 . ./path.sh
 . ./cmd.sh
-train_cmd=${train_cmd:-$cmd}
+train_cmd=${train_cmd:-$cmd} train_launch=${train_launch:-}
 
 # True if stage $1 is to run.
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
@@ -47,12 +47,17 @@ begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
 # comma-separated paths.
 step() { once.py --inputs "$2" --outputs "$3" "$exp/.done/$1" "${@:4}"; }
 
-# heavy NAME INPUTS OUTPUTS COMMAND …: a step that runs as one job of $train_cmd, with its log in
-# $exp/log, shown as it grows.
-heavy() {
+# heavy NAME INPUTS OUTPUTS COMMAND …: a step that runs as one job of $cmd, with its log in $exp/log,
+# shown as it grows.
+heavy() { as_job "$cmd" "" "$@"; }
+
+# training NAME INPUTS OUTPUTS COMMAND …: the same by $train_cmd, its processes by $train_launch.
+training() { as_job "$train_cmd" "$train_launch" "$@"; }
+
+as_job() {
   mkdir -p "$exp/log"
-  SHOW_OUTPUT=true once.py --inputs "$2" --outputs "$3" --via "$train_cmd $exp/log/$1.log" \
-    "$exp/.done/$1" "${@:4}"
+  SHOW_OUTPUT=true once.py --inputs "$4" --outputs "$5" --via "$1 $exp/log/$3.log $2" \
+    "$exp/.done/$3" "${@:6}"
 }
 
 # True if $regime normalises features by speaker.
@@ -104,11 +109,11 @@ train() {
   fi
   local conf=$regime/train_$kind.conf
   for option in "${@:2}"; do from+=,${option#*=}/final.safetensors; done
-  heavy "$kind" "$inputs,$conf$from" "$exp/$kind/final.safetensors" \
+  training "$kind" "$inputs,$conf$from" "$exp/$kind/final.safetensors" \
     "train_$kind.py" --config="$conf" "${shared[@]}" "${@:2}" "${data_args[@]}" "$exp/$kind"
   conf=$regime/train_${kind}_noise.conf
   if [ -f "$conf" ]; then
-    heavy "${kind}_noise" "$inputs,$conf,$exp/$kind/final.safetensors" \
+    training "${kind}_noise" "$inputs,$conf,$exp/$kind/final.safetensors" \
       "$exp/${kind}_noise/final.safetensors" "train_$kind.py" --config="$conf" "${shared[@]}" \
       --init="$exp/$kind" "${data_args[@]}" "$exp/${kind}_noise"
   fi

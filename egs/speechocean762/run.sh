@@ -5,9 +5,10 @@
 #   ./run.sh --corpus /path/to/speechocean762
 #   ./run.sh --corpus DIR --stage 7   only search and scores, of what is there
 #
-# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --train-cmd PROGRAM --device cpu|cuda|auto --beam W
-# --utt UTTERANCE --work DIR (where data/, feats/ and exp/ go) --model FILE.toml --regime DIR
-# --config FILE (any of these, as name=value lines). `test` is used where the corpus has it.
+# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --train-cmd PROGRAM --train-launch PROGRAM
+# --device cpu|cuda|auto --beam W --utt UTTERANCE --work DIR (where data/, feats/ and exp/ go)
+# --model FILE.toml --regime DIR --config FILE (any of these, as name=value lines). `test` is used
+# where the corpus has it.
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,6 +20,7 @@ work=.
 nj=2
 cmd=                      # what runs jobs; empty: as cmd.sh says
 train_cmd=                # the same for trainings, e.g. "slurm.py --gpu 1"; empty: as cmd.sh says
+train_launch=             # what starts a training's processes, e.g. srun; empty: as cmd.sh says
 device=auto
 allow_partial=false       # accept a corpus that is not whole
 model=conf/model.toml     # architecture

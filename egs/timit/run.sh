@@ -6,8 +6,9 @@
 #   ./run.sh --corpus … --stage 7     only search and scores, of what is there
 #
 # Options: --stage N --stop-stage N --corpus DIR --nj N --cmd PROGRAM --train-cmd PROGRAM
-# --device cpu|cuda|auto --beam W --utt UTTERANCE --work DIR (for data/, feats/, exp/, demo corpus)
-# --allow-partial true --model FILE.toml --regime DIR --config FILE (these, as name=value lines).
+# --train-launch PROGRAM --device cpu|cuda|auto --beam W --utt UTTERANCE --work DIR (for data/,
+# feats/, exp/, demo corpus) --allow-partial true --model FILE.toml --regime DIR --config FILE (any of
+# these, as name=value lines).
 # A step whose command, inputs and outputs are unchanged is not run again.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,6 +20,7 @@ work=                 # folder of data/, feats/, exp/; empty: demo/, with --corp
 nj=2
 cmd=                  # what runs jobs; empty: as cmd.sh says
 train_cmd=            # the same for trainings, e.g. "slurm.py --gpu 1"; empty: as cmd.sh says
+train_launch=         # what starts a training's processes, e.g. srun; empty: as cmd.sh says
 device=auto
 allow_partial=false   # accept a TIMIT that is not whole
 model=                # architecture; empty: conf/demo.toml, with --corpus conf/trans_3l_250h.toml
