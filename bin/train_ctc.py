@@ -10,6 +10,10 @@ TRAIN_DIR and DEV_DIR are data directories with feats.scp and text; TRAIN_DIR/cm
 normalises the features, TRAIN_DIR/conf says how they were made. The same command on the same
 MODEL_DIR goes on where it stopped.
 
+Several processes train one model together, on one machine or more:
+  torchrun --nproc-per-node=4 --max-restarts=3 bin/train_ctc.py --device=cuda ...
+  srun --ntasks-per-node=4 --kill-on-bad-exit=1 train_ctc.py ...  (in a Slurm job)
+
 See also: train_transducer.py, decode_ctc.py, show_model.py, compute_cmvn_stats.py
 """
 
@@ -39,7 +43,8 @@ def main(
         Path | None, Option(help="start from this CTC model, e.g. to retrain with weight noise")
     ] = None,
 ) -> int:
-    from pipeline.training.setup import TrainArguments, train
+    from pipeline.training.directory import TrainArguments
+    from pipeline.training.setup import train
 
     arguments = TrainArguments(
         kind="ctc",

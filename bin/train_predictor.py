@@ -10,6 +10,10 @@ Only the file `text` of the data directories is read. The dev error is the share
 that the network does not rank first; bits are per token. The same command on the same MODEL_DIR
 goes on where it stopped.
 
+Several processes train one model together, on one machine or more:
+  torchrun --nproc-per-node=4 --max-restarts=3 bin/train_predictor.py --device=cuda ...
+  srun --ntasks-per-node=4 --kill-on-bad-exit=1 train_predictor.py ...  (in a Slurm job)
+
 See also: train_transducer.py, show_model.py
 """
 
@@ -31,7 +35,8 @@ def main(
     options: TrainOptions,
     init: Annotated[Path | None, Option(help="start from this predictor model")] = None,
 ) -> int:
-    from pipeline.training.setup import TrainArguments, train
+    from pipeline.training.directory import TrainArguments
+    from pipeline.training.setup import train
 
     arguments = TrainArguments(
         kind="predictor",

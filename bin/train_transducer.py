@@ -11,6 +11,10 @@ With --init-ctc and --init-predictor the encoder and the predictor start from tr
 their output layers are dropped and the joiner starts random, as PreTrans-3l-250h in [G13]. The
 same command on the same MODEL_DIR goes on where it stopped.
 
+Several processes train one model together, on one machine or more:
+  torchrun --nproc-per-node=4 --max-restarts=3 bin/train_transducer.py --device=cuda ...
+  srun --ntasks-per-node=4 --kill-on-bad-exit=1 train_transducer.py ...  (in a Slurm job)
+
 See also: train_ctc.py, train_predictor.py, decode_transducer.py
 """
 
@@ -46,7 +50,8 @@ def main(
         str, Option(help="statistics; empty: TRAIN_DIR/cmvn.ark; speaker: cmvn.scp; none")
     ] = "",
 ) -> int:
-    from pipeline.training.setup import TrainArguments, train
+    from pipeline.training.directory import TrainArguments
+    from pipeline.training.setup import train
 
     sources = {"encoder": init_ctc, "predictor": init_predictor}
     arguments = TrainArguments(

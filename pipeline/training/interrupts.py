@@ -6,6 +6,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 SAME_SIGNAL = 2.0
 
@@ -43,8 +44,22 @@ class Interrupts:
             signal.raise_signal(signum)
         self.signum, self._noted = signum, time.monotonic()
 
-    def leave(self) -> NoReturn:
+    @property
+    def noted(self) -> tuple[float, float]:
+        """1 for a Ctrl-C, 1 for a SIGTERM, to be summed over processes."""
+        return float(self.signum == signal.SIGINT), float(self.signum == signal.SIGTERM)
+
+    def agree(self, interrupted: float, terminated: float) -> bool:
+        """Take over what came to any process; whether anything did."""
+        if not (interrupted or terminated):
+            return False  # what has come since to this one alone is for the next time
+        if not self.signum:
+            self._noted = time.monotonic()
+        self.signum = signal.SIGTERM if terminated else signal.SIGINT
+        return True
+
+    def leave(self, *, silently: bool = False) -> NoReturn:
         """End as the signal would have: exit status 130 or 143."""
-        if self.signum == signal.SIGINT:
+        if self.signum == signal.SIGINT and not silently:
             raise KeyboardInterrupt
-        raise SystemExit(EXIT_TERMINATED)
+        raise SystemExit(EXIT_INTERRUPTED if self.signum == signal.SIGINT else EXIT_TERMINATED)

@@ -66,7 +66,7 @@ class Trainer:
         self.model, self.task, self.directory, self.options = model, task, directory, options
         self.device, self.streams = device, streams or Streams()
         self.reads_ahead = device.type != "cpu"  # in a thread, while the GPU computes
-        self.world = world or World(device)
+        self.world = world or World()
         self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
         task.auxiliary.to(device)
@@ -96,9 +96,9 @@ class Trainer:
         finally:
             if self.events is not None:
                 self.events.close()
-        best = self.directory.best_path
-        load_weights(self.model, read_weights(best), best)
         if self.world.is_first:
+            best = self.directory.best_path
+            load_weights(self.model, read_weights(best), best)
             save_weights(self.model, self.directory.weights_path)
         self.world.wait()
         log.info(
@@ -210,9 +210,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with weight_noise(self.model, self.options.weight_noise, noise):
             counts, wrong = self.gradients.add(batch) if batch is not None else (Counts(), "")
-        *sums, stop = self.world.sum([*counts, float(self.interrupts.signum)])
+        *sums, interrupted, terminated = self.world.sum([*counts, *self.interrupts.noted])
         counts = Counts(sums[0], *map(int, sums[1:]))
-        self.stopping = stop > 0.0
+        self.stopping = self.interrupts.agree(interrupted, terminated)
         if not math.isfinite(counts.nats):
             whose = ", ".join(filter(None, self.world.gather(wrong)))
             self._stop_on_infinite(f"the loss of {whose}")
@@ -242,7 +242,7 @@ class Trainer:
     def _before_dev(self, epoch: int) -> None:
         """Save: several processes cannot agree to stop within an evaluation."""
         if self.world.size > 1:
-            self.stopping = self.world.sum([float(self.interrupts.signum)])[0] > 0.0
+            self.stopping = self.interrupts.agree(*self.world.sum(self.interrupts.noted))
             self.saved = -math.inf
             self._stop_or_save(epoch)
 
@@ -342,10 +342,10 @@ class Trainer:
                 epoch,
                 self.progress.updates,
             )
-            self.interrupts.leave()
+            self.interrupts.leave(silently=not self.world.is_first)
 
     def _resume(self) -> None:
-        found = checkpoint.load(self.directory)
+        found = self.world.from_first(lambda: checkpoint.load(self.directory))
         if found is None:
             return
         state, self.progress = found

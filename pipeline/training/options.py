@@ -38,6 +38,7 @@ class TrainOptions:
         True, "leave out utterances too short for their tokens; false: an error"
     )
     save_every: float = option(300.0, "seconds between checkpoints within an epoch")
+    timeout: float = option(10.0, "minutes that a process waits for another: torchrun, srun")
     keep_epochs: int = option(0, "weights of so many last epochs are kept, for average_models.py")
     tensorboard: bool = option(True, "write events for TensorBoard beside metrics.jsonl")
     allow_pipes: bool = option(False, "run commands that feats.scp names")
@@ -53,11 +54,11 @@ CHOICES = {
     "precision": ("float32", "tf32", "bf16"),
     "device": ("cpu", "cuda", "auto"),
 }
-ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads")
+ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads", "timeout")
 BELOW_1 = ("average", "warm_up", "speed", "warp", "ctc_weight", "dropout")
 
 # What may change between two runs on the same directory without making it another experiment.
 RESUMABLE_CHANGES = frozenset(
     {"epochs", "patience", "device", "threads", "allow_pipes"}
-    | {"save_every", "keep_epochs", "tensorboard"}
+    | {"save_every", "timeout", "keep_epochs", "tensorboard"}
 )

@@ -23,16 +23,20 @@ from pipeline.training.parallel import World
 
 log = logging.getLogger("pipeline")
 
+RESTARTS = ("TORCHELASTIC_MAX_RESTARTS", "SLURM_RESTART_COUNT")
+LOCK_PATIENCE = 120.0  # seconds
+
 
 @contextlib.contextmanager
 def log_file(directory: Path, world: World) -> Iterator[None]:
     """Make the directory, if need be, and log to its ``train.log``, too; the first process does.
 
-    At most one training at a time may be here. A directory that was made for one that failed
-    before it had a ``config.json`` is removed again.
+    At most one training at a time may be here: whatever machine it runs on, where the file system
+    locks across machines. A directory that was made for one that failed before it had a
+    ``config.json`` is removed again.
     """
     if not world.is_first:
-        log.setLevel(max(log.level, logging.WARNING))
+        log.setLevel(logging.WARNING)
         yield
         return
     is_new = not directory.exists()
@@ -41,26 +45,42 @@ def log_file(directory: Path, world: World) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    is_ours = False
     try:
-        with path.open("rb") as lock:
+        with path.open("ab") as lock:  # NFS locks only what is open for writing
             _lock(lock, directory)
+            is_ours = True
             yield
     finally:
         log.removeHandler(handler)
         handler.close()
-        if is_new and not (directory / "config.json").exists():
+        if is_new and is_ours and not (directory / "config.json").exists():
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def _lock(file: BinaryIO, directory: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ModelError(
-            f"{directory}: another training writes here; wait for it, or give another directory"
-        ) from error
-    except OSError:  # some file systems cannot lock
-        log.debug("%s: no locks here", directory)
+    """The lock ends with its process. That of a lost one may live on for a while: a server has to
+    notice that its machine is gone. So a training that may be a restart waits."""
+    again = any(os.environ.get(name, "0") != "0" for name in RESTARTS)
+    end, waited = time.monotonic() + (LOCK_PATIENCE if again else 0.0), False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            if time.monotonic() >= end:
+                raise ModelError(
+                    f"{directory}: another training writes here; wait for it, or give another "
+                    "directory"
+                ) from error
+            if not waited:
+                log.warning("%s: another training writes here; waiting for its end", directory)
+            waited = True
+            time.sleep(1.0)
+        except OSError:  # some file systems cannot lock
+            log.debug("%s: no locks here", directory)
+            return
+        else:
+            return
 
 
 def write_provenance(

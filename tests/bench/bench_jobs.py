@@ -12,6 +12,7 @@ already in the journal. Run it in the folder where the paths of DATA_DIR begin.
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,15 +23,21 @@ ROOT = Path(__file__).resolve().parents[2]
 BEAM = "--beam=10 --device=cpu"
 
 
-def seconds(*command: object) -> float:
-    """How long a command takes. Ends the program if it fails."""
+def cost(*command: object) -> tuple[float, float]:
+    """How long a command takes, and the processor seconds of all its processes on this machine.
+
+    Ends the program if it fails.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     path = f"{ROOT}/bin:{ROOT}/utils:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command} failed:\n{done.stderr}")
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return time.perf_counter() - started, busy
 
 
 def copy_of(data: Path, place: Path) -> Path:
@@ -52,7 +59,7 @@ def main() -> None:
     frames = [int(x.split()[1]) for x in (data / "utt2num_frames").read_text().splitlines()]
     hours = sum(frames) / 360_000
     print(f"{len(frames)} utterances, {hours * 3600:.0f} s of speech, {arguments.cmd}\n")
-    print("| step | jobs | wall, s | times real time |\n|---|---|---|---|")
+    print("| step | jobs | wall, s | processor, s | times real time |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for jobs in map(int, arguments.jobs.split(",")):
@@ -60,12 +67,13 @@ def main() -> None:
             own = copy_of(data, work / f"data{jobs}")
             conf = arguments.conf
             options = ("--conf", conf / "fbank.conf", "--delta-conf", conf / "delta.conf")
-            took = {"features": seconds("make_feats.sh", *shared, *options, own, work / f"f{jobs}")}
+            took = {"features": cost("make_feats.sh", *shared, *options, own, work / f"f{jobs}")}
             for kind, model in models.items():
                 where = (f"decode_{kind}.py", model, data, work / f"{kind}{jobs}")
-                took[f"{kind}, beam 10"] = seconds("decode.sh", *shared, "--options", BEAM, *where)
-            for step, wall in took.items():
-                print(f"| {step} | {jobs} | {wall:.1f} | {hours * 3600 / wall:.0f} |", flush=True)
+                took[f"{kind}, beam 10"] = cost("decode.sh", *shared, "--options", BEAM, *where)
+            for step, (wall, busy) in took.items():
+                rate = hours * 3600 / wall
+                print(f"| {step} | {jobs} | {wall:.1f} | {busy:.1f} | {rate:.0f} |", flush=True)
         (work / "one.scp").write_text((data / "feats.scp").read_text().splitlines()[0] + "\n")
         cmvn = []
         if (data / "cmvn.scp").exists():
@@ -73,8 +81,8 @@ def main() -> None:
         for kind, model in models.items():
             words = (f"decode_{kind}.py", "--resume", "--device=cpu", *cmvn, model)
             words = (*words, f"scp:{work}/one.scp", f"ark,t:{work}/hyp.{kind}")
-            took_s = sorted(seconds(*words) for _ in range(6))[:5]
-            print(f"| start of a job, {kind} | | {took_s[2]:.2f} | |")
+            wall, busy = sorted(cost(*words) for _ in range(6))[2]
+            print(f"| start of a job, {kind} | 1 | {wall:.2f} | {busy:.2f} | |")
 
 
 if __name__ == "__main__":
