@@ -20,7 +20,8 @@ Options, before or after JOB=1:N:
   --num-threads N           only told in the log
   --pick WHICH              all, failed or incomplete (several with commas), by existing logs
   --mem 4G, --time 1:00:00, --config FILE and any other --OPTION VALUE: for clusters, ignored here
-With SHOW_OUTPUT=true in the environment the log of a single job is also shown as it grows.
+With SHOW_OUTPUT=true in the environment the log of a single job is also shown as it grows. Jobs
+that are asked to stop have $RUN_GRACE_S seconds (30), in which a training saves its state.
 
 e.g.: run.py JOB=1:4 exp/log/count.JOB.log wc -l data/split4/JOB/text '>' exp/count.JOB
 
@@ -36,7 +37,7 @@ import time
 from pipeline.jobs import HelpWanted, Settings, Usage, by_hand, last_lines, now, pick, shown_log
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE_S = 3.0  # between asking jobs to stop and killing them
+GRACE_S = float(os.environ.get("RUN_GRACE_S", "30"))  # from asking jobs to stop to killing them
 
 
 class Stopped(Exception):

@@ -57,6 +57,19 @@ class Score:
     note: str
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking through millions of tokens for cycles, of which there are none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_uncollected()
 def score_directory(
     data_dir: Path,
     decode_dir: Path,
@@ -89,30 +102,6 @@ def score_directory(
     """
     check_draws(replications, seed)
     check_mode(mode)
-    with _uncollected():
-        return _score(
-            data_dir,
-            decode_dir,
-            options,
-            mode=mode,
-            replications=replications,
-            seed=seed,
-            name=name,
-            sclite=sclite,
-        )
-
-
-def _score(
-    data_dir: Path,
-    decode_dir: Path,
-    options: ScoringOptions,
-    *,
-    mode: str,
-    replications: int,
-    seed: int,
-    name: str,
-    sclite: bool,
-) -> Score:
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
     digests = [_digest(path) for path in sides]
@@ -156,18 +145,6 @@ def _json(content: Mapping[str, Any]) -> Iterator[str]:
     """An entry a line: indented throughout a large one takes minutes."""
     rows = [f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
     yield "{\n" + ",\n".join(rows) + "\n}\n"
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep Python from looking through millions of tokens for cycles, of which there are none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _digest(path: Path) -> str:

@@ -245,7 +245,11 @@ def test_a_signal_ends_whole_process_groups(
     (tmp_path / "job.sh").write_text(f"{trap}sleep 97 & echo $! > child.$1; sleep 98; sleep 99\n")
     words = ["-tc", "2", "JOB=1:3", "x.JOB.log", "bash", "job.sh", "JOB", "|", "cat"]
     process = subprocess.Popen(
-        [sys.executable, str(RUN), *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(RUN), *words],
+        cwd=tmp_path,
+        env={**os.environ, "RUN_GRACE_S": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     children = [tmp_path / "child.1", tmp_path / "child.2"]
     wait_for(lambda: all(c.exists() and c.read_text().strip() for c in children))
