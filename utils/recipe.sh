@@ -56,7 +56,7 @@ training() { as_job "$train_cmd" "$train_launch" "$@"; }
 
 as_job() {
   mkdir -p "$exp/log"
-  SHOW_OUTPUT=true once.py --inputs "$4" --outputs "$5" --via "$1 $exp/log/$3.log $2" \
+  SHOW_OUTPUT=true once.py --inputs "$4" --outputs "$5" --via "$1 $(printf %q "$exp/log/$3.log") $2" \
     "$exp/.done/$3" "${@:6}"
 }
 
