@@ -10,8 +10,6 @@
     score.json              totals, interval, groups, confusions and the rule; written last
 """
 
-import contextlib
-import gc
 import hashlib
 import json
 import shutil
@@ -29,7 +27,7 @@ from pipeline.scoring.comparison import find_speakers
 from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.options import ScoringOptions, bracket
 from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
-from pipeline.scoring.transcripts import Systems, check_mode, read_systems
+from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
 
 NO_GROUPS = ("spk2utt", "spk2warp")
 
@@ -57,19 +55,7 @@ class Score:
     note: str
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep Python from looking through millions of tokens for cycles, of which there are none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def score_directory(
     data_dir: Path,
     decode_dir: Path,
@@ -130,9 +116,8 @@ def score_directory(
         _write_kaldi(partial, score)
         if sclite:
             folder, found = partial / "sclite", score.alignments
-            pairs = list(texts.pairs())
             ctm, vocabulary = decode_dir / "hyp.ctm", found.vocabulary
-            write_inputs(folder, pairs, data, group_of, options, ctm, vocabulary)
+            write_inputs(folder, texts, data, group_of, options, ctm, vocabulary)
             title = decode_dir.resolve().name
             write_results(folder, title, found, group_of, score.groups, score.confusions)
         lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, note=score.note)

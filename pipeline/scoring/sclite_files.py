@@ -14,6 +14,7 @@ from pipeline.scoring import nist_forms
 from pipeline.scoring.alignment import Alignments, Pair
 from pipeline.scoring.options import ScoringOptions
 from pipeline.scoring.summary import Confusions, Groups
+from pipeline.scoring.transcripts import Systems
 from pipeline.tables import open_output
 
 log = logging.getLogger("pipeline")
@@ -57,7 +58,7 @@ def write_results(
 
 def write_inputs(
     out: Path,
-    pairs: Sequence[Pair],
+    texts: Systems,
     data: DataDir,
     group_of: GroupOf,
     options: ScoringOptions,
@@ -72,8 +73,8 @@ def write_inputs(
         DataError: a missing duration, or a damaged ctm.
     """
     signs = {token for token in vocabulary if nist_forms.means_something(token)}
-    for utt_id, *texts in pairs if signs else []:
-        for token in (token for tokens in texts for token in tokens):
+    for utt_id, *sides in texts.pairs() if signs else []:
+        for token in (token for tokens in sides for token in tokens):
             if token in signs:
                 log.warning(
                     '%s: "%s" is a sign of sclite\'s own, so no trn, stm and ctm are written',
@@ -81,19 +82,20 @@ def write_inputs(
                 )  # fmt: skip
                 return
     speakers, optional = group_of["speaker"], options.optional
-    refs, hyps = [(u, ref) for u, ref, _ in pairs], [(u, hyp) for u, _, hyp in pairs]
+    refs = ((utt_id, ref) for utt_id, ref, _ in texts.pairs())
+    hyps = ((utt_id, hyp) for utt_id, _, hyp in texts.pairs())
     write_lines(out / "ref.trn", nist_forms.trn_lines(refs, speakers, optional))
     write_lines(out / "hyp.trn", nist_forms.trn_lines(hyps, speakers))
     if durations := find_durations(data):
-        missing = next((utt_id for utt_id, _, _ in pairs if utt_id not in durations), None)
+        missing = next((utt_id for utt_id in texts.utt_ids if utt_id not in durations), None)
         if missing is not None:
             raise DataError(
                 f"{data.path}: no duration of {missing}; make utt2dur or utt2num_frames again"
             )
         sexes = group_of.get("gender", {})
-        lines = nist_forms.stm_lines(pairs, speakers, durations, sexes, optional)
+        lines = nist_forms.stm_lines(texts.pairs(), speakers, durations, sexes, optional)
         write_lines(out / "ref.stm", lines)
-    if ctm.is_file() and (times := list(ctm_lines(ctm, pairs, options))):
+    if ctm.is_file() and (times := list(ctm_lines(ctm, list(texts.pairs()), options))):
         write_lines(out / "hyp.ctm", times)
 
 

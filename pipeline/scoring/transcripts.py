@@ -1,5 +1,7 @@
 """Texts to compare: read, folded, changed by the rule of a score, and paired by utterance."""
 
+import contextlib
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 
@@ -12,6 +14,18 @@ MODES = ("strict", "present", "all")
 
 Pair = tuple[str, list[str], list[str]]
 Fold = Callable[[list[str], str], list[str]]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking through millions of tokens for cycles, of which there are none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read_transcripts(rspecifier: str, *, fold: Fold | None = None) -> dict[str, list[str]]:
@@ -46,6 +60,7 @@ def check_mode(mode: str) -> None:
         raise UsageError(f"--mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
 
 
+@uncollected()
 def read_systems(
     ref_rspecifier: str,
     hyp_rspecifiers: Sequence[str],
