@@ -14,7 +14,7 @@ All are two-tailed. The null hypothesis is that the systems do not differ.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, comb, erfc, sqrt
+from math import comb, erfc, floor, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +159,9 @@ def matched_pairs(segments: NDArray[np.int64]) -> TestResult:
     differences = segments[:, 0] - segments[:, 1]
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
-    deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
+    # Summed one by one, as sc_stats does: the last bit of z can decide which entry it finds.
+    squares = np.add.accumulate((differences - mean) ** 2)
+    deviation = sqrt(squares[-1] / (count - 1)) if count > 1 else 0.0
     z = mean / (deviation / sqrt(count)) if deviation else 0.0
     details = {"segments": count, "mean": mean, "std_dev": deviation, "z": z}
     name = "Matched Pair Sentence Segment (Word Error)"
@@ -243,9 +245,11 @@ def mcnemar(errors: NDArray[np.int64]) -> TestResult:
 def two_tailed(z: float) -> float:
     """Probability that a standard normal variable is at least ``|z|`` from 0.
 
-    sc_stats looks it up in a table of two decimals, at the last entry below ``|z|``.
+    sc_stats looks it up in a table of two decimals, at the last entry that is not above ``|z|``.
     """
-    entry = max(0, ceil(100 * abs(z)) - 1)
+    entry = floor(100 * abs(z)) + 1
+    while entry / 100 > abs(z):  # 100 z may be rounded
+        entry -= 1
     return erfc(entry / 100 / sqrt(2))
 
 
