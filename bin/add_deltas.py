@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, progress, run
 from pipeline.errors import FeatureError
-from pipeline.feature_options import DeltaOptions
+from pipeline.frontend.feature_options import DeltaOptions
 
 
 @options_from_fields
@@ -31,7 +31,7 @@ def main(
     ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
-    from pipeline.features import add_deltas, check_features
+    from pipeline.frontend.features import add_deltas, check_features
     from pipeline.tables import MatrixReader, MatrixWriter
 
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)

@@ -20,7 +20,7 @@ from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, SpecifierError, UsageError
 from pipeline.scoring.alignment import EPS, Pair, align_all
 from pipeline.scoring.kaldi_forms import alignment_lines
-from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions
 from pipeline.scoring.transcripts import read_transcripts
 from pipeline.tables import open_output, parse_rspecifier, parse_wspecifier
 

@@ -20,10 +20,10 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
 from pipeline.errors import DataError, FeatureError, UsageError
-from pipeline.table_specifiers import is_specifier
+from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.features import CmvnStats
+    from pipeline.frontend.features import CmvnStats
 
 
 def main(
@@ -81,7 +81,7 @@ def main(
 
 def _stats_of(stats: str, utt2spk: str) -> "Callable[[str], CmvnStats]":
     """A function from an utterance to the statistics that it is normalised with."""
-    from pipeline.features import CmvnStats
+    from pipeline.frontend.features import CmvnStats
     from pipeline.tables import RandomAccessReader, read_matrix
 
     if not is_specifier(stats):

@@ -26,8 +26,8 @@ def main(
     models: Annotated[list[Path], Argument(metavar="MODEL_DIR… OUT_DIR", help="from and to")],
     last: Annotated[int, Option(help="epochs of each model; 0: its finished weights")] = 0,
 ) -> int:
-    from pipeline.model_averaging import average, sources_of, write_average
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.averaging import average, sources_of, write_average
+    from pipeline.models.model_dir import ModelDir
 
     if len(models) < 2:
         raise UsageError("expected MODEL_DIR … OUT_DIR; give where the average goes")

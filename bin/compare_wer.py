@@ -23,7 +23,7 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, UsageError
-from pipeline.scoring.options import ScoringOptions, bracket
+from pipeline.scoring.score_options import ScoringOptions, bracket
 
 
 def main(

@@ -20,10 +20,10 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
 from pipeline.errors import FeatureError, TableError, UsageError
-from pipeline.table_specifiers import is_specifier
+from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.features import CmvnStats
+    from pipeline.frontend.features import CmvnStats
 
 
 def main(
@@ -85,7 +85,7 @@ def _sum(
     reader: Any, speaker_of: dict[str, str] | None, tally: Tally, each: Any
 ) -> "dict[str, CmvnStats]":
     """Statistics by speaker, or all under "". ``each`` is a writer for every utterance's own."""
-    from pipeline.features import CmvnStats
+    from pipeline.frontend.features import CmvnStats
 
     sums: dict[str, CmvnStats] = {}
     missing = dict(speaker_of or {})

@@ -15,10 +15,10 @@ from typing import Annotated
 
 from typer import Argument
 
-from pipeline.audio import WavReader
 from pipeline.cli import Tally, options_from_fields, progress, run
-from pipeline.extraction import ExtractionOptions, extract
-from pipeline.feature_options import FbankOptions
+from pipeline.frontend.audio import WavReader
+from pipeline.frontend.extraction import ExtractionOptions, extract
+from pipeline.frontend.feature_options import FbankOptions
 
 
 @options_from_fields

@@ -18,7 +18,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
-from pipeline.scoring.options import ScoringOptions, bracket
+from pipeline.scoring.score_options import ScoringOptions, bracket
 
 
 def main(

@@ -23,7 +23,7 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
 from pipeline.errors import UsageError
-from pipeline.table_specifiers import is_specifier
+from pipeline.tables.specifiers import is_specifier
 
 
 def main(

@@ -19,7 +19,7 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.options import DecodeOptions
+from pipeline.decoding.decode_options import DecodeOptions
 from pipeline.tables import parse_rspecifier
 
 
@@ -29,8 +29,8 @@ def main(
     wspecifier: Annotated[str, Argument(metavar="HYP_WSPECIFIER", help="best hypotheses")],
     options: DecodeOptions,
 ) -> int:
-    from pipeline.decoding.tables import decode_table
-    from pipeline.model_dir import ModelDir
+    from pipeline.decoding.decode_table import decode_table
+    from pipeline.models.model_dir import ModelDir
 
     tally = Tally(permissive=parse_rspecifier(rspecifier).permissive)
     directory = ModelDir.open(model_dir, kind="ctc")

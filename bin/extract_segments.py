@@ -20,8 +20,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, run
-from pipeline.data_dir import Segment, read_map
-from pipeline.data_dir_files import number
+from pipeline.data.data_dir import Segment, read_map
+from pipeline.data.file_kinds import number
 from pipeline.errors import AudioError, DataDirError
 
 
@@ -37,7 +37,7 @@ def main(
     ] = False,
 ) -> int:
     """Write each utterance's samples, in the order of the recordings."""
-    from pipeline.audio import WavReader, wave_bytes
+    from pipeline.frontend.audio import WavReader, wave_bytes
     from pipeline.tables import WaveWriter
 
     wanted: dict[str, list[tuple[str, Segment]]] = defaultdict(list)

@@ -39,7 +39,7 @@ def main(
     pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw pictures")] = True,
 ) -> int:
     from pipeline.report.report import ReportOptions, make_report
-    from pipeline.table_streams import open_output
+    from pipeline.tables.streams import open_output
 
     options = ReportOptions(title, (*(sets or ()),), (*(utts or ()),), audio, worst, best, pictures)
     page = make_report(models, options).encode("utf-8")

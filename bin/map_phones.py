@@ -18,8 +18,8 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, run
 from pipeline.errors import PhoneError
-from pipeline.phones import fold_with, load_phone_map
 from pipeline.tables import TextReader, TextWriter, parse_rspecifier
+from pipeline.text.phones import fold_with, load_phone_map
 
 
 def main(

@@ -21,7 +21,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import options_from_fields, run
-from pipeline.plots.options import PictureOptions
+from pipeline.plots.plot_options import PictureOptions
 
 
 def main(
@@ -32,10 +32,10 @@ def main(
     options: PictureOptions,
     floor: Annotated[float, Option(help="nats below the largest value that differ in colour")] = 60,
 ) -> int:
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.model_dir import ModelDir
     from pipeline.plots.figures import check_picture, save
     from pipeline.plots.lattice import compute_lattice, draw_lattice, need_transducer
-    from pipeline.plots.subject import load_subject
+    from pipeline.plots.utterance import load_subject
 
     check_picture(picture)
     directory = ModelDir.open(model_dir, kind="transducer")

@@ -20,7 +20,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import options_from_fields, run
-from pipeline.plots.options import PictureOptions
+from pipeline.plots.plot_options import PictureOptions
 
 
 def main(
@@ -33,11 +33,11 @@ def main(
     ctm: Annotated[str, Option(help="a segmentation, if there is no --phn")] = "",
     strongest: Annotated[int, Option(help="tokens drawn; 0: all that come above 0.1")] = 0,
 ) -> int:
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.model_dir import ModelDir
     from pipeline.plots.figures import check_picture, save
     from pipeline.plots.posteriors import compute_posteriors, draw_posteriors, heard_spans
     from pipeline.plots.segments import read_times
-    from pipeline.plots.subject import load_subject
+    from pipeline.plots.utterance import load_subject
 
     check_picture(picture)
     subject = load_subject(ModelDir.open(model_dir), rspecifier, utt_id, options)

@@ -25,7 +25,7 @@ from typer import Argument, Option
 
 from pipeline.cli import options_from_fields, run
 from pipeline.errors import UsageError
-from pipeline.plots.options import PictureOptions
+from pipeline.plots.plot_options import PictureOptions
 
 
 def main(
@@ -44,12 +44,12 @@ def main(
     token: Annotated[str, Option(help="transducer: k; empty: the next of the target")] = "",
     floor: Annotated[float, Option(help="transducer: nats below the largest ln αβ drawn")] = 60.0,
 ) -> int:
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.model_dir import ModelDir
     from pipeline.plots.figures import check_picture, save
     from pipeline.plots.segments import read_times
     from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
     from pipeline.plots.sensitivity_ctc import compute_ctc_sensitivity, draw_ctc_sensitivity
-    from pipeline.plots.subject import load_subject
+    from pipeline.plots.utterance import load_subject
 
     check_picture(picture)
     directory = ModelDir.open(model_dir)

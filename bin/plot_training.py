@@ -27,7 +27,7 @@ def main(
 ) -> int:
     from pipeline.errors import UsageError
     from pipeline.plots.figures import check_picture, save
-    from pipeline.plots.training import draw_training, read_run
+    from pipeline.plots.learning_curves import draw_training, read_run
 
     *directories, picture = files
     if not directories:

@@ -18,7 +18,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.options import SearchOptions
+from pipeline.decoding.decode_options import SearchOptions
 from pipeline.errors import DataError
 
 
@@ -30,8 +30,8 @@ def main(
     device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
 ) -> int:
     from pipeline.decoding.recogniser import Recogniser
-    from pipeline.model_dir import ModelDir
-    from pipeline.training.setup import choose_device
+    from pipeline.models.model_dir import ModelDir
+    from pipeline.training.run import choose_device
 
     directory = ModelDir.open(model_dir)
     recogniser = Recogniser(directory, choose_device(device), options)

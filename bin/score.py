@@ -27,7 +27,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions
 
 
 def main(
@@ -48,8 +48,8 @@ def main(
         bool, Option("--sclite/--no-sclite", help="write the files of and for sclite")
     ] = True,
 ) -> int:
-    from pipeline.scoring.directory import score_directory
     from pipeline.scoring.kaldi_forms import wer_lines
+    from pipeline.scoring.score_directory import score_directory
 
     name = name or ("PER" if options.map else "WER")
     score = score_directory(

@@ -19,8 +19,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import run
-from pipeline.config import load_model_config
 from pipeline.errors import ConfigError
+from pipeline.nn.config import load_model_config
 
 
 def main(
@@ -38,7 +38,7 @@ def main(
         if config.num_tokens is None or config.num_tokens < 2:
             raise ConfigError(f"{model}: give --num-tokens, the blank and at least one more")
     else:
-        from pipeline.model_dir import ModelDir
+        from pipeline.models.model_dir import ModelDir
 
         config = ModelDir.open(model).config
     from pipeline.nn.models import build_model

@@ -23,7 +23,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.options import TrainOptions
+from pipeline.training.train_options import TrainOptions
 
 
 def main(
@@ -43,8 +43,8 @@ def main(
         Path | None, Option(help="start from this CTC model, e.g. to retrain with weight noise")
     ] = None,
 ) -> int:
-    from pipeline.training.directory import TrainArguments
-    from pipeline.training.setup import train
+    from pipeline.training.run import train
+    from pipeline.training.train_directory import TrainArguments
 
     arguments = TrainArguments(
         kind="ctc",

@@ -23,7 +23,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.options import TrainOptions
+from pipeline.training.train_options import TrainOptions
 
 
 def main(
@@ -35,8 +35,8 @@ def main(
     options: TrainOptions,
     init: Annotated[Path | None, Option(help="start from this predictor model")] = None,
 ) -> int:
-    from pipeline.training.directory import TrainArguments
-    from pipeline.training.setup import train
+    from pipeline.training.run import train
+    from pipeline.training.train_directory import TrainArguments
 
     arguments = TrainArguments(
         kind="predictor",

@@ -22,9 +22,9 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
 from pipeline.errors import UsageError
-from pipeline.phones import load_phone_map
 from pipeline.scoring.transcripts import read_transcripts
-from pipeline.tokens import BLANK, Tokens, train_sentencepiece
+from pipeline.text.phones import load_phone_map
+from pipeline.text.tokens import BLANK, Tokens, train_sentencepiece
 
 
 class Kind(StrEnum):

@@ -24,7 +24,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.options import TrainOptions
+from pipeline.training.train_options import TrainOptions
 
 
 def main(
@@ -50,8 +50,8 @@ def main(
         str, Option(help="statistics; empty: TRAIN_DIR/cmvn.ark; speaker: cmvn.scp; none")
     ] = "",
 ) -> int:
-    from pipeline.training.directory import TrainArguments
-    from pipeline.training.setup import train
+    from pipeline.training.run import train
+    from pipeline.training.train_directory import TrainArguments
 
     sources = {"encoder": init_ctc, "predictor": init_predictor}
     arguments = TrainArguments(

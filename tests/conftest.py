@@ -138,8 +138,8 @@ class Toy:
 
     def write_feats(self, folder: Path, feats: dict[str, np.ndarray]) -> None:
         """Write features of a data directory, their counts and their statistics."""
-        from pipeline.data_dir import write_map
-        from pipeline.features import CmvnStats
+        from pipeline.data.data_dir import write_map
+        from pipeline.frontend.features import CmvnStats
         from pipeline.tables import MatrixWriter, write_matrix
 
         stats = CmvnStats.zeros(next(iter(feats.values())).shape[1])
@@ -153,7 +153,7 @@ class Toy:
 
 
 def _toy_set(toy: Toy, folder: Path, utterances: int, seed: int, noise: int) -> None:
-    from pipeline.data_dir import write_map
+    from pipeline.data.data_dir import write_map
 
     random, noisy = np.random.default_rng(seed), np.random.default_rng(noise)
     (folder / "conf").mkdir(parents=True)

@@ -17,7 +17,7 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import log, run
-from pipeline.data_dir import FILES, DataDir, filter_tables, write_files
+from pipeline.data.data_dir import FILES, DataDir, filter_tables, write_files
 from pipeline.errors import DataDirError, UsageError
 
 

@@ -23,9 +23,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import log, run
-from pipeline.data_dir import FILES, atomic_write_text, filter_stm, filter_tables, recordings
+from pipeline.data.data_dir import FILES, atomic_write_text, filter_stm, filter_tables, recordings
+from pipeline.data.text_files import Problems, scan
 from pipeline.errors import DataDirError
-from pipeline.text_files import Problems, scan
 
 Tables = dict[str, dict[str, str]]
 

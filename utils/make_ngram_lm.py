@@ -29,10 +29,10 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
 from pipeline.errors import DataError, PhoneError
-from pipeline.ngram import BOS, EOS, EPS, UNKNOWN
 from pipeline.scoring.transcripts import Fold, read_transcripts
 from pipeline.tables import is_specifier, open_output
-from pipeline.tokens import BLANK, Tokens
+from pipeline.text.ngram import BOS, EOS, EPS, UNKNOWN
+from pipeline.text.tokens import BLANK, Tokens
 
 UNK = UNKNOWN[0]
 MARKS = {BOS, EOS, EPS, BLANK, *UNKNOWN}

@@ -34,7 +34,16 @@ import subprocess
 import sys
 import time
 
-from pipeline.jobs import HelpWanted, Settings, Usage, by_hand, last_lines, now, pick, shown_log
+from pipeline.jobs.command_line import (
+    HelpWanted,
+    Settings,
+    Usage,
+    by_hand,
+    last_lines,
+    now,
+    pick,
+    shown_log,
+)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = float(os.environ.get("RUN_GRACE_S", "30"))  # from asking jobs to stop to killing them

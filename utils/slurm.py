@@ -32,7 +32,7 @@ import sys
 import time
 from collections import Counter
 
-from pipeline.jobs import (
+from pipeline.jobs.command_line import (
     HelpWanted,
     Settings,
     Usage,
@@ -42,8 +42,8 @@ from pipeline.jobs import (
     pick,
     shown_log,
 )
-from pipeline.slurm import Submission, Unreachable, ranges, tasks_of
-from pipeline.slurm_options import SlurmOptions
+from pipeline.jobs.slurm_array import Submission, Unreachable, ranges, tasks_of
+from pipeline.jobs.slurm_options import SlurmOptions
 
 LOG_DELAY_S = 20.0  # that a file may take to be seen from here after its job ended
 LOST_S = 60.0  # that Slurm may not know a job it was given, before we believe it

@@ -27,7 +27,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import log, run
-from pipeline.data_dir import DataDir, write_subset
+from pipeline.data.data_dir import DataDir, write_subset
 from pipeline.errors import DataDirError
 
 STAMP = ".source"  # holds the content hash of the directory that was split

@@ -15,7 +15,7 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import run
-from pipeline.data_dir import invert
+from pipeline.data.data_dir import invert
 from pipeline.errors import DataDirError
 
 

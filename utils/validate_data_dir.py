@@ -19,7 +19,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import log, run
-from pipeline.data_dir import validate, validation_warnings
+from pipeline.data.data_dir import validate, validation_warnings
 
 
 def main(

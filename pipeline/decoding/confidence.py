@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.kernels.hypotheses import Hypothesis
+from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.scoring.distance import agreements
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.kernels.hypotheses import NO_FUSION, Automaton, Fusion
-from pipeline.model_dir import ModelDir
-from pipeline.ngram import read_arpa
+from pipeline.kernels.search.hypotheses import NO_FUSION, Automaton, Fusion
+from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import PredictorModel
-from pipeline.tokens import Tokens
+from pipeline.text.ngram import read_arpa
+from pipeline.text.tokens import Tokens
 
 
 def load_fusion(

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.audio import read_audio
+from pipeline.decoding.decode_options import SearchOptions
 from pipeline.decoding.language_model import load_fusion
-from pipeline.decoding.options import SearchOptions
 from pipeline.errors import DataError, ModelError, UsageError
-from pipeline.features import CmvnStats
-from pipeline.kernels.ctc_search import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
-from pipeline.kernels.hypotheses import Hypothesis
-from pipeline.kernels.transducer_align import transducer_align
-from pipeline.kernels.transducer_loss import transducer_loss
-from pipeline.kernels.transducer_search import transducer_beam_search, transducer_greedy
-from pipeline.model_dir import ModelDir
+from pipeline.frontend.audio import read_audio
+from pipeline.frontend.features import CmvnStats
+from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
+from pipeline.kernels.search.hypotheses import Hypothesis
+from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
+from pipeline.kernels.transducer.align import transducer_align
+from pipeline.kernels.transducer.loss import transducer_loss
+from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
 from pipeline.training.dataset import check_features
 

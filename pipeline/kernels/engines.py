@@ -1,8 +1,7 @@
-"""Which of a kernel's engines computes for a tensor: compiled for the CPU, Triton, or plain torch.
+"""Which engine computes a kernel for a tensor: compiled for the CPU, Triton for a GPU, plain torch.
 
-Each family of kernels has the same functions in ``FAMILY_cpu.py`` (numba), ``FAMILY_cuda.py``
-(Triton) and ``FAMILY_plain.py`` (torch on any device and dtype). The environment variable
-``PIPELINE_KERNELS=plain`` chooses plain torch everywhere.
+This is the only dispatch. The engines of a family have the same functions; each is imported when it
+is first needed. The environment variable ``PIPELINE_KERNELS=plain`` chooses plain torch everywhere.
 """
 
 import importlib
@@ -17,6 +16,33 @@ from torch import Tensor
 
 log = logging.getLogger("pipeline")
 
+ENGINES = {
+    "lstm": {
+        "plain": "pipeline.kernels.lstm.plain",
+        "cpu": "pipeline.kernels.lstm.cpu",
+        "cuda": "pipeline.kernels.lstm.cuda",
+    },
+    "ctc": {
+        "plain": "pipeline.kernels.ctc.plain",
+        "cpu": "pipeline.kernels.ctc.cpu",
+        "cuda": "pipeline.kernels.ctc.cuda",
+    },
+    "transducer": {
+        "plain": "pipeline.kernels.transducer.plain",
+        "cpu": "pipeline.kernels.transducer.cpu",
+        "cuda": "pipeline.kernels.transducer.cuda",
+    },
+    "ctc_search": {
+        "plain": "pipeline.kernels.search.ctc_plain",
+        "cpu": "pipeline.kernels.search.ctc_cpu",
+    },
+    "transducer_search": {
+        "plain": "pipeline.kernels.search.transducer_plain",
+        "cpu": "pipeline.kernels.search.transducer_cpu",
+    },
+}
+
+# What each kind of engine is compiled by, and the types of numbers that it computes with.
 NEEDS = {"cpu": "numba", "cuda": "triton"}
 DTYPES = {
     "cpu": {torch.float32, torch.float64},
@@ -25,11 +51,11 @@ DTYPES = {
 
 
 def engine(family: str, x: Tensor) -> ModuleType:
-    """The module of a family ("lstm", "transducer", …) for the device and dtype of ``x``."""
-    kind = x.device.type
-    if x.dtype not in DTYPES.get(kind, ()) or not _has(kind):
+    """The module of a family of `ENGINES` that computes for the device and dtype of ``x``."""
+    engines, kind = ENGINES[family], x.device.type
+    if kind not in engines or x.dtype not in DTYPES[kind] or not _has(kind):
         kind = "plain"
-    return importlib.import_module(f"pipeline.kernels.{family}_{kind}")
+    return importlib.import_module(engines[kind])
 
 
 @cache
@@ -41,7 +67,7 @@ def _has(kind: str) -> bool:
         log.warning("%s is missing: kernels on %s run in plain torch, slower", needed, kind)
         return False
     if kind == "cpu":
-        from pipeline.kernels.compiling import cache_folder
+        from pipeline.kernels.compiler.compiling import cache_folder
 
         if not cache_folder().exists():
             log.info("compiling the kernels for this processor, once: some seconds")
@@ -56,7 +82,7 @@ def is_compiled(x: Tensor) -> bool:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product of (M, K) and (K, N)."""
     if is_compiled(a):
-        from pipeline.kernels import products
+        from pipeline.kernels.compiler import products
 
         return products.product(a, b)
     return torch.mm(a, b.to(a.dtype))
@@ -65,7 +91,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x`` (M, K) times ``weight`` (N, K) transposed, plus ``bias`` (N,): (M, N), in x's dtype."""
     if is_compiled(x):
-        from pipeline.kernels import products
+        from pipeline.kernels.compiler import products
 
         return products.add_product(bias.repeat(len(x), 1), x, weight.t())
     return torch.addmm(bias.to(x.dtype), x, weight.t().to(x.dtype))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.kernels.joint_loss import joint_transducer_loss, sum_transducer_loss
+from pipeline.kernels.transducer.joint_loss import joint_transducer_loss, sum_transducer_loss
 from pipeline.nn.layers import Linear
 
 BLANK = 0

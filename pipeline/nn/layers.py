@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.linear import linear
-from pipeline.kernels.lstm import lstm_rows, tanh_rows
+from pipeline.kernels.lstm.layer import lstm_rows, tanh_rows
 from pipeline.kernels.ragged import Ragged
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import JoinerConfig, ModelConfig
-from pipeline.kernels.hypotheses import LstmWeights
-from pipeline.kernels.search_model import SearchWeights, State
-from pipeline.nn.encoder import Encoder
+from pipeline.kernels.search.hypotheses import LstmWeights
+from pipeline.kernels.search.model import SearchWeights, State
+from pipeline.nn.config import JoinerConfig, ModelConfig
+from pipeline.nn.encoders.recurrent import Encoder
 from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
@@ -95,7 +95,7 @@ class TransducerModel(nn.Module):
         columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
         return self.joiner.losses(rows, columns, targets, lengths, target_lengths)
 
-    # What a search asks for: `pipeline.kernels.search_model.SearchModel`.
+    # What a search asks for: `pipeline.kernels.search.model.SearchModel`.
 
     def start(self, count: int) -> tuple[State, Tensor]:
         """State and joiner input (N, J) of the predictor after ∅."""

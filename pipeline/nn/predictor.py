@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import PredictorConfig
-from pipeline.kernels.lstm import peephole_lstm_step
+from pipeline.kernels.lstm.layer import peephole_lstm_step
 from pipeline.kernels.ragged import layout, pack, unpack
-from pipeline.kernels.search_model import State
+from pipeline.kernels.search.model import State
+from pipeline.nn.config import PredictorConfig
 from pipeline.nn.layers import RecurrentLayer
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, ModelError, UsageError
-from pipeline.kernels.transducer_align import best_alignment
+from pipeline.kernels.transducer.align import best_alignment
 from pipeline.nn.layers import log_softmax
 from pipeline.nn.models import BLANK, TransducerModel
 from pipeline.plots.figures import (
@@ -26,7 +26,7 @@ from pipeline.plots.figures import (
     width_for,
 )
 from pipeline.plots.filter_bank import draw_spectrogram
-from pipeline.plots.subject import Subject
+from pipeline.plots.utterance import Subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

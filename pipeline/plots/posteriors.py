@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UsageError
-from pipeline.kernels.ctc_search import ctc_align
+from pipeline.kernels.search.ctc import ctc_align
 from pipeline.nn.layers import log_softmax
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
 from pipeline.plots.figures import COLOURS, GREY, new_figure, style, time_axes, width_for
@@ -23,8 +23,8 @@ from pipeline.plots.lattice import compute_lattice
 from pipeline.plots.lettering import shown
 from pipeline.plots.segments import Segment
 from pipeline.plots.sensitivity_ctc import find_spikes
-from pipeline.plots.strips import FONT, count_rows, draw_strip, find_places, make_strip
-from pipeline.plots.subject import Subject
+from pipeline.plots.token_rows import FONT, count_rows, draw_strip, find_places, make_strip
+from pipeline.plots.utterance import Subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

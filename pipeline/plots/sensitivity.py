@@ -36,7 +36,7 @@ from pipeline.plots.figures import (
 from pipeline.plots.filter_bank import draw_spectrogram, frequency_axis, to_static
 from pipeline.plots.lattice import Lattice, compute_lattice, draw_log_map, need_transducer
 from pipeline.plots.lettering import MOST, shown
-from pipeline.plots.subject import Subject
+from pipeline.plots.utterance import Subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

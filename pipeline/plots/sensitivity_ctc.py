@@ -29,8 +29,8 @@ from pipeline.plots.figures import (
 )
 from pipeline.plots.filter_bank import draw_spectrogram, frequency_axis, to_static
 from pipeline.plots.segments import Segment
-from pipeline.plots.strips import Strip, draw_strip, make_strip
-from pipeline.plots.subject import Subject
+from pipeline.plots.token_rows import Strip, draw_strip, make_strip
+from pipeline.plots.utterance import Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

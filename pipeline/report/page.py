@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.report.models import ModelFacts
+from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Found
 from pipeline.report.scores import Decoding
 from pipeline.report.views import TestSet

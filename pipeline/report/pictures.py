@@ -13,8 +13,8 @@ from pipeline.report.scores import EPS, Decoding
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.plots.subject import Subject
     from pipeline.plots.sweep import Width
+    from pipeline.plots.utterance import Subject
 
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 CAPTIONS = {
@@ -81,7 +81,7 @@ class Gallery:
 
     def curves(self, models: Sequence[Path]) -> Found:
         """The learning curves of all models that have ``metrics.jsonl``, in one picture."""
-        from pipeline.plots.training import draw_training, read_run
+        from pipeline.plots.learning_curves import draw_training, read_run
 
         runs, notes = {}, []
         for model in models:
@@ -180,7 +180,7 @@ def _bare(token: str) -> str:
 
 def _frame_shift_ms(model: Path) -> float:
     """That of the model's features; 10 ms where it does not know."""
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.model_dir import ModelDir
 
     try:
         return ModelDir.open(model).front_end().frame_shift_ms
@@ -199,9 +199,9 @@ def _inside(decoding: Decoding, utt_id: str, title: str) -> list[Picture]:
 
 
 def _subject(decoding: Decoding, utt_id: str) -> "Subject":
-    from pipeline.model_dir import ModelDir
-    from pipeline.plots.options import PictureOptions
-    from pipeline.plots.subject import load_subject
+    from pipeline.models.model_dir import ModelDir
+    from pipeline.plots.plot_options import PictureOptions
+    from pipeline.plots.utterance import load_subject
 
     data = decoding.data_dir
     if data is None or not (data / "feats.scp").is_file():

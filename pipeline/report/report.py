@@ -9,13 +9,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.report.choice import Heard, heard_by_all, typical, worst_and_best
+from pipeline.report.audio import Key, Player, make_players
 from pipeline.report.comparisons import compare_systems
-from pipeline.report.models import ModelFacts, read_model
+from pipeline.report.model_facts import ModelFacts, read_model
 from pipeline.report.page import render
 from pipeline.report.pictures import Gallery
-from pipeline.report.players import Key, Player, make_players
 from pipeline.report.scores import Decoding, find_decodings, labels
+from pipeline.report.selection import Heard, heard_by_all, typical, worst_and_best
 from pipeline.report.views import (
     PictureSet,
     TestSet,

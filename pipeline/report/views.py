@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.data_dir import DataDir
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import PipelineError
-from pipeline.report.choice import Heard
+from pipeline.report.audio import Player
 from pipeline.report.comparisons import MAIN_TEST, Comparison
-from pipeline.report.models import ModelFacts
+from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Picture
-from pipeline.report.players import Player
 from pipeline.report.scores import EPS, Counts, Decoding
+from pipeline.report.selection import Heard
 
 GROUP_TITLES = {"speaker": "By speaker", "gender": "By sex", "dialect": "By dialect region"}
 MEMBERS = {"gender": {"m": "male", "f": "female"}}

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.scoring.counts import ErrorCounts
-from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions
 from pipeline.scoring.significance import TestResult
 from pipeline.scoring.summary import counts_as_data
 from pipeline.tables import TextReader

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data_dir import DataDir
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError
 from pipeline.scoring import nist_forms
 from pipeline.scoring.alignment import Alignments, Pair
-from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions
 from pipeline.scoring.summary import Confusions, Groups
 from pipeline.scoring.transcripts import Systems
 from pipeline.tables import open_output

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.training.options import TrainOptions
+from pipeline.training.train_options import TrainOptions
 
 LOW_HZ, HIGH_HZ = 20.0, 8000.0  # that the mel filters span, evenly on the mel scale
 

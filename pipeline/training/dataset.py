@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data_dir import DataDir
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataDirError, FeatureError
-from pipeline.features import CmvnStats
+from pipeline.frontend.features import CmvnStats
 from pipeline.tables import read_matrix
-from pipeline.tokens import Tokens
+from pipeline.text.tokens import Tokens
 
 
 @dataclass(frozen=True)

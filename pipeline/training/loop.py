@@ -15,14 +15,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from pipeline.data_dir import atomic_write_text
+from pipeline.data.data_dir import atomic_write_text
 from pipeline.errors import FeatureError, ModelError
-from pipeline.features import CmvnStats
-from pipeline.model_dir import ModelDir, load_weights, read_weights, save_weights
+from pipeline.frontend.features import CmvnStats
+from pipeline.models.model_dir import ModelDir, load_weights, read_weights, save_weights
 from pipeline.nn.models import Model, PredictorModel
 from pipeline.training import checkpoint
 from pipeline.training.augment import Streams, augment
-from pipeline.training.average import WeightAverage
 from pipeline.training.checkpoint import Progress
 from pipeline.training.dataset import (
     Batch,
@@ -32,14 +31,15 @@ from pipeline.training.dataset import (
     make_batch,
     shuffled_batches,
 )
-from pipeline.training.gradients import Counts, GradientSum
+from pipeline.training.display import Display, Events
+from pipeline.training.distributed.processes import World
 from pipeline.training.interrupts import Interrupts
+from pipeline.training.objectives import DevScores, Task
 from pipeline.training.optimizer import make_optimizer, set_learning_rate
-from pipeline.training.options import TrainOptions
-from pipeline.training.parallel import World
-from pipeline.training.progress import Display, Events
 from pipeline.training.randomness import generator, seed_of
-from pipeline.training.tasks import DevScores, Task
+from pipeline.training.step import Counts, GradientSum
+from pipeline.training.train_options import TrainOptions
+from pipeline.training.weight_average import WeightAverage
 from pipeline.training.weight_noise import weight_noise
 
 log = logging.getLogger("pipeline")

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import numpy as np
 from measure import Row, machine, medians, seconds, show, start
 
-from pipeline.kernels import ctc_search_reference
-from pipeline.kernels.ctc_search import ctc_beam_search, ctc_prefix_search
+from pipeline.kernels.search import ctc_reference as ctc_search_reference
+from pipeline.kernels.search.ctc import ctc_beam_search, ctc_prefix_search
 
 T, V, WIDTH = 304, 62, 100
 LABELS = [chr(ord("!") + k) for k in range(V)]

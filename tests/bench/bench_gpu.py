@@ -16,8 +16,8 @@ from bench_training import make_step
 from measure import Row, medians, show, start
 from torch import nn
 
-from pipeline.kernels.joint_loss import joint_transducer_loss
-from pipeline.kernels.transducer_loss import transducer_loss
+from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
+from pipeline.kernels.transducer.loss import transducer_loss
 
 
 def synchronised(run: Callable[[], object]) -> Callable[[], None]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from measure import machine, medians, start
 
-from pipeline.kernels.joint_loss import joint_transducer_loss
-from pipeline.kernels.lstm import peephole_lstm
+from pipeline.kernels.lstm.layer import peephole_lstm
+from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
 
 
 @dataclass(frozen=True)

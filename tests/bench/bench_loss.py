@@ -20,9 +20,9 @@ import torch
 from measure import Row, machine, medians, peak_extra_bytes, show, start
 from torch import Tensor
 
-from pipeline.kernels.ctc_loss import ctc_loss
-from pipeline.kernels.joint_loss import joint_transducer_loss
-from pipeline.kernels.transducer_loss import transducer_loss
+from pipeline.kernels.ctc.loss import ctc_loss
+from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
+from pipeline.kernels.transducer.loss import transducer_loss
 
 T, U, V, H = 304, 38, 62, 250
 

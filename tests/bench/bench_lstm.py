@@ -12,8 +12,8 @@ import torch
 from measure import Row, machine, medians, show, start
 from torch import Tensor, nn
 
-from pipeline.config import EncoderConfig
-from pipeline.nn.encoder import Encoder
+from pipeline.nn.config import EncoderConfig
+from pipeline.nn.encoders.recurrent import Encoder
 from pipeline.nn.layers import initialise
 
 FEATURES, CELLS, LAYERS, FRAMES = 123, 250, 3, 304

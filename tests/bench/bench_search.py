@@ -20,9 +20,9 @@ import torch
 from measure import Row, machine, medians, peak_extra_bytes, seconds, show, start
 from torch import Tensor
 
-from pipeline.config import load_model_config
-from pipeline.kernels.transducer_search import transducer_beam_search, transducer_greedy
-from pipeline.kernels.transducer_search_reference import transducer_beam_search as algorithm_1
+from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
+from pipeline.kernels.search.transducer_reference import transducer_beam_search as algorithm_1
+from pipeline.nn.config import load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import BLANK, TransducerModel, build_model
 

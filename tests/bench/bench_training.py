@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from measure import Row, machine, medians, seconds, show, start
 
-from pipeline.config import load_model_config
+from pipeline.nn.config import load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import TransducerModel, build_model
 from pipeline.training.dataset import Batch
-from pipeline.training.tasks import TransducerTask
+from pipeline.training.objectives import TransducerTask
 from pipeline.training.weight_noise import weight_noise
 
 FRAMES, LABELS, TOKENS, FEATURES, CELLS = 304, 38, 62, 123, 250

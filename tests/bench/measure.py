@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.kernels.memory import keep_freed_memory
+from pipeline.kernels.compiler.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

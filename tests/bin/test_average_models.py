@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir, read_weights
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data_dir import read_map
+from pipeline.data.data_dir import read_map
 from pipeline.tables import MatrixWriter, TextReader, read_matrix
 
 KINDS = ("ctc", "transducer")
@@ -283,8 +283,8 @@ def arpa(trained, execute, tmp_path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ngram_is_fused(trained, decode, feats, write, tmp_path, arpa, kind):
-    from pipeline.ngram import read_arpa
-    from pipeline.tokens import Tokens
+    from pipeline.text.ngram import read_arpa
+    from pipeline.text.tokens import Tokens
 
     options = (f"--lm={arpa}", "--lm-weight=0.5", "--insertion-bonus=0.25", "--nbest=4")
     done = decode(write(feats), *options, f"--write-nbest=ark,t:{tmp_path}/nbest", kind=kind)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data_dir import read_map
-from pipeline.model_dir import read_weights
+from pipeline.data.data_dir import read_map
+from pipeline.models.model_dir import read_weights
 from pipeline.tables import MatrixWriter, read_matrix
 
 UTT = "s1-u2"

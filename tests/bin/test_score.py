@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data_dir import read_map
+from pipeline.data.data_dir import read_map
 
 MAP = "aa\taa\taa\nao\tao\taa\nb\tb\tb\nd\td\td\nq\nsil\tsil\tsil\n"
 

@@ -85,7 +85,7 @@ def test_what_is_no_model(show: Run, tmp_path: Path) -> None:
 
 
 def test_a_model_directory(show: Run, tmp_path: Path) -> None:
-    from pipeline.config import load_model_config, to_data
+    from pipeline.nn.config import load_model_config, to_data
 
     config = load_model_config(CONF / "g12_ctc.toml")
     data = {"format_version": 1, "kind": "ctc", "model": to_data(config), "options": {}}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tokens import Tokens
+from pipeline.text.tokens import Tokens
 
 TEXT = "u1 b a\nu2\nu3 c a\n"
 WORDS = "".join(f"u{n:02} the cat sat on the mat {n} times\n" for n in range(40))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data_dir import DataDir
-from pipeline.decoding.options import SearchOptions
+from pipeline.data.data_dir import DataDir
+from pipeline.decoding.decode_options import SearchOptions
 from pipeline.decoding.recogniser import Recogniser
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
-from pipeline.model_dir import ModelDir
+from pipeline.models.model_dir import ModelDir
 from pipeline.tables import read_matrix
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import load_model_config
-from pipeline.features import FrontEnd
-from pipeline.phones import load_phone_map
+from pipeline.frontend.features import FrontEnd
+from pipeline.nn.config import load_model_config
+from pipeline.text.phones import load_phone_map
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))

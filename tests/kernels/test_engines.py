@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.kernels import engines, threads
+from pipeline.kernels import engines
+from pipeline.kernels.compiler import threads
 
 HERE = Path(__file__).parent
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs numba")
-FAMILIES = ["lstm", "transducer", "ctc"]
+FAMILIES = list(engines.ENGINES)
+ON_GPU = [name for name, kinds in engines.ENGINES.items() if "cuda" in kinds]
 
 
 @pytest.fixture(autouse=True)
@@ -39,23 +41,25 @@ def engine_name(family: str, x: torch.Tensor) -> str:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_by_dtype(family: str) -> None:
     for dtype in (torch.float32, torch.float64):
-        assert engine_name(family, torch.zeros(1, dtype=dtype)).endswith(f"{family}_cpu")
+        assert engine_name(family, torch.zeros(1, dtype=dtype)).endswith("cpu")
     for dtype in (torch.float16, torch.bfloat16):
-        assert engine_name(family, torch.zeros(1, dtype=dtype)).endswith(f"{family}_plain")
+        assert engine_name(family, torch.zeros(1, dtype=dtype)).endswith("plain")
         assert not engines.is_compiled(torch.zeros(1, dtype=dtype))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_has_the_same_functions(family: str) -> None:
+def test_the_engines_of_a_family_have_the_same_functions(family: str) -> None:
     """On every device: what a GPU would be given exists, though none may be here."""
-    assert importlib.util.find_spec(f"pipeline.kernels.{family}_cuda") is not None
-    assert engine_name(family, torch.zeros(1, device="meta")).endswith(f"{family}_plain")
+    for name in engines.ENGINES[family].values():
+        assert importlib.util.find_spec(name) is not None
+    assert ON_GPU == ["lstm", "ctc", "transducer"]
+    assert engine_name(family, torch.zeros(1, device="meta")).endswith("plain")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_torch_on_demand(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_KERNELS", "plain")
-    assert engine_name(family, torch.zeros(1)).endswith(f"{family}_plain")
+    assert engine_name(family, torch.zeros(1)).endswith("plain")
     assert not engines.is_compiled(torch.zeros(1))
 
 
@@ -65,7 +69,7 @@ def test_without_numba_a_word_is_logged_once(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         for family in FAMILIES:
-            assert engine_name(family, torch.zeros(1)).endswith("_plain")
+            assert engine_name(family, torch.zeros(1)).endswith("plain")
     assert [record.message for record in caplog.records] == [
         "numba is missing: kernels on cpu run in plain torch, slower"
     ]
@@ -90,7 +94,7 @@ def test_by_device(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib, "import_module", lambda name: name)
     x: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)
-    assert engines.engine("lstm", x) == f"pipeline.kernels.lstm_{kind}"
+    assert engines.engine("lstm", x) == f"pipeline.kernels.lstm.{kind}"
 
 
 def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +103,7 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
     monkeypatch.setattr(importlib, "import_module", lambda name: name)
     x: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
     with caplog.at_level(logging.WARNING, logger="pipeline"):
-        assert [engines.engine("ctc", x) for _ in range(2)] == ["pipeline.kernels.ctc_plain"] * 2
+        assert [engines.engine("ctc", x) for _ in range(2)] == ["pipeline.kernels.ctc.plain"] * 2
         assert engines._has("cpu")
     assert [record.message for record in caplog.records] == [
         "triton is missing: kernels on cuda run in plain torch, slower"
@@ -116,6 +120,6 @@ def test_products_of_both_engines(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_reading_tables_compiles_nothing() -> None:
     """No command that needs no kernel pays for numba."""
-    code = "import sys, pipeline.tables, pipeline.scoring.directory, pipeline.features; "
-    code += "assert not {'numba', 'triton', 'torch'} & set(sys.modules)"
+    code = "import sys, pipeline.tables, pipeline.scoring.score_directory, "
+    code += "pipeline.frontend.features; assert not {'numba', 'triton', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[1], check=True)

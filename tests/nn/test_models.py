@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config import (
+from pipeline.kernels.lstm import reference
+from pipeline.kernels.search.transducer import State, transducer_beam_search
+from pipeline.kernels.transducer.loss import transducer_loss
+from pipeline.nn.config import (
     EncoderConfig,
     JoinerConfig,
     ModelConfig,
     PredictorConfig,
     load_model_config,
 )
-from pipeline.kernels import lstm_reference as reference
-from pipeline.kernels.transducer_loss import transducer_loss
-from pipeline.kernels.transducer_search import State, transducer_beam_search
-from pipeline.nn.encoder import Encoder, stack_frames
+from pipeline.nn.encoders.recurrent import Encoder, stack_frames
 from pipeline.nn.joiner import SumJoiner, TanhJoiner
 from pipeline.nn.layers import RecurrentLayer, count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model

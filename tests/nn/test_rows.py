@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pipeline.cli import read_config_options
-from pipeline.config import ModelConfig, load_model_config
+from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import Model, build_model
-from pipeline.tokens import Tokens
+from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import Batch
-from pipeline.training.tasks import CtcTask, PredictorTask, Task, TransducerTask
+from pipeline.training.objectives import CtcTask, PredictorTask, Task, TransducerTask
 
 torch.set_num_threads(1)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import EncoderConfig, JoinerConfig, ModelConfig, PredictorConfig
-from pipeline.features import CmvnStats
-from pipeline.model_dir import ModelDir, save_weights
+from pipeline.frontend.features import CmvnStats
+from pipeline.models.model_dir import ModelDir, save_weights
+from pipeline.nn.config import EncoderConfig, JoinerConfig, ModelConfig, PredictorConfig
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
-from pipeline.plots.subject import Subject, load_model, make_subject
-from pipeline.tokens import Tokens
+from pipeline.plots.utterance import Subject, load_model, make_subject
+from pipeline.text.tokens import Tokens
 
 MELS, FRAMES = 5, 13
 SYMBOLS = ["ah", "p", "s$x", "sil"]  # a token may hold a dollar
@@ -27,7 +27,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def features() -> np.ndarray:
     """(13, 18): five filters and the energy, with their differences, away from 0."""
-    from pipeline.features import add_deltas
+    from pipeline.frontend.features import add_deltas
 
     static = np.random.default_rng(0).normal(7.0, 2.0, (FRAMES, MELS + 1)).astype(np.float32)
     return add_deltas(static, order=2, window=2)

@@ -51,7 +51,7 @@ def test_counts_by_class(count) -> None:
 
 
 def test_all_timit_phones_have_a_class(golden: Path) -> None:
-    from pipeline.phones import load_phone_map
+    from pipeline.text.phones import load_phone_map
 
     conf = golden.parents[1] / "egs" / "timit" / "conf" / "phones.60-48-39.map"
     phones = load_phone_map(conf)

@@ -11,10 +11,10 @@ from matplotlib.text import Text
 from pipeline.errors import DataError, ModelError, TableError, UsageError
 from pipeline.plots.figures import new_figure, power_of_ten, render, save
 from pipeline.plots.lattice import compute_lattice, draw_lattice
+from pipeline.plots.learning_curves import draw_training, read_run
 from pipeline.plots.segments import Segment, read_ctm, read_phn, read_times
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
 from pipeline.plots.sweep import Width, draw_sweeps
-from pipeline.plots.training import draw_training, read_run
 
 # ---- files ---------------------------------------------------------------------------------------
 

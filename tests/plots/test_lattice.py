@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.errors import DataError, ModelError, UsageError
-from pipeline.kernels.transducer_align import transducer_align
-from pipeline.kernels.transducer_loss_reference import lattice as reference
+from pipeline.kernels.transducer.align import transducer_align
+from pipeline.kernels.transducer.reference import lattice as reference
 from pipeline.plots.lattice import (
     compute_lattice,
     draw_lattice,

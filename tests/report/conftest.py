@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.audio import wave_bytes
+from pipeline.frontend.audio import wave_bytes
 
 EPS = "<eps>"
 BAD = "<script>alert(1)</script>"

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError, UsageError
-from pipeline.report.choice import heard_by_all, typical, worst_and_best
+from pipeline.report.audio import make_players
 from pipeline.report.comparisons import alignments, compare_systems
-from pipeline.report.models import read_model
-from pipeline.report.players import make_players
+from pipeline.report.model_facts import read_model
 from pipeline.report.report import ReportOptions, make_report
 from pipeline.report.scores import (
     EPS,
@@ -25,6 +24,7 @@ from pipeline.report.scores import (
     read_alignments,
     recipe_root,
 )
+from pipeline.report.selection import heard_by_all, typical, worst_and_best
 from pipeline.report.views import make_systems, rivals_of
 
 PLAIN = ReportOptions(pictures=False)

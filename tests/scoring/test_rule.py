@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import DataError, PhoneError, TableError, UsageError
 from pipeline.scoring.alignment import align_all
-from pipeline.scoring.options import ScoringOptions, bracket
+from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.transcripts import read_systems, read_transcripts
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.scoring import nist_forms
 from pipeline.scoring.alignment import KALDI, NIST, Alignments, align_all
-from pipeline.scoring.options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions
 from pipeline.scoring.significance import compare
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model_dir import ModelDir, load_state, read_weights
+from pipeline.models.model_dir import ModelDir, load_state, read_weights
 
 pytestmark = [pytest.mark.slurm]
 

@@ -15,7 +15,7 @@ import torch._dynamo
 import torch.distributed.nn  # noqa: F401
 
 import pipeline.cli
-import pipeline.training.setup  # noqa: F401
+import pipeline.training.run  # noqa: F401
 
 
 def run(request: dict) -> None:

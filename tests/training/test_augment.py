@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.training.augment import Streams, augment, move_channels, resample
-from pipeline.training.options import TrainOptions
+from pipeline.training.train_options import TrainOptions
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data_dir import write_map
+from pipeline.data.data_dir import write_map
 from pipeline.errors import DataDirError, FeatureError, PhoneError, TableError
-from pipeline.features import CmvnStats
+from pipeline.frontend.features import CmvnStats
 from pipeline.tables import read_matrix
-from pipeline.tokens import Tokens
+from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import (
     Utterance,
     batches_by_length,

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import model_config_from
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
-from pipeline.features import CmvnStats
+from pipeline.frontend.features import CmvnStats
 from pipeline.kernels import engines
-from pipeline.model_dir import ModelDir, load_state, read_cmvn, read_weights
+from pipeline.models.model_dir import ModelDir, load_state, read_cmvn, read_weights
+from pipeline.nn.config import model_config_from
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
-from pipeline.tokens import Tokens
+from pipeline.text.tokens import Tokens
 from pipeline.training import checkpoint, interrupts, loop
 from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.loop import Trainer
+from pipeline.training.objectives import CtcTask, DevScores, PredictorTask, TransducerTask, fitting
 from pipeline.training.optimizer import set_learning_rate
-from pipeline.training.options import TrainOptions
-from pipeline.training.setup import check_options
-from pipeline.training.tasks import CtcTask, DevScores, PredictorTask, TransducerTask, fitting
+from pipeline.training.run import check_options
+from pipeline.training.train_options import TrainOptions
 
 TOKENS = Tokens(["<blk>", "a", "b", "c"])
 CPU = torch.device("cpu")

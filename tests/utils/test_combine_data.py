@@ -1,6 +1,6 @@
 """combine_data.py: joining, and what cannot be joined."""
 
-from pipeline.data_dir import DataDir, validate
+from pipeline.data.data_dir import DataDir, validate
 
 
 def test_joins_and_leaves_out_what_some_lack(run_bin, make_data_dir, tmp_path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data_dir import read_map, validate
+from pipeline.data.data_dir import read_map, validate
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.jobs import Usage
-from pipeline.slurm import ranges
-from pipeline.slurm_options import SlurmOptions
+from pipeline.jobs.command_line import Usage
+from pipeline.jobs.slurm_array import ranges
+from pipeline.jobs.slurm_options import SlurmOptions
 
 SLURM = Path(__file__).resolve().parents[2] / "utils" / "slurm.py"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -167,8 +167,8 @@ def test_killed_while_submitting(run: Run, fake: Path) -> None:
     # As if the first had been killed before it wrote down the array's number.
     key = re.search(r"\.(\w{12})$", name)
     assert key is not None
-    from pipeline.jobs import Settings
-    from pipeline.slurm import Submission
+    from pipeline.jobs.command_line import Settings
+    from pipeline.jobs.slurm_array import Submission
 
     os.chdir(fake.parent / "here")
     submission = Submission(Settings(words))

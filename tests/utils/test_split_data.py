@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data_dir import validate
+from pipeline.data.data_dir import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("split_data", ROOT / "utils" / "split_data.py")

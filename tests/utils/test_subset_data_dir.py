@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data_dir import DataDir, validate
+from pipeline.data.data_dir import DataDir, validate
 
 
 def chosen(run_bin, source: Path, *words: object) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
-from pipeline.data_dir import replaced_directory, write_map
+from pipeline.data.data_dir import replaced_directory, write_map
 from pipeline.errors import DataDirError, PhoneError
 
 CMU_PHONES = """

@@ -33,11 +33,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from pipeline.audio import audio_duration_s
 from pipeline.cli import Tally, progress, run
-from pipeline.data_dir import invert, replaced_directory, write_map
+from pipeline.data.data_dir import invert, replaced_directory, write_map
 from pipeline.errors import AudioError, DataError, UsageError
-from pipeline.phones import PhoneMap, load_phone_map
+from pipeline.frontend.audio import audio_duration_s
+from pipeline.text.phones import PhoneMap, load_phone_map
 
 log = logging.getLogger("pipeline")
 

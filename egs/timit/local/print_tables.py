@@ -54,7 +54,7 @@ def best_epoch(directory: Path) -> dict[str, Any]:
 
 def weights(directory: Path) -> int:
     """Number of weights, by the architecture in config.json."""
-    from pipeline.model_dir import ModelDir
+    from pipeline.models.model_dir import ModelDir
     from pipeline.nn.layers import count_weights
     from pipeline.nn.models import build_model
 

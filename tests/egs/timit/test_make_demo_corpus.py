@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.phones import load_phone_map
+from pipeline.text.phones import load_phone_map
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCAL = ROOT / "egs" / "timit" / "local"

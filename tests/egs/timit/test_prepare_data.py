@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from pipeline.data_dir import DataDir, validate
+from pipeline.data.data_dir import DataDir, validate
 
 Run = Callable[..., CompletedProcess[bytes]]
 CONF = Path(__file__).resolve().parents[3] / "egs" / "timit" / "conf"

@@ -1,0 +1,1 @@
+"""Kaldi data directories and the text tables in them."""

@@ -1,0 +1,169 @@
+"""Checks of a Kaldi data directory: all problems at once, each with what to do about it.
+
+Sorting by utterance must also sort by speaker, because programs read tables of utterances and
+tables of speakers side by side, in one pass. It does if each speaker's name begins the names of
+that speaker's utterances: ``fcjf0_sx127`` is by ``fcjf0``.
+"""
+
+import unicodedata
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.data.file_kinds import FILES, FileKind, invert, number
+from pipeline.data.text_files import Problems, Table, read_map, scan
+
+_FIX = "run utils/fix_data_dir.py on the directory"
+_NOT_WORDS = ("<s>", "</s>", "#0")
+_NOT_PRINTED = ("Cc", "Cn", "Cs", "Zl", "Zp")  # Unicode categories
+
+
+def validate(
+    directory: str | Path,
+    *,
+    feats: bool = True,
+    text: bool = True,
+    wav: bool = True,
+    spk_sort: bool = True,
+    non_print: bool = False,
+) -> list[str]:
+    """Everything that is wrong with a data directory, as ``file:line: what; what to do``.
+
+    Args:
+        directory: the data directory.
+        feats: feats.scp must be there. If it is, it is looked at in any case.
+        text: text must be there; False does not look at it at all.
+        wav: wav.scp must be there. If it is, it is looked at in any case.
+        spk_sort: utt2spk must also be sorted by speaker.
+        non_print: characters that do not print are allowed in text.
+    """
+    directory, problems = Path(directory), Problems()
+    if not directory.is_dir():
+        return [f"{directory}: not a directory; give a data directory"]
+    required = {"utt2spk": "write it", "spk2utt": "make it with utils/utt2spk_to_spk2utt.py"}
+    wanted = [("text", text), ("feats.scp", feats), ("wav.scp", wav)]
+    required |= {n: f"make it, or say --no-{n.partition('.')[0]}" for n, want in wanted if want}
+    tables: dict[str, Table] = {}
+    for name, kind in FILES.items():
+        path = directory / name
+        if name == "text" and not text:
+            continue
+        if path.exists():
+            tables[name] = scan(path, problems)
+            _check_rows(path, tables[name], kind, problems)
+        elif name in required:
+            problems.add(path, None, "no such file", required[name])
+    if "text" in tables:
+        _check_text(directory / "text", tables["text"], problems, non_print=non_print)
+    if "utt2spk" in tables:
+        _check_speakers(directory, tables, problems, spk_sort=spk_sort)
+        _check_keys(directory, tables, problems)
+    _check_unkeyed(directory, problems)
+    return problems.lines()
+
+
+def _check_rows(path: Path, table: Table, kind: FileKind, problems: Problems) -> None:
+    for key, row in table.items():
+        if not kind.good(row.value):
+            what = f'"{key} {row.value}" is not of the form {kind.form}'
+            problems.add(path, row.line, what, "correct it")
+
+
+def _check_text(path: Path, table: Table, problems: Problems, *, non_print: bool) -> None:
+    for row in table.values():
+        if "<" in row.value or "#0" in row.value:
+            for word in set(row.value.split()).intersection(_NOT_WORDS):
+                fix = "remove it: these stand for sentence ends and back-off in grammars"
+                problems.add(path, row.line, f'"{word}" in a transcription', fix)
+        if row.value.isprintable():
+            continue
+        for char in sorted(set(row.value) - set(" \t")):
+            named = f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
+            if char.isspace():
+                fix = "use an ASCII blank: programs differ in whether this one parts words"
+                problems.add(path, row.line, f"white space {named}", fix)
+            elif not non_print and unicodedata.category(char) in _NOT_PRINTED:
+                fix = "remove it, or say --non-print"
+                problems.add(path, row.line, f"{named} does not print", fix)
+
+
+def _check_speakers(
+    directory: Path, tables: dict[str, Table], problems: Problems, *, spk_sort: bool
+) -> None:
+    """utt2spk in the order of speakers too; spk2utt its inverse."""
+    utt2spk = {utt: row.value for utt, row in tables["utt2spk"].items()}
+    for (utt, spk), (next_utt, next_spk) in pairwise(utt2spk.items()):
+        if spk_sort and utt < next_utt and spk > next_spk:
+            what = (
+                f'speaker "{next_spk}" of "{next_utt}" comes after "{spk}" of "{utt}": sorting by '
+                "utterance must also sort by speaker, as tables of both are read side by side"
+            )
+            fix = "let each speaker's name begin the names of its utterances, or say --no-spk-sort"
+            line = tables["utt2spk"][next_utt].line
+            problems.add(directory / "utt2spk", line, what, fix)
+    expected = invert(utt2spk)
+    for spk, row in tables.get("spk2utt", {}).items():
+        if spk in expected and row.value.split() != expected[spk]:
+            what = f'the utterances of "{spk}" are not those of utt2spk, in its order'
+            fix = f"make it with utils/utt2spk_to_spk2utt.py, or {_FIX}"
+            problems.add(directory / "spk2utt", row.line, what, fix)
+
+
+def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -> None:
+    """Every file names the same utterances, speakers and recordings."""
+    utt2spk = tables["utt2spk"]
+    of_utts = dict.fromkeys(utt2spk), "utt2spk"
+    of_recos = of_utts
+    if "segments" in tables:
+        values = (row.value.split() for row in tables["segments"].values())
+        of_recos = dict.fromkeys(v[0] for v in values if v), "segments"
+        if "wav.scp" not in tables:
+            fix = "write wav.scp, which the recordings of segments are looked up in"
+            problems.add(directory / "segments", None, "there is no wav.scp", fix)
+    of_spks = dict.fromkeys(row.value for row in utt2spk.values()), "utt2spk"
+    expected = {"utt": of_utts, "spk": of_spks, "reco": of_recos}
+    for name, table in tables.items():
+        if not table:
+            continue  # an empty file has been told of
+        keys, origin = expected[FILES[name].key]
+        missing = [key for key in keys if key not in table]
+        extra = [key for key in table if key not in keys]
+        if missing:
+            what = f'{len(missing)} of {len(keys)} in {origin} are missing, first "{missing[0]}"'
+            problems.add(directory / name, None, what, f"add them, or {_FIX}")
+        if extra:
+            what = f'{len(extra)} of {len(table)} are not in {origin}, first "{extra[0]}"'
+            problems.add(directory / name, table[extra[0]].line, what, f"remove them, or {_FIX}")
+
+
+def _check_unkeyed(directory: Path, problems: Problems) -> None:
+    """frame_shift, a number; stm and glm, whole text files."""
+    path = directory / "frame_shift"
+    if path.exists() and not FILES["utt2dur"].good(path.read_text(errors="replace").strip()):
+        problems.add(path, 1, "not a frame shift", "write one number above 0, in seconds")
+    for path in (directory / "stm", directory / "glm"):
+        data = path.read_bytes() if path.exists() else b"\n"
+        if not data.endswith(b"\n"):
+            problems.add(path, None, "empty, or cut short in its last line", "write it again")
+    path = directory / "stm"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    for line_number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if line.startswith(";;"):
+            continue
+        if len(fields) < 5 or not 0 <= number(fields[3]) < number(fields[4]):
+            form = "FILE CHANNEL SPK START END [<LABELS>] TOKENS, seconds, START < END"
+            problems.add(path, line_number, f"not of the form {form}", "correct it")
+
+
+def validation_warnings(directory: str | Path) -> list[str]:
+    """What programs accept but people seldom mean; call it on a directory that is valid."""
+    directory, found = Path(directory), []
+    utt2spk = read_map(directory / "utt2spk")
+    if odd := [utt for utt, spk in utt2spk.items() if not utt.startswith(spk)]:
+        what = f'{len(odd)} utterances do not begin with their speaker\'s name, first "{odd[0]}"'
+        fix = "name them SPEAKER-REST, so that files stay sorted when directories are combined"
+        found.append(f"{directory / 'utt2spk'}: {what}; {fix}")
+    channels = directory / "reco2file_and_channel"
+    if channels.exists() and any(v.split()[1] == "1" for v in read_map(channels).values()):
+        found.append(f'{channels}: channel "1"; scoring programs expect A or B')
+    return found

@@ -1,0 +1,257 @@
+"""Kaldi data directories: read, select from; checks and file formats are re-exported.
+
+``utt2spk`` is the primary file; ``spk2utt`` follows from it. Paths in ``wav.scp`` and the other
+``.scp`` files are relative to where a program is started.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from pipeline.data.checks import validate, validation_warnings
+from pipeline.data.file_kinds import FILES, FileKind, Segment, invert
+from pipeline.data.text_files import (
+    atomic_write_text,
+    format_map,
+    read_map,
+    replaced_directory,
+    write_map,
+)
+from pipeline.errors import DataDirError
+
+__all__ = [
+    "FILES",
+    "DataDir",
+    "FileKind",
+    "Segment",
+    "atomic_write_text",
+    "filter_stm",
+    "filter_tables",
+    "invert",
+    "read_map",
+    "recordings",
+    "replaced_directory",
+    "validate",
+    "validation_warnings",
+    "write_files",
+    "write_map",
+    "write_subset",
+]
+
+_OTHER_FILES = ("stm", "glm", "frame_shift")  # not tables of keys
+
+
+class DataDir:
+    """A data directory whose files are read, strictly, when they are first asked for.
+
+    Asking for a file that is absent or malformed raises ``DataDirError`` naming file and line;
+    ``has`` tells whether it is there. Dictionaries are in the order of the file, which is sorted.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise DataDirError(f"{path}: not a directory; give a data directory")
+        self._tables: dict[str, dict[str, str]] = {}
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def has(self, name: str) -> bool:
+        """Whether the file ``name`` exists."""
+        return (self.path / name).is_file()
+
+    def table(self, name: str) -> dict[str, str]:
+        """The file ``name``: key -> the rest of its line, well formed for the names in FILES."""
+        if name not in self._tables:
+            path, kind = self.path / name, FILES.get(name)
+            table = read_map(path)
+            for number, (key, value) in enumerate(table.items(), start=1):
+                if kind is not None and not kind.good(value):
+                    what = f'"{key} {value}" is not of the form {kind.form}; correct it'
+                    raise DataDirError(f"{path}:{number}: {what}")
+            self._tables[name] = table
+        return self._tables[name]
+
+    @property
+    def wav_scp(self) -> dict[str, str]:
+        """Recording -> file or command."""
+        return self.table("wav.scp")
+
+    @property
+    def text(self) -> dict[str, str]:
+        """Utterance -> transcription."""
+        return self.table("text")
+
+    @property
+    def utt2spk(self) -> dict[str, str]:
+        """Utterance -> speaker."""
+        return self.table("utt2spk")
+
+    @property
+    def feats_scp(self) -> dict[str, str]:
+        """Utterance -> ark:offset."""
+        return self.table("feats.scp")
+
+    @property
+    def cmvn_scp(self) -> dict[str, str]:
+        """Speaker -> ark:offset."""
+        return self.table("cmvn.scp")
+
+    @property
+    def spk2gender(self) -> dict[str, str]:
+        """Speaker -> m or f."""
+        return self.table("spk2gender")
+
+    @cached_property
+    def spk2utt(self) -> dict[str, list[str]]:
+        """Speaker -> utterances, derived from utt2spk."""
+        return invert(self.utt2spk)
+
+    @cached_property
+    def segments(self) -> dict[str, Segment]:
+        """Utterance -> part of a recording."""
+        parts = {utt: value.split() for utt, value in self.table("segments").items()}
+        return {utt: Segment(p[0], float(p[1]), float(p[2])) for utt, p in parts.items()}
+
+    @cached_property
+    def utt2dur(self) -> dict[str, float]:
+        """Utterance -> seconds."""
+        return {utt: float(value) for utt, value in self.table("utt2dur").items()}
+
+    @cached_property
+    def utt2num_frames(self) -> dict[str, int]:
+        """Utterance -> frames."""
+        return {utt: int(value) for utt, value in self.table("utt2num_frames").items()}
+
+    @property
+    def utt_ids(self) -> list[str]:
+        """All utterances, sorted."""
+        return list(self.utt2spk)
+
+    @property
+    def spk_ids(self) -> list[str]:
+        """All speakers, in the order of their utterances."""
+        return list(self.spk2utt)
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the names and bytes of its files and of those in ``conf``.
+
+        Hidden files, other folders and times do not count.
+        """
+        digest = hashlib.sha256()
+        for path in sorted([*self.path.iterdir(), *self.path.glob("conf/*")], key=os.fsencode):
+            if path.is_file() and not path.name.startswith("."):
+                data, name = path.read_bytes(), os.fsencode(path.relative_to(self.path))
+                digest.update(name + b"\0%d\0" % len(data))
+                digest.update(data)
+        return digest.hexdigest()
+
+
+def write_subset(source: DataDir, utt_ids: Iterable[str], destination: str | Path) -> None:
+    """Make ``destination`` a data directory of these utterances of ``source``.
+
+    Every known file of the source is filtered: those of speakers and recordings to the ones that
+    the utterances need, ``stm`` by its first column; ``glm``, ``frame_shift`` and ``conf`` are
+    copied. See ``write_files`` for how they are written.
+
+    Raises:
+        DataDirError: a malformed source, an utterance that it lacks, or no place to write.
+    """
+    write_files(destination, _subset_texts(source, sorted(utt_ids)), conf=source.path / "conf")
+
+
+def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path) -> None:
+    """Write a data directory's files, name -> text, and a copy of the folder ``conf`` if it exists.
+
+    A new directory appears under its name when it is whole. In one that exists, each known file
+    is replaced, or removed where ``texts`` lacks it.
+
+    Raises:
+        DataDirError: it cannot be written; then nothing is left under its name.
+    """
+    destination = Path(destination)
+    try:
+        if destination.exists():
+            _replace_files(destination, texts)
+            if conf.is_dir():
+                shutil.copytree(conf, destination / "conf", dirs_exist_ok=True)
+        else:
+            _make_directory(destination, texts, conf)
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}; mend that, or write elsewhere"
+        raise DataDirError(f"{destination}: {what}") from error
+
+
+def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        atomic_write_text(destination / name, text)
+    for name in {*FILES, *_OTHER_FILES}.difference(texts):
+        (destination / name).unlink(missing_ok=True)
+
+
+def _make_directory(destination: Path, texts: Mapping[str, str], conf: Path) -> None:
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, text in texts.items():
+            (temporary / name).write_bytes(text.encode())
+        if conf.is_dir():
+            shutil.copytree(conf, temporary / "conf")
+        temporary.rename(destination)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:
+    """The files of a data directory of these utterances: name -> text."""
+    if unknown := [utt for utt in utts if utt not in source.utt2spk]:
+        what = f'{len(unknown)} utterances are not in utt2spk, first "{unknown[0]}"'
+        raise DataDirError(f"{source.path}: {what}; run utils/fix_data_dir.py on the directory")
+    tables = {name: source.table(name) for name in FILES if source.has(name) and name != "spk2utt"}
+    texts = filter_tables(tables, utts)
+    for name in _OTHER_FILES:
+        if source.has(name):
+            texts[name] = (source.path / name).read_bytes().decode()
+    if "stm" in texts:
+        texts["stm"] = filter_stm(texts["stm"], set(recordings(tables, utts)))
+    return texts
+
+
+def recordings(tables: Mapping[str, Mapping[str, str]], utts: Iterable[str]) -> list[str]:
+    """The recordings that hold these utterances, sorted: the same names without segments."""
+    if "segments" not in tables:
+        return sorted(utts)
+    segments = tables["segments"]
+    return sorted({segments[utt].split()[0] for utt in utts if utt in segments})
+
+
+def filter_tables(tables: Mapping[str, Mapping[str, str]], utts: list[str]) -> dict[str, str]:
+    """Each file's text with the lines that ``utts`` need, and spk2utt: name -> text.
+
+    Args:
+        tables: name of a file -> its key -> its value; ``utt2spk`` among them.
+        utts: sorted utterances, all in ``utt2spk``.
+    """
+    utt2spk = {utt: tables["utt2spk"][utt] for utt in utts}
+    spks = sorted(set(utt2spk.values()))
+    kept = {"utt": utts, "spk": spks, "reco": recordings(tables, utts)}
+    texts = {}
+    for name, table in tables.items():
+        keys = kept[FILES[name].key]
+        texts[name] = format_map({key: table[key] for key in keys if key in table})
+    texts["spk2utt"] = format_map({s: " ".join(ids) for s, ids in invert(utt2spk).items()})
+    return texts
+
+
+def filter_stm(text: str, recos: set[str]) -> str:
+    """The lines of a reference file (NIST stm) of these recordings, and its ``;;`` lines."""
+    lines = text.splitlines(keepends=True)
+    return "".join(
+        line
+        for line in lines
+        if line.startswith(";;") or recos.issuperset(line.split()[:1] or [""])
+    )

@@ -1,0 +1,239 @@
+"""Decode a table of features or recordings into a table of hypotheses."""
+
+import contextlib
+import os
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pipeline.decoding.confidence import token_confidences
+from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
+from pipeline.decoding.journal import Journal
+from pipeline.decoding.recogniser import Recogniser, Recognition
+from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.frontend.audio import Recording, WavReader
+from pipeline.frontend.features import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.tables import MatrixReader, TextReader, TextWriter
+from pipeline.tables.specifiers import parse_wspecifier
+from pipeline.tables.streams import open_output
+from pipeline.training.run import choose_device
+
+Entry = np.ndarray | Recording
+Result = dict[str, Any]  # of an utterance: hyp, nbest, tokens, frames
+AHEAD = 2  # utterances a thread that wait for those before them
+
+
+class Counter(Protocol):
+    """Who is told what went well and what did not."""
+
+    def ok(self, count: int = 1) -> None:
+        """Count successes."""
+
+    def fail(self, key: str, error: object) -> None:
+        """Count a failure."""
+
+    def require_some(self) -> None:
+        """Raise DataError if nothing was done."""
+
+
+def decode_table(
+    directory: ModelDir,
+    rspecifier: str,
+    wspecifier: str,
+    options: DecodeOptions,
+    counter: Counter,
+) -> str:
+    """Decode every utterance of a table, in its order; returns a word on the speed.
+
+    An utterance that cannot be decoded is told to ``counter`` and left out. What is finished is
+    kept beside the hypotheses in NAME.partial until all are, for ``options.resume``.
+
+    Raises:
+        UsageError: an option is out of its range.
+        PipelineError: the model or a table cannot be used.
+    """
+    if options.nbest < 1 or options.threads < 1:
+        raise UsageError("--nbest and --threads must be 1 or more")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    recogniser = Recogniser(directory, choose_device(options.device), options)
+    decoder = _Decoder(recogniser, options, _cmvn_of(directory, options))
+    reader = (WavReader if options.from_audio else MatrixReader)(
+        rspecifier, allow_pipes=options.allow_pipes
+    )
+    started, frames, skipped = time.monotonic(), 0, 0
+    with contextlib.ExitStack() as stack:
+        hyps = stack.enter_context(TextWriter(wspecifier))
+        nbest = ctm = None
+        if options.write_nbest:
+            nbest = stack.enter_context(TextWriter(options.write_nbest))
+        if options.write_ctm:
+            ctm = stack.enter_context(open_output(options.write_ctm))
+        journal = stack.enter_context(_journal(directory, wspecifier, options))
+        for utt_id, result in decoder.run(reader, journal):
+            if isinstance(result, PipelineError):
+                counter.fail(utt_id, str(result).removeprefix(f"{utt_id}: "))
+                continue
+            skipped += result is journal.finished.get(utt_id)
+            frames += result["frames"]
+            hyps.write(utt_id, result["hyp"])
+            for rank, line in enumerate(result["nbest"] if nbest else [], start=1):
+                nbest.write(f"{utt_id}-{rank}", line)  # type: ignore[union-attr]
+            if ctm:
+                ctm.write("".join(f"{utt_id} {line}\n" for line in result["tokens"]).encode())
+            counter.ok()
+        counter.require_some()
+    for _ in range(getattr(reader, "skipped", 0)):
+        counter.fail("an entry of the table", "not readable, skipped")
+    already = f", {skipped} of them already finished" if skipped else ""
+    return f"{frames} frames in {time.monotonic() - started:.1f} s{already}"
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """From an entry of the table to what is written of it, several at a time."""
+
+    recogniser: Recogniser
+    options: DecodeOptions
+    cmvn_of: Callable[[str], CmvnStats | None]
+
+    def run(
+        self, entries: Iterable[tuple[str, Entry]], journal: Journal
+    ) -> Iterator[tuple[str, Result | PipelineError]]:
+        """Each utterance's result or the error it met, in the table's order."""
+        threads = self.options.threads
+        waiting: deque[tuple[str, Future[Result]]] = deque()
+        with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+            try:
+                for utt_id, entry in entries:
+                    if threads == 1:
+                        future = _now(self.decode, utt_id, entry, journal.finished.get(utt_id))
+                    else:
+                        known = journal.finished.get(utt_id)
+                        future = pool.submit(self.decode, utt_id, entry, known)
+                    waiting.append((utt_id, future))
+                    while len(waiting) >= (1 if threads == 1 else AHEAD * threads):
+                        yield _taken(*waiting.popleft(), journal)
+                while waiting:
+                    yield _taken(*waiting.popleft(), journal)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def decode(self, utt_id: str, entry: Entry, known: Result | None = None) -> Result:
+        """What is written of one utterance; what is known of the same input is taken over."""
+        cmvn = self.cmvn_of(utt_id)
+        data = entry.load() if isinstance(entry, Recording) else entry.tobytes()
+        fingerprint = zlib.crc32(data, zlib.crc32(b"" if cmvn is None else cmvn.matrix.tobytes()))
+        if known is not None and known["input"] == fingerprint:
+            return known
+        matrix = self._features(entry) if isinstance(entry, Recording) else entry
+        found = self.recogniser.recognise(
+            utt_id, matrix, cmvn, with_spans=bool(self.options.write_ctm)
+        )
+        symbols = self.recogniser.symbols
+        return {
+            "input": fingerprint,
+            "frames": len(matrix),
+            "hyp": symbols(found.hyps[0]),
+            "nbest": [
+                f"{h.score:.4f} {h.log_prob:.4f} {h.normalised:.4f} {symbols(h)}".rstrip()
+                for h in found.hyps[: self.options.nbest if self.options.write_nbest else 0]
+            ],
+            "tokens": self._ctm_lines(found),
+        }
+
+    def _features(self, recording: Recording) -> np.ndarray:
+        front_end = self.recogniser.directory.front_end()
+        samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
+        return front_end(samples, rate)
+
+    def _ctm_lines(self, found: Recognition) -> list[str]:
+        if not found.spans:
+            return []
+        step_s = self.recogniser.step_s
+        symbols = self.recogniser.directory.tokens.symbols
+        return [
+            f"1 {first * step_s:.3f} {(end - first) * step_s:.3f} {symbols[k]} {confidence:.3f}"
+            for k, (first, end), confidence in zip(
+                found.hyps[0].tokens, found.spans, token_confidences(found.hyps), strict=True
+            )
+        ]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def _now(decode: Callable[..., Result], *arguments: object) -> Future[Result]:
+    future: Future[Result] = Future()
+    try:
+        future.set_result(decode(*arguments))
+    except PipelineError as error:
+        future.set_exception(error)
+    return future
+
+
+def _taken(
+    utt_id: str, future: Future[Result], journal: Journal
+) -> tuple[str, Result | PipelineError]:
+    try:
+        result = future.result()
+    except DataError as error:
+        return utt_id, error
+    if result is not journal.finished.get(utt_id):
+        journal.add(utt_id, result)
+    return utt_id, result
+
+
+def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Journal:
+    """Kept where the hypotheses go to a file of their own."""
+    target = Path(parse_wspecifier(wspecifier).ark or "-")
+    if str(target) == "-" or (target.exists() and not target.is_file()):
+        if options.resume:
+            raise UsageError("--resume: hypotheses must go to a file, such as ark,t:hyp.txt")
+        return Journal(None, {}, resume=False)
+    files = [directory.path / "final.safetensors"]
+    if options.lm:
+        files.append(Path(options.lm))
+        if files[1].is_dir():
+            files[1] /= "final.safetensors"
+    stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    searched = SearchOptions(**{k: getattr(options, k) for k in SearchOptions.__dataclass_fields__})
+    made_with = {
+        "model": [list(stat) for stat in stats],
+        **asdict(searched),
+        "nbest": options.nbest if options.write_nbest else 0,
+        "ctm": bool(options.write_ctm),
+    }
+    return Journal(target.with_name(target.name + ".partial"), made_with, resume=options.resume)
+
+
+def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], CmvnStats | None]:
+    """From an utterance to its speaker's statistics; None: its own, for recordings."""
+    if not directory.by_speaker or (options.from_audio and not options.cmvn):
+        return lambda utt_id: None
+    if not options.cmvn:
+        raise UsageError(
+            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
+            "--utt2spk=ark:DATA_DIR/utt2spk"
+        )
+    pipes = options.allow_pipes
+    stats = {key: CmvnStats(m) for key, m in MatrixReader(options.cmvn, allow_pipes=pipes)}
+    speaker_of = dict(TextReader(options.utt2spk)) if options.utt2spk else {u: u for u in stats}
+
+    def find(utt_id: str) -> CmvnStats:
+        if speaker_of.get(utt_id) not in stats:
+            raise DataError(f"{utt_id}: no statistics of its speaker in {options.cmvn}")
+        return stats[speaker_of[utt_id]]
+
+    return find

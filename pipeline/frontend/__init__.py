@@ -1,0 +1,1 @@
+"""From recordings to features: audio, filter banks, derivatives, normalisation."""

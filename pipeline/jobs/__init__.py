@@ -1,0 +1,1 @@
+"""Jobs on this machine and on a cluster, by Kaldi's command line."""

@@ -1,0 +1,112 @@
+"""From Kaldi's options of a job (--mem, --gpu …) to those of sbatch, by a file like its slurm.conf.
+
+::
+
+    command sbatch --export=PATH           what submits
+    option mem=* --mem-per-cpu=$0          --mem 4G gives --mem-per-cpu=4G
+    option gpu=0                           --gpu 0 gives nothing
+    option gpu=* -p gpu --gres=gpu:$0
+    default gpu=0                          what is taken where nothing is said
+
+``-`` and ``_`` in names are the same. A value beats ``*``; a later line beats an earlier one.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.jobs.command_line import Usage
+
+DEFAULT = """\
+command sbatch --export=PATH
+option mem=* --mem=$0
+option mem=0
+option num_threads=* --cpus-per-task=$0
+option gpu=* --gres=gpu:$0
+option gpu=0
+option time=* --time=$0
+option partition=* --partition=$0
+option account=* --account=$0
+option qos=* --qos=$0
+option constraint=* --constraint=$0
+option nodes=* --nodes=$0
+option tasks_per_node=* --ntasks-per-node=$0
+default gpu=0
+default num_threads=1
+"""
+OURS = ("max-jobs-run", "pick", "config", "max-restarts")  # nothing of these goes to sbatch
+_LINE = re.compile(r"(command)\s+(.+)|(option|default)\s+(\w[\w-]*)=(\S+)\s*(.*)")
+
+
+class SlurmOptions:
+    """The lines of such a file.
+
+    Args:
+        path: the file; None: ``conf/slurm.conf`` if there is one, else what stands above.
+
+    Raises:
+        Usage: no such file, or a line that cannot be understood; names it.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        usual = Path("conf/slurm.conf")
+        self.command: list[str] = []
+        self._options: dict[tuple[str, str], str] = {}
+        self._defaults: dict[str, str] = {}
+        if path is None and not usual.exists():
+            self.path = "the default configuration"
+            self._read(DEFAULT)
+            return
+        self.path = path or str(usual)
+        try:
+            self._read(Path(self.path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(f"--config {self.path}: cannot be read: {error}") from error
+        if not self.command:
+            raise Usage(f"{self.path}: no line that begins with command, such as command sbatch")
+
+    def _read(self, text: str) -> None:
+        for number, line in enumerate(text.splitlines(), start=1):
+            content = line.partition("#")[0].strip()
+            if not content:
+                continue
+            match = _LINE.fullmatch(content)
+            if match is None:
+                what = "command …, option NAME=VALUE … or default NAME=VALUE"
+                raise Usage(f"{self.path}:{number}: expected {what}, not {content!r}")
+            if match[1]:
+                self.command = shlex.split(match[2])
+            elif match[3] == "option":
+                self._options[_same(match[4]), match[5]] = match[6].strip()
+            else:
+                self._defaults[_same(match[4])] = match[5]
+
+    def arguments(self, options: Mapping[str, str]) -> list[str]:
+        """What ``options`` come to for sbatch.
+
+        Raises:
+            Usage: an option that no line describes; says how to add one.
+        """
+        wanted = dict(self._defaults)
+        wanted.update({_same(n): v for n, v in options.items() if n not in OURS and v != ""})
+        words: list[str] = []
+        for name, value in wanted.items():
+            shown = name.replace("_", "-")
+            if (name, value) in self._options:
+                words += shlex.split(self._options[name, value].replace("$0", value))
+            elif (name, "*") in self._options:
+                words += shlex.split(self._options[name, "*"].replace("$0", value))
+            elif value != self._defaults.get(name) and (name, value) not in _HARMLESS:
+                raise Usage(
+                    f"--{shown} {value}: not described in {self.path}; add a line such as "
+                    f"'option {name}=* --{shown}=$0' to conf/slurm.conf"
+                )
+        return words
+
+
+_HARMLESS = {("gpu", "0"), ("num_threads", "1")}  # what is so without being asked for
+
+
+def _same(name: str) -> str:
+    return name.replace("-", "_")

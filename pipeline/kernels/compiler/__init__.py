@@ -1,0 +1,1 @@
+"""How kernels for the CPU are compiled, and the arithmetic that they share."""

@@ -1,0 +1,1 @@
+"""Search with CTC networks and transducers, and language models for it."""

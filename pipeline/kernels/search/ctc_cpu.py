@@ -1,0 +1,365 @@
+"""CTC's searches on a CPU, in compiled functions that run without the interpreter's lock.
+
+`beam_search` is here, `prefix_search` in `ctc_prefix_search_cpu.py`; see `ctc_search_plain.py`.
+
+The beam search forms few of a frame's W · V extensions. From the frame before it guesses how far
+the W-th best prefix lies below the best one, and goes through the tokens, from the most probable
+on, only as long as they reach that far. If fewer than W prefixes do, the guess was too narrow: it
+is widened, and the frame begun anew. Once there are W prefixes, the least probable of them, where
+all stay as they are, is a bound too. So the result is that of forming all extensions.
+
+In loops over prefixes arrays are local variables: taking them out of their tuples there, or passing
+the tuples on, would count references, which takes longer than the search.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.kernels.compiler.compiling import kernel
+from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
+from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
+from pipeline.kernels.search.ctc_prefixes_cpu import (
+    new_tree,
+    plus,
+    set_places,
+    slot_of,
+    spelling,
+    spelt_before,
+    times,
+    with_room,
+)
+from pipeline.kernels.search.hypotheses import Automaton
+
+__all__ = ["beam_search", "prefix_search"]
+
+TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
+SLACK = 1e-9  # of a score: more than rounding changes it
+WIDER = 0.2  # by which share the spread of scores in a frame is guessed to grow in the next
+
+
+class Beam(NamedTuple):
+    """W prefixes in no order."""
+
+    nodes: np.ndarray
+    tokens: np.ndarray  # the last one; -1 of the empty prefix
+    lengths: np.ndarray
+    states: np.ndarray  # of the language model
+    fused: np.ndarray
+    mantissas: np.ndarray  # (3, W): TOTAL, BLANK, LABEL
+    exponents: np.ndarray
+    scores: np.ndarray
+
+
+class Row(NamedTuple):
+    """Pr(k|t) over the greatest of the frame."""
+
+    logs: np.ndarray
+    mantissas: np.ndarray
+    exponents: np.ndarray
+    known: np.ndarray  # whether mantissa and exponent have been computed
+
+
+class Pool(NamedTuple):
+    """What may get into the next beam: number i · V + k is prefix i and k; with k = ∅ prefix i."""
+
+    scores: np.ndarray
+    numbers: np.ndarray
+    first: np.ndarray  # of each prefix the first child that is in the beam too
+    following: np.ndarray  # and of that the next sibling
+    barred: np.ndarray  # of each token the last prefix whose growth by it is its child's
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+@kernel
+def _new_beam(width, state):
+    """Room for W prefixes; the first is the empty one."""
+    ids = np.empty((4, width), np.int32)
+    mantissas, exponents = np.empty((3, width)), np.empty((3, width), np.int64)
+    ids[0, 0], ids[1, 0], ids[2, 0], ids[3, 0] = 0, -1, 0, state
+    for part in range(3):
+        mantissas[part, 0], exponents[part, 0] = 0.0 if part == LABEL else 0.5, 1
+    fused, scores = np.zeros(width), np.zeros(width)
+    return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
+
+
+@kernel
+def _new_row(vocab):
+    known = np.zeros(vocab, np.bool_)
+    return Row(np.empty(vocab), np.empty(vocab), np.empty(vocab, np.int64), known)
+
+
+@kernel
+def _new_pool(width, vocab):
+    room = 4 * width + 64
+    first, following = np.empty(width, np.int32), np.empty(width, np.int32)
+    barred = np.empty(vocab, np.int32)
+    return Pool(np.empty(room), np.empty(room, np.int64), first, following, barred)
+
+
+# ---- a frame -------------------------------------------------------------------------------------
+
+
+@kernel
+def _compute(row, tokens, count):
+    """Pr(k|t) of some tokens, -1 being none, where it is not known yet."""
+    logs, mantissas, exponents, known = row
+    for n in range(count):
+        k = tokens[n]
+        if k < 0 or known[k]:
+            continue
+        known[k] = True
+        mantissas[k], exponents[k] = 0.0, 0
+        if logs[k] > IMPOSSIBLE:
+            exponent = math.floor(logs[k] / LN2)
+            mantissa = math.exp(logs[k] - exponent * LN2)
+            while mantissa >= 1.0:
+                mantissa, exponent = mantissa * 0.5, exponent + 1
+            mantissas[k], exponents[k] = mantissa, exponent
+
+
+@kernel
+def _stay(tree, beam, count, row, blank, stays):
+    """The prefixes as they are: by a blank, by their last token again, or grown from a parent."""
+    nodes, lasts, _, _, fused, a, i, _ = beam
+    b, j, scores = stays.mantissas, stays.exponents, stays.scores
+    p, e = row.mantissas, row.exponents
+    parents, places = tree.parents, tree.places
+    for n in range(count):
+        null, null_e = times(a[TOTAL, n], i[TOTAL, n], p[blank], e[blank])
+        label, label_e, k = 0.0, 0, lasts[n]
+        if k >= 0:
+            label, label_e = times(a[LABEL, n], i[LABEL, n], p[k], e[k])
+            parent = places[parents[nodes[n]]]
+            if parent >= 0:
+                # After its own last label a prefix grows only across a blank.
+                part = BLANK if lasts[parent] == k else TOTAL
+                grown, grown_e = times(a[part, parent], i[part, parent], p[k], e[k])
+                label, label_e = plus(label, label_e, grown, grown_e)
+        total, total_e = plus(null, null_e, label, label_e)
+        b[TOTAL, n], j[TOTAL, n] = total, total_e
+        b[BLANK, n], j[BLANK, n] = null, null_e
+        b[LABEL, n], j[LABEL, n] = label, label_e
+        scores[n] = np.log(total) + total_e * LN2 + fused[n]
+
+
+@kernel
+def _find_children(tree, nodes, count, first, following):
+    """Chain the prefixes of the beam that have the same parent in it."""
+    parents, places = tree.parents, tree.places
+    first[:] = -1
+    for n in range(count):
+        parent = places[parents[nodes[n]]] if nodes[n] else -1
+        if parent >= 0:
+            following[n], first[parent] = first[parent], n
+
+
+@kernel
+def _bounds(before, after, count, width):
+    """No score of W prefixes is below the first; none without what is fused is above the second."""
+    least, greatest = np.inf, -np.inf
+    for n in range(count):
+        least = min(least, after[n])
+        greatest = max(greatest, after[n], before[n])
+    return least if count == width else -np.inf, greatest
+
+
+@kernel
+def _descending(logs, blank, least):
+    """The tokens from the most probable on, down to a log-probability."""
+    tokens = np.empty(len(logs), np.int64)
+    count = 0
+    for k in range(len(logs)):
+        if logs[k] >= least and logs[k] > -np.inf and k != blank:
+            tokens[count] = k
+            count += 1
+    gap = count // 2
+    while gap:  # Shell's sort
+        for n in range(gap, count):
+            k, at = tokens[n], n
+            while at >= gap and logs[tokens[at - gap]] < logs[k]:
+                tokens[at] = tokens[at - gap]
+                at -= gap
+            tokens[at] = k
+        gap //= 2
+    return tokens[:count]
+
+
+@kernel
+def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool):
+    """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
+    nodes, lasts, _, states, fused, a, i, before = beam
+    logs, p, e, _ = row
+    scores, numbers, first, following, barred = pool
+    added, after = model.log_probs, stays.scores
+    vocab, found = len(logs), 0
+    for n in range(count):
+        if after[n] >= bound and after[n] > -np.inf:
+            scores[found], numbers[found] = after[n], n * vocab + blank
+            found += 1
+    barred[:] = -1
+    for n in range(count):
+        inside = first[n]
+        while inside >= 0:
+            barred[lasts[inside]] = n
+            inside = following[inside]
+        state, room = states[n], before[n] + SLACK * (1.0 + abs(before[n]))
+        for at in range(len(order)):
+            k = order[at]
+            if not room + logs[k] + reach[state] >= bound:
+                break
+            if barred[k] == n or not room + logs[k] + added[state, k] >= bound:
+                continue
+            part = BLANK if k == lasts[n] else TOTAL
+            grown, grown_e = times(a[part, n], i[part, n], p[k], e[k])
+            score = np.log(grown) + grown_e * LN2 + (fused[n] + added[state, k])
+            if score >= bound and score > -np.inf:
+                scores[found], numbers[found] = score, n * vocab + k
+                found += 1
+                if found == len(scores):
+                    bound = _select(tree, beam, vocab, blank, scores, numbers, found)
+                    found = len(nodes)
+    return found
+
+
+@kernel
+def _select(tree, beam, vocab, blank, scores, numbers, count):
+    """Move the W best to the front; the score of the last of them."""
+    ties = tree.parents, tree.tokens, beam.nodes, beam.lengths, vocab, blank
+    low, high, target = 0, count - 1, len(beam.nodes) - 1
+    while low < high:
+        middle = (low + high) // 2
+        score, number = scores[middle], numbers[middle]
+        i, j = low, high
+        while i <= j:
+            while scores[i] > score or (
+                scores[i] == score and _comes_first(ties, numbers[i], number)
+            ):
+                i += 1
+            while scores[j] < score or (
+                scores[j] == score and _comes_first(ties, number, numbers[j])
+            ):
+                j -= 1
+            if i <= j:
+                scores[i], scores[j] = scores[j], scores[i]
+                numbers[i], numbers[j] = numbers[j], numbers[i]
+                i, j = i + 1, j - 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            break
+    return scores[target]
+
+
+@kernel
+def _comes_first(ties, x, y):
+    """Which of two numbers of the pool comes first if they are equally probable."""
+    if x == y:
+        return False
+    parents, tokens, nodes, lengths, vocab, blank = ties
+    a, k, b, m = nodes[x // vocab], x % vocab, nodes[y // vocab], y % vocab
+    longer = lengths[x // vocab] + (k != blank) - lengths[y // vocab] - (m != blank)
+    if longer:
+        return longer < 0
+    if k == blank:
+        a, k = parents[a], tokens[a]
+    if m == blank:
+        b, m = parents[b], tokens[b]
+    return spelt_before(parents, tokens, a, k, b, m)
+
+
+@kernel
+def _keep(tree, beam, stays, row, model, blank, pool, count, after):
+    """The first of the pool become the next beam."""
+    parents, tokens, _, slots, used = tree
+    nodes, lasts, lengths, states, fused, a, i, _ = beam
+    new_nodes, new_lasts, new_lengths, new_states, new_fused, b, j, scores = after
+    stay, stay_e, p, e = stays.mantissas, stays.exponents, row.mantissas, row.exponents
+    numbers, pool_scores, vocab = pool.numbers, pool.scores, len(row.logs)
+    added, following = model.log_probs, model.following
+    for n in range(count):
+        source, k = numbers[n] // vocab, numbers[n] % vocab
+        scores[n] = pool_scores[n]
+        if k == blank:
+            new_nodes[n], new_lasts[n] = nodes[source], lasts[source]
+            new_lengths[n], new_states[n] = lengths[source], states[source]
+            new_fused[n] = fused[source]
+            for part in range(3):
+                b[part, n], j[part, n] = stay[part, source], stay_e[part, source]
+            continue
+        slot = slot_of(parents, tokens, slots, nodes[source], k)
+        if slots[slot] < 0:
+            slots[slot] = used[0]
+            parents[used[0]], tokens[used[0]] = nodes[source], k
+            used[0] += 1
+        new_nodes[n], new_lasts[n], new_lengths[n] = slots[slot], k, lengths[source] + 1
+        new_states[n] = following[states[source], k]
+        new_fused[n] = fused[source] + added[states[source], k]
+        part = BLANK if k == lasts[source] else TOTAL
+        b[TOTAL, n], j[TOTAL, n] = times(a[part, source], i[part, source], p[k], e[k])
+        b[LABEL, n], j[LABEL, n] = b[TOTAL, n], j[TOTAL, n]
+        b[BLANK, n], j[BLANK, n] = 0.0, 0
+
+
+# ---- all frames ----------------------------------------------------------------------------------
+
+
+@kernel
+def _beam_search(log_probs, tops, width, blank, model, reach):
+    """The prefixes, the last beam, and how many are in it."""
+    frames, vocab = log_probs.shape
+    tree = new_tree(min(frames * width + 1, max(1 << 15, 8 * width)))
+    beam, after = _new_beam(width, model.start), _new_beam(width, model.start)
+    stays = _new_beam(width, model.start)
+    row, pool = _new_row(vocab), _new_pool(width, vocab)
+    highest, null = reach.max(), np.full(1, blank)
+    count, spread = 1, np.inf
+    for t in range(frames):
+        for k in range(vocab):
+            row.logs[k], row.known[k] = log_probs[t, k] - tops[t], False
+        _compute(row, null, 1)
+        _compute(row, beam.tokens, count)
+        _stay(tree, beam, count, row, blank, stays)
+        _find_children(tree, beam.nodes, count, pool.first, pool.following)
+        least, greatest = _bounds(beam.scores, stays.scores, count, width)
+        while True:
+            bound = max(least, greatest - spread)
+            margin = highest + SLACK * (1.0 + abs(bound))
+            order = _descending(row.logs, blank, bound - greatest - margin)
+            _compute(row, order, len(order))
+            found = _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool)
+            if found >= width or bound == least:
+                break
+            spread += 3.0 * abs(spread) + 1.0 if spread < 1e3 else np.inf
+        spread = np.inf
+        if found >= width:
+            last = _select(tree, beam, vocab, blank, pool.scores, pool.numbers, found)
+            found, spread = width, greatest - last + WIDER * abs(greatest - last)
+        set_places(beam.nodes, tree.places, count, False)
+        tree = with_room(tree, found)
+        _keep(tree, beam, stays, row, model, blank, pool, found, after)
+        beam, after, count = after, beam, found
+        set_places(beam.nodes, tree.places, count, True)
+    return tree, beam, count
+
+
+def beam_search(
+    log_probs: np.ndarray, tops: np.ndarray, width: int, blank: int, model: Automaton
+) -> list[Entry]:
+    """See `ctc_search_plain.beam_search`."""
+    reach = model.log_probs.max(axis=1)
+    tree, beam, count = _beam_search(log_probs, tops, width, blank, model, reach)
+    lengths = beam.lengths[:count]
+    tokens = spelling(tree.parents, tree.tokens, beam.nodes[:count], lengths).tolist()
+    ends = lengths.cumsum().tolist()
+    starts = [0, *ends[:-1]] if ends else []
+    strings = [tuple(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
+    numbers = beam.mantissas[TOTAL, :count].tolist(), beam.exponents[TOTAL, :count].tolist()
+    logs = [math.log(a) + i * LN2 for a, i in zip(*numbers, strict=True)]
+    columns = strings, logs, beam.fused[:count].tolist(), beam.states[:count].tolist()
+    return [Entry(*entry) for entry in zip(*columns, strict=True)]

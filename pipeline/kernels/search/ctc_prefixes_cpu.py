@@ -1,0 +1,124 @@
+"""What CTC's compiled searches are made of: probabilities that do not underflow, and prefixes.
+
+A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_search_plain.py`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.kernels.compiler.compiling import kernel
+
+HALVES = 2.0 ** -np.arange(61.0)
+
+
+@kernel
+def times(a, i, b, j):
+    """a 2^i times b 2^j."""
+    a, i = a * b, i + j
+    if a < 0.5:
+        a, i = a * 2.0, i - 1
+    return a, i
+
+
+@kernel
+def plus(a, i, b, j):
+    """a 2^i plus b 2^j."""
+    if a == 0.0:
+        return b, j
+    if b == 0.0:
+        return a, i
+    if i < j:
+        a, i, b, j = b, j, a, i
+    if i - j > 60:  # less than rounding
+        return a, i
+    a += b * HALVES[i - j]
+    if a >= 1.0:
+        a, i = a * 0.5, i + 1
+    return a, i
+
+
+class Tree(NamedTuple):
+    """Prefixes as nodes; node 0 is the empty one."""
+
+    parents: np.ndarray
+    tokens: np.ndarray  # the last one; -1 of the empty prefix
+    places: np.ndarray  # in the beam; -1 outside
+    slots: np.ndarray  # a hash table from parents and tokens to nodes; -1 is a free slot
+    used: np.ndarray  # (1,) nodes there are
+
+
+@kernel
+def new_tree(capacity):
+    """A tree of the empty prefix, which is in the beam."""
+    slots = 1
+    while slots < 2 * capacity:
+        slots *= 2
+    tree = Tree(
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+        np.full(capacity, -1, np.int32),
+        np.full(slots, -1, np.int32),
+        np.ones(1, np.int64),
+    )
+    tree.parents[0], tree.tokens[0], tree.places[0] = -1, -1, 0
+    return tree
+
+
+@kernel
+def with_room(tree, more):
+    """The same tree, or a larger copy, with room for more nodes."""
+    count, capacity = tree.used[0], len(tree.parents)
+    if count + more <= capacity:
+        return tree
+    larger = new_tree(2 * capacity + more)
+    parents, tokens, places, slots, used = larger
+    old_parents, old_tokens, old_places, _, _ = tree
+    for node in range(1, count):
+        parents[node], tokens[node] = old_parents[node], old_tokens[node]
+        slots[slot_of(parents, tokens, slots, parents[node], tokens[node])] = node
+    for node in range(count):
+        places[node] = old_places[node]
+    used[0] = count
+    return larger
+
+
+@kernel
+def slot_of(parents, tokens, slots, parent, token):
+    """Where the hash table has a child, or a free slot for it."""
+    key = (np.uint64(parent) << np.uint64(32)) | np.uint64(token)
+    slot = np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & (len(slots) - 1)
+    while True:
+        node = slots[slot]
+        if node < 0 or (parents[node] == parent and tokens[node] == token):
+            return slot
+        slot = (slot + 1) & (len(slots) - 1)
+
+
+@kernel
+def set_places(nodes, places, count, are_inside):
+    """Note that prefixes are in the beam, or are not any longer."""
+    for n in range(count):
+        places[nodes[n]] = n if are_inside else -1
+
+
+@kernel
+def spelt_before(parents, tokens, a, k, b, m):
+    """Whether prefix a with token k comes before b with m in a dictionary, both equally long."""
+    while a != b:
+        k, m = tokens[a], tokens[b]
+        a, b = parents[a], parents[b]
+    return k < m
+
+
+@kernel
+def spelling(parents, tokens, nodes, lengths):
+    """The tokens of prefixes, one prefix after the other."""
+    out = np.empty(lengths.sum(), np.int64)
+    end = 0
+    for n in range(len(nodes)):
+        end += lengths[n]
+        node = nodes[n]
+        for at in range(end - 1, end - 1 - lengths[n], -1):
+            out[at], node = tokens[node], parents[node]
+    return out

@@ -1,0 +1,1 @@
+"""The RNN transducer: loss, joint network and loss, alignment."""

@@ -1,0 +1,1 @@
+"""Trained models on disk, and what every use of one shares."""

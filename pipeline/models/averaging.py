@@ -1,0 +1,70 @@
+"""The average of several models' weights as a model of its own."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from pipeline.errors import ModelError
+from pipeline.models.model_dir import ModelDir, read_weights
+
+
+def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
+    """The files to average: of each directory its last epochs, or for 0 its finished weights.
+
+    Raises:
+        ModelError: fewer epochs are kept, or a training has not finished.
+    """
+    files = []
+    for directory in directories:
+        kept = directory.epoch_paths()[-last:] if last else [directory.weights_path]
+        if last and len(kept) < last:
+            raise ModelError(
+                f"{directory.path}: keeps the weights of {len(kept)} epochs, not of {last}; train "
+                f"with --keep-epochs={last}"
+            )
+        if not last:
+            directory.weights()  # says so where training has not finished
+        files += kept
+    return files
+
+
+def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """The mean of each weight over the files, summed in float64.
+
+    Raises:
+        ModelError: the architectures or the tokens differ, or a file is damaged.
+    """
+    first = directories[0]
+    for other in directories[1:]:
+        if other.config != first.config:
+            raise ModelError(f"{other.path}: another architecture than {first.path}")
+        if other.tokens != first.tokens:
+            raise ModelError(f"{other.path}/tokens.txt: other tokens than {first.path}")
+    total: dict[str, torch.Tensor] = {}
+    for file in files:
+        for name, tensor in read_weights(file).items():
+            total[name] = total.get(name, 0.0) + tensor.double()
+    return {name: (tensor / len(files)).float() for name, tensor in total.items()}
+
+
+def write_average(
+    like: ModelDir, weights: dict[str, torch.Tensor], files: Sequence[Path], out: Path
+) -> None:
+    """A model directory with these weights and all else of ``like``; whole or not there."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name in ("config.json", "tokens.txt", "cmvn.ark"):
+            if (like.path / name).exists():
+                shutil.copyfile(like.path / name, temporary / name)
+        if (like.path / "front_end").is_dir():
+            shutil.copytree(like.path / "front_end", temporary / "front_end")
+        (temporary / "averaged_from").write_text("".join(f"{file}\n" for file in files))
+        (temporary / "final.safetensors").write_bytes(save(weights))
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,339 @@
+"""A model directory: everything that turns a recording into tokens, and how it came about.
+
+::
+
+    exp/ctc/
+      config.json          architecture, kind, options, with a format version
+      tokens.txt           <blk> 0, …
+      cmvn.ark             statistics of the training features
+      front_end/           fbank.conf, delta.conf …: from a recording to features
+      final.safetensors    the weights
+      checkpoints/         last.pt, previous.pt: weights, optimiser, where in which epoch;
+                           best.safetensors, epoch-0001.safetensors …
+      metrics.jsonl        a line an epoch
+      provenance.json      command, commit, seed, versions, hash of the data
+      train.log
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from pipeline.data.data_dir import atomic_write_text
+from pipeline.errors import ConfigError, FeatureError, ModelError
+from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.nn.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
+from pipeline.nn.models import Model, build_model
+from pipeline.tables import read_matrix, write_matrix
+from pipeline.text.tokens import Tokens
+
+SPEAKER = "speaker"  # instead of global statistics: those of each speaker
+
+
+class ModelDir:
+    """One model on disk. ``open`` checks that it is whole; ``create`` makes one."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        tokens: Tokens,
+        options: dict[str, Any],
+        *,
+        normalises: bool | str,
+    ) -> None:
+        self.path, self.config, self.tokens, self.options = path, config, tokens, options
+        self.normalises = normalises  # by cmvn.ark, or "speaker": by each speaker's statistics
+
+    @property
+    def kind(self) -> str:
+        """``ctc``, ``predictor`` or ``transducer``."""
+        return self.config.kind
+
+    @property
+    def weights_path(self) -> Path:
+        """The finished weights."""
+        return self.path / "final.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last_path(self) -> Path:
+        """The last state of the training."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous_path(self) -> Path:
+        """The state before it."""
+        return self.path / "checkpoints" / "previous.pt"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a training can go on here."""
+        return self.last_path.exists() or self.previous_path.exists()
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The weights after an epoch, if they are kept."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
+
+    def epoch_paths(self) -> list[Path]:
+        """The weights of epochs that are kept, in order."""
+        return sorted((self.path / "checkpoints").glob("epoch-*.safetensors"))
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: ModelConfig,
+        tokens: Tokens,
+        *,
+        cmvn: CmvnStats | str | None,
+        front_end: Path | None,
+        options: dict[str, Any],
+    ) -> "ModelDir":
+        """Write all but the weights; ``config.json`` last, so that a directory with it is whole.
+
+        ``cmvn`` is what normalises features: global statistics, "speaker", or nothing.
+        What a training that came to no epoch left there is written over.
+        """
+        normalises = cmvn if isinstance(cmvn, str) else cmvn is not None
+        directory = cls(path, config, tokens, options, normalises=normalises)
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for old in (directory.best_path, path / "metrics.jsonl", *directory.epoch_paths()):
+            old.unlink(missing_ok=True)
+        (path / "config.json").unlink(missing_ok=True)
+        tokens.save(path / "tokens.txt")
+        if isinstance(cmvn, CmvnStats):
+            write_matrix(str(path / "cmvn.ark"), cmvn.matrix)
+        shutil.rmtree(path / "front_end", ignore_errors=True)
+        if front_end is not None:
+            _copy_files(front_end, path / "front_end")
+        data = {
+            "format_version": FORMAT_VERSION,
+            "kind": config.kind,
+            "model": to_data(config),
+            "cmvn": directory.normalises,
+            "options": options,
+        }
+        atomic_write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
+        return directory
+
+    @classmethod
+    def open(cls, path: Path | str, *, kind: str | None = None) -> "ModelDir":
+        """Read a model directory.
+
+        Raises:
+            ModelError: it is none, is not whole, or is not of this ``kind``.
+        """
+        path = Path(path)
+        config, options, normalises = _read_config(path)
+        tokens = Tokens.from_file(path / "tokens.txt")
+        if config.num_tokens != len(tokens):
+            raise ModelError(
+                f"{path}/tokens.txt: {len(tokens)} tokens, but the model has {config.num_tokens} "
+                "outputs; this is the tokens file of another model, put its own back"
+            )
+        if _tokens_changed(options, tokens):
+            raise ModelError(
+                f"{path}/tokens.txt: not the tokens that this model was trained with; "
+                "put its own tokens.txt back"
+            )
+        if kind is not None and config.kind != kind:
+            raise ModelError(f"{path}: a {config.kind} model; a {kind} model is needed here")
+        return cls(path, config, tokens, options, normalises=normalises)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The finished weights by name. Raises ModelError if there are none, or damaged ones."""
+        if not self.weights_path.exists():
+            raise ModelError(
+                f"{self.path}: training has not finished (no final.safetensors); run the "
+                "train_*.py command again, it goes on where it stopped"
+            )
+        return read_weights(self.weights_path)
+
+    def load_model(self, device: torch.device) -> Model:
+        """The network with its finished weights, in evaluation mode."""
+        weights = self.weights()
+        assert self.config.num_tokens is not None
+        model = build_model(self.config, num_tokens=self.config.num_tokens)
+        load_weights(model, weights, self.weights_path)
+        return model.to(device).eval()
+
+    @property
+    def by_speaker(self) -> bool:
+        """Whether features are normalised by statistics of their speaker, which are data."""
+        return self.normalises == SPEAKER
+
+    def cmvn(self) -> CmvnStats | None:
+        """Global statistics that normalise features, or None if there are none."""
+        if not self.normalises or self.by_speaker or self.config.encoder is None:
+            return None
+        path = self.path / "cmvn.ark"
+        if not path.exists():
+            raise ModelError(f"{path}: missing; the model normalises by it, put it back")
+        return read_cmvn(path, self.config.encoder.input_dim)
+
+    def front_end(self) -> FrontEnd:
+        """From samples to features. Raises ModelError if the model was trained without one."""
+        path = self.path / "front_end"
+        if not path.is_dir():
+            raise ModelError(
+                f"{self.path}: the model does not know how its features were made (its training "
+                "data had no conf/ with fbank.conf or mfcc.conf); compute features and use "
+                "decode_*.py"
+            )
+        return FrontEnd.load(path)
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a directory holds a training that can go on, or its end."""
+    states = path / "checkpoints" / "last.pt", path / "checkpoints" / "previous.pt"
+    return any(p.exists() for p in (*states, path / "final.safetensors"))
+
+
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
+    """What ``config.json`` says: the architecture, the options, what normalises features."""
+    file = path / "config.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["format_version"] == FORMAT_VERSION:
+            config = model_config_from(data["model"], where="model")
+            config = config.part(config.kind, "model")  # whole for its kind
+            normalises = data.get("cmvn", (path / "cmvn.ark").exists())
+            return (
+                config,
+                dict(data["options"]),
+                normalises if normalises == SPEAKER else bool(normalises),
+            )
+    except OSError as error:
+        what = "has no readable config.json" if path.is_dir() else "no model directory"
+        raise ModelError(f"{path}: {what}; train a model with train_*.py") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise ModelError(
+            f"{file}: damaged ({error}); put a copy back, or train in a new directory"
+        ) from error
+    raise ModelError(
+        f"{file}: format {data['format_version']}, but this program reads {FORMAT_VERSION}; "
+        "use the version of the program that wrote it"
+    )
+
+
+def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
+    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
+    try:
+        stats = CmvnStats(read_matrix(str(path)))
+    except FeatureError as error:
+        raise FeatureError(f"{path}: {error}") from error
+    if stats.dim != dim:
+        raise FeatureError(
+            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
+            "frame; make them with compute_cmvn_stats.py from such features"
+        )
+    return stats
+
+
+def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:
+    return options.get("tokens_sha256") not in (None, tokens.sha256)
+
+
+def _copy_files(source: Path, destination: Path) -> None:
+    destination.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if file.suffix == ".conf":
+            shutil.copyfile(file, destination / file.name)
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write all weights atomically as safetensors."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    data = save(tensors)  # not save_file: that makes files only their owner can read
+    _atomic(path, lambda temporary: temporary.write_bytes(data))
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a training state atomically; `load_state` reads it without running code."""
+    _atomic(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote. Raises ModelError if it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]  # torch goes on about pickles that run code
+        raise ModelError(
+            f"{path}: damaged checkpoint ({reason}); remove it to start again"
+        ) from error
+    return state
+
+
+def _atomic(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")  # what a killed program left is written over
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (RuntimeError, OSError) as error:  # torch makes the first of the second
+        raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name. Raises ModelError if the file is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path}: cannot read these weights ({error}); copy them again, or train again"
+        ) from error
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
+    """Put weights into ``model``; every name and shape must match.
+
+    Raises:
+        ModelError: the list of what does not fit.
+    """
+    own = model.state_dict()
+    problems = [f"{name}: not in the file" for name in own if name not in weights]
+    for name, tensor in weights.items():
+        if name not in own:
+            problems.append(f"{name}: not in the model")
+        elif own[name].shape != tensor.shape:
+            problems.append(f"{name}: {tuple(tensor.shape)}, model has {tuple(own[name].shape)}")
+    if problems:
+        raise ModelError(f"{where}: weights do not fit the model:\n  " + "\n  ".join(problems))
+    model.load_state_dict(weights)
+
+
+def load_part(model: torch.nn.Module, source: ModelDir, part: str) -> list[str]:
+    """Put the weights of ``source``'s ``part`` (``encoder``, ``predictor``) into ``model``.
+
+    Returns:
+        The names in ``source`` that were dropped: the output layers of pretraining, [G13] 3.2.
+
+    Raises:
+        ModelError: a name or shape of the part does not fit.
+    """
+    weights = source.weights()
+    prefix = f"{part}."
+    wanted = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+    if not wanted:
+        raise ModelError(f"{source.path}: a {source.kind} model has no {part}; give another model")
+    load_weights(getattr(model, part), wanted, f"{source.path} ({part})")
+    return [name for name in weights if not name.startswith(prefix)]

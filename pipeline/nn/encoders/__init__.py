@@ -1,0 +1,1 @@
+"""Encoders: from frames to what CTC or a transducer reads."""

@@ -1,0 +1,228 @@
+"""A decode directory scored whole: ``DECODE_DIR/scoring`` with everything that can be told.
+
+::
+
+    wer                     Kaldi's %WER, %SER and Scored lines
+    ref.txt hyp.txt         both sides under the rule; alignments: align-text's form
+    wer_details/            per_utt, per_spk, ops, wer_bootci as Kaldi's; per_gender …
+    sclite/                 for sclite: ref.trn hyp.trn ref.stm hyp.ctm; its own forms:
+                            hyp.sys hyp.raw hyp.dtl hyp.pra hyp.sgml
+    score.json              totals, interval, groups, confusions and the rule; written last
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.data_dir import DataDir, replaced_directory
+from pipeline.errors import DataError
+from pipeline.scoring import kaldi_forms, summary
+from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
+from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
+from pipeline.scoring.comparison import find_speakers
+from pipeline.scoring.counts import ErrorCounts
+from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
+from pipeline.scoring.score_options import ScoringOptions, bracket
+from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
+
+NO_GROUPS = ("spk2utt", "spk2warp")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a decode directory scores.
+
+    Attributes:
+        texts: both sides under the rule.
+        alignments: of them.
+        counts: errors in compute-wer's kinds.
+        interval: of the error rate.
+        groups: each grouping's groups of utterances; "speaker" is always there.
+        confusions: what was taken for what.
+        note: the variants in brackets.
+    """
+
+    texts: Systems
+    alignments: Alignments
+    counts: ErrorCounts
+    interval: Interval
+    groups: summary.Groups
+    confusions: summary.Confusions
+    note: str
+
+
+@uncollected()
+def score_directory(
+    data_dir: Path,
+    decode_dir: Path,
+    options: ScoringOptions,
+    *,
+    mode: str = "strict",
+    replications: int = 10000,
+    seed: int = 0,
+    name: str = "WER",
+    sclite: bool = True,
+) -> Score:
+    """Score DECODE_DIR/hyp.txt against DATA_DIR/text and write DECODE_DIR/scoring.
+
+    The folder appears whole, in the place of an older one. One that is of other texts than those
+    there now is taken away before anything can fail.
+
+    Args:
+        data_dir: a Kaldi data directory.
+        decode_dir: holds hyp.txt, and hyp.ctm if there are times.
+        options: the rule.
+        mode: see `read_systems`.
+        replications: test sets drawn for the interval.
+        seed: of the draws.
+        name: of the error rate: WER, PER …
+        sclite: write the files of and for sclite too.
+
+    Raises:
+        UsageError: an option that is out of its range.
+        DataError: a missing file, unknown or missing utterances, no tokens.
+    """
+    check_draws(replications, seed)
+    check_mode(mode)
+    fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
+    sides = data_dir / "text", decode_dir / "hyp.txt"
+    digests = [_digest(path) for path in sides]
+    if digests != _digests_of(out / "score.json"):
+        shutil.rmtree(out, ignore_errors=True)
+    for path in sides:
+        if not path.is_file():
+            raise DataError(f"{path}: missing; give DATA_DIR with text, DECODE_DIR with hyp.txt")
+    texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
+    group_of = find_groups(data, texts.utt_ids)
+    score = _count(texts, options, group_of, replications=replications, seed=seed)
+    content = {
+        "format_version": summary.FORMAT_VERSION,
+        "name": name,
+        "rule": options.describe(),
+        "variants": options.variants,
+        "mode": mode,
+        "data_dir": str(data_dir),
+        "decode_dir": str(decode_dir),
+        "ref_digest": digests[0],
+        "hyp_digest": digests[1],
+        **_numbers(score),
+    }
+    content["interval"] |= {"replications": replications, "seed": seed}
+    with replaced_directory(out) as partial:
+        _write_kaldi(partial, score)
+        if sclite:
+            folder, found = partial / "sclite", score.alignments
+            ctm, vocabulary = decode_dir / "hyp.ctm", found.vocabulary
+            write_inputs(folder, texts, data, group_of, options, ctm, vocabulary)
+            title = decode_dir.resolve().name
+            write_results(folder, title, found, group_of, score.groups, score.confusions)
+        lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, note=score.note)
+        write_lines(partial / "wer", [lines])
+        write_lines(partial / "score.json", _json(content))
+    return score
+
+
+def _json(content: Mapping[str, Any]) -> Iterator[str]:
+    """An entry a line: indented throughout a large one takes minutes."""
+    rows = [f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
+    yield "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 (hex) of a file; of nothing where there is none."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _digests_of(path: Path) -> list[str] | None:
+    """Those of the texts that a score.json is of; None if it does not say."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [str(content["ref_digest"]), str(content["hyp_digest"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _count(
+    texts: Systems, options: ScoringOptions, group_of: GroupOf, *, replications: int, seed: int
+) -> Score:
+    """All that is counted; nothing is written."""
+    numbered = Numbered(texts.pairs())
+    if clash := {EPS, ";"} & numbered.vocabulary.keys():
+        token = min(clash)
+        utt_id = next(u for u, *sides in texts.pairs() if any(token in side for side in sides))
+        raise DataError(
+            f'{utt_id}: the token "{token}" is a sign of the alignments; take another for it'
+        )
+    found = align_all(numbered, options.rule, optional=options.optional)
+    rule = KALDI_COUNTS if options.rule is KALDI else options.rule
+    counts = align_all(numbered, rule, optional=options.optional).total()
+    tokens, errors = found.tallies[:, :3].sum(axis=1), found.tallies[:, 1:].sum(axis=1)
+    rates = bootstrap(tokens, errors[None], replications=replications, seed=seed)
+    return Score(
+        texts,
+        found,
+        counts,
+        interval(rates[0]),
+        summary.count_groups(found, group_of),
+        summary.count_confusions(found),
+        bracket(options),
+    )
+
+
+def _numbers(score: Score) -> dict[str, Any]:
+    """A score for JSON."""
+    ends = {"low": round(score.interval.low, 6), "high": round(score.interval.high, 6)}
+    return {
+        "total": summary.counts_as_data(score.alignments.total()),
+        "interval": {"level": 0.95, **ends},
+        "absent": score.texts.absent,
+        "groups": {
+            grouping: {group: summary.counts_as_data(counts) for group, counts in groups.items()}
+            for grouping, groups in score.groups.items()
+        },
+        "confusions": score.confusions.substitutions,
+        "insertions": score.confusions.insertions,
+        "deletions": score.confusions.deletions,
+        "correct": score.confusions.correct,
+    }
+
+
+def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
+    """Each utterance's speaker and whatever the files spk2gender, spk2dialect, … tell of them."""
+    if data.has("utt2spk"):
+        speakers = find_speakers(utt_ids, f"ark:{data.path / 'utt2spk'}")
+    else:
+        speakers = find_speakers(utt_ids)
+        if speakers == utt_ids:  # names that tell nothing of them
+            speakers = [summary.UNKNOWN] * len(utt_ids)
+    groups = {"speaker": dict(zip(utt_ids, speakers, strict=True))}
+    for path in sorted(data.path.glob("spk2*")):
+        if path.name not in NO_GROUPS and path.is_file() and "." not in path.name:
+            table = data.table(path.name)
+            known = [(u, table[s]) for u, s in zip(utt_ids, speakers, strict=True) if s in table]
+            groups[path.name.removeprefix("spk2")] = dict(known)
+    return groups
+
+
+def _write_kaldi(out: Path, score: Score) -> None:
+    """Texts, alignments and wer_details."""
+    texts, found, details = score.texts, score.alignments, out / "wer_details"
+    for name, side in (("ref.txt", 1), ("hyp.txt", 2)):
+        write_lines(out / name, (f"{' '.join([p[0], *p[side]])}\n" for p in texts.pairs()))
+    write_lines(out / "alignments", kaldi_forms.alignment_lines(found))
+    write_lines(details / "per_utt", kaldi_forms.per_utt_lines(found))
+    write_lines(details / "ops", kaldi_forms.ops_lines(found))
+    write_lines(details / "wer_bootci", [kaldi_forms.bootci_line(score.interval, note=score.note)])
+    for grouping, groups in score.groups.items():
+        file = "per_spk" if grouping == "speaker" else f"per_{grouping}"
+        table = kaldi_forms.per_group_lines(groups, found.total(), grouping)
+        write_lines(details / file, [table])

@@ -1,0 +1,284 @@
+"""Readers of Kaldi tables, in sequence. ``pipeline.tables`` is the public face."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, SpecifierError, TableError
+from pipeline.tables.objects import (
+    range_bounds,
+    read_matrix_object,
+    read_shape_object,
+    read_text_object,
+    read_vector_object,
+)
+from pipeline.tables.specifiers import Range, is_read_pipe, parse_rspecifier, split_range
+from pipeline.tables.streams import ByteSource, open_input
+
+log = logging.getLogger("pipeline")
+
+Array = NDArray[Any]
+V = TypeVar("V")
+
+_BLANKS = (b" ", b"\t", b"\n", b"\r")
+_NO_KEY = "no key here; the file is damaged here or before, or is not an archive"
+_UTF_16 = "this is UTF-16; convert it with iconv -f utf-16 -t utf-8"
+_NOT_TABLES = {
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+    b"\x1f\x8b": 'this is compressed; read it with "ark:gunzip -c FILE |"',
+}
+_LONGEST_KEY = 1 << 16
+
+
+class Reader(Generic[V]):
+    """What the readers share.
+
+    Args:
+        rspecifier: ``ark[,options]:…`` or ``scp[,options]:…``.
+        allow_pipes: whether the entries of an scp may be commands (``cmd |``). A pipe in the
+            rspecifier itself was typed by the user and always runs.
+
+    Attributes:
+        permissive: from ``,p``.
+        skipped: bad entries passed over by the last iteration under ``,p``.
+
+    Raises:
+        SpecifierError: the rspecifier cannot be understood.
+    """
+
+    def __init__(self, rspecifier: str, *, allow_pipes: bool = False) -> None:
+        self.specifier = parse_rspecifier(rspecifier)
+        self.allow_pipes = allow_pipes
+        self.permissive = self.specifier.permissive
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[tuple[str, V]]:
+        self.skipped = 0
+        entries = self._archive() if self.specifier.kind == "ark" else self._script()
+        return self._in_order(entries) if self.specifier.sorted else entries
+
+    def _read(self, source: ByteSource) -> V:
+        raise NotImplementedError
+
+    def _cut(self, value: V, wanted: Range, where: str) -> V:
+        raise NotImplementedError
+
+    def _read_key(self, source: ByteSource) -> str | None:
+        return _read_key(source)
+
+    def _archive(self) -> Iterator[tuple[str, V]]:
+        opened = False
+        try:
+            with open_input(self.specifier.rxfilename) as stream:
+                opened = True
+                source = ByteSource(stream, self.specifier.rxfilename)
+                while (key := self._read_key(source)) is not None:
+                    source.key = key
+                    yield key, self._read(source)
+                    source.key = None
+        except TableError as error:
+            if not (opened and self.permissive):
+                raise
+            self.skip(f"{error}; stopped reading there")
+
+    def _script(self) -> Iterator[tuple[str, V]]:
+        for line, key, rxfilename in script_lines(self.specifier.rxfilename):
+            try:
+                value = self.read_entry(line, key, rxfilename)
+            except BadEntry as error:
+                if not self.permissive:
+                    raise
+                self.skip(f"{error}; skipped")
+                continue
+            yield key, value
+
+    def _in_order(self, entries: Iterator[tuple[str, V]]) -> Iterator[tuple[str, V]]:
+        last: str | None = None
+        for key, value in entries:
+            check_sorted(self.specifier.rxfilename, last, key)
+            last = key
+            yield key, value
+
+    def skip(self, message: str) -> None:
+        """Warn and count."""
+        self.skipped += 1
+        log.warning("%s", message)
+
+    def read_entry(self, line: int, key: str, rxfilename: str) -> V:
+        """The object of one line of the scp.
+
+        Raises:
+            BadEntry: it cannot be read.
+            TableError: it must not be read, ``,p`` or not: a command, or standard input.
+        """
+        where = f'{shown(self.specifier.rxfilename)}:{line}: key "{key}"'
+        if is_read_pipe(rxfilename) and not self.allow_pipes:
+            raise TableError(
+                f"{where}: the entry would run the command {rxfilename!r}; "
+                "if you trust this file, say --allow-pipes"
+            )
+        if rxfilename == "-":
+            raise TableError(f"{where}: an entry cannot be standard input; name a file")
+        try:
+            return self.read_object(rxfilename, allow_pipes=self.allow_pipes)
+        except PipelineError as error:
+            raise BadEntry(f"{where}: {error}") from error
+
+    def read_object(self, rxfilename: str, *, allow_pipes: bool) -> V:
+        """The one object behind an rxfilename, which may have an offset and a range."""
+        base, wanted = split_range(rxfilename)
+        with open_input(base, allow_pipes=allow_pipes) as stream:
+            value = self._read(ByteSource(stream, base))
+        return value if wanted is None else self._cut(value, wanted, base)
+
+
+class BadEntry(TableError):
+    """An entry of an scp that ``,p`` passes over."""
+
+
+class MatrixReader(Reader[Array]):
+    """Iterate over (key, (T, F) float32 or float64 array).
+
+    Arguments and errors: see ``pipeline.tables``; ``allow_pipes`` is for entries of an scp.
+    """
+
+    def _read(self, source: ByteSource) -> Array:
+        return read_matrix_object(source)
+
+    def _cut(self, value: Array, wanted: Range, where: str) -> Array:
+        rows, columns = _bounds(wanted, value.shape[0], value.shape[1], where)
+        return value[rows, columns]
+
+
+class ShapeReader(Reader[tuple[int, int]]):
+    """Iterate over (key, (T, F)), the sizes of matrices; binary values are passed over."""
+
+    def _read(self, source: ByteSource) -> tuple[int, int]:
+        return read_shape_object(source)
+
+    def _cut(self, value: tuple[int, int], wanted: Range, where: str) -> tuple[int, int]:
+        rows, columns = _bounds(wanted, value[0], value[1], where)
+        return rows.stop - rows.start, columns.stop - columns.start
+
+
+class VectorReader(Reader[Array]):
+    """Iterate over (key, (F,) float32 or float64 array)."""
+
+    def _read(self, source: ByteSource) -> Array:
+        return read_vector_object(source)
+
+    def _cut(self, value: Array, wanted: Range, where: str) -> Array:
+        return value[_bounds(wanted, len(value), None, where)[0]]
+
+
+class TextReader(Reader[str]):
+    """Iterate over (key, ``tok tok tok``). A line without a key is an error."""
+
+    def _read(self, source: ByteSource) -> str:
+        return read_text_object(source)
+
+    def _cut(self, value: str, wanted: Range, where: str) -> str:
+        raise TableError(f"{where}: a range {wanted.text} of text; take it off")
+
+    def _read_key(self, source: ByteSource) -> str | None:
+        if source.peek() in _BLANKS:
+            raise TableError(
+                f"{source.name}:{source.lines + 1}: the line is empty or begins with a blank; "
+                'expected "key tokens"'
+            )
+        return _read_key(source)
+
+
+class ScpReader:
+    """Iterate over (key, rxfilename) of an scp without opening the entries (wav.scp).
+
+    Args:
+        rspecifier: ``scp[,options]:…``.
+        allow_pipes: kept for whoever opens the entries.
+
+    Raises:
+        SpecifierError: it is an archive, or cannot be understood.
+        TableError: while iterating: a line that is empty or has a key only.
+    """
+
+    def __init__(self, rspecifier: str, *, allow_pipes: bool = False) -> None:
+        self.specifier = parse_rspecifier(rspecifier)
+        if self.specifier.kind != "scp":
+            raise SpecifierError(f"{rspecifier}: a list of files is expected; write scp:FILE")
+        self.allow_pipes = allow_pipes
+        self.permissive = self.specifier.permissive
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        last: str | None = None
+        for _, key, rxfilename in script_lines(self.specifier.rxfilename):
+            if self.specifier.sorted:
+                check_sorted(self.specifier.rxfilename, last, key)
+            last = key
+            yield key, rxfilename
+
+
+def shown(rxfilename: str) -> str:
+    """The name for messages."""
+    return rxfilename if rxfilename not in ("-", "") else "standard input"
+
+
+def _bounds(wanted: Range, rows: int, columns: int | None, where: str) -> tuple[slice, slice]:
+    row_slice, column_slice, truncated = range_bounds(wanted, rows, columns, where)
+    if truncated:
+        log.warning("%s: %s goes beyond row %d, the last; cut there", where, wanted.text, rows - 1)
+    return row_slice, column_slice
+
+
+def check_sorted(rxfilename: str, last: str | None, key: str) -> None:
+    """Raise TableError unless ``key`` comes after ``last`` in LC_ALL=C order."""
+    if last is not None and last >= key:
+        why = "stands twice" if last == key else f'comes after "{last}"'
+        raise TableError(
+            f'{shown(rxfilename)}: key "{key}" {why}, but the rspecifier says s (sorted); '
+            "sort it with LC_ALL=C sort -u, or leave off s"
+        )
+
+
+def _read_key(source: ByteSource) -> str | None:
+    """The next key, its separator taken (a newline is left); None at the end."""
+    while (byte := source.peek()) in _BLANKS:
+        source.take(1)
+    if not byte:
+        return None
+    start = source.offset
+    key = source.take_word(_LONGEST_KEY)
+    byte = source.peek()
+    if byte == b"\0" or len(key) > _LONGEST_KEY:
+        source.offset = start
+        source.fail(_NOT_TABLES.get(key[:2], _NO_KEY))
+    if byte in (b" ", b"\t"):
+        source.take(1)
+    try:
+        return key.decode("utf-8")
+    except UnicodeDecodeError:
+        source.offset = start
+        what = f"the key {key[:40]!r} is not UTF-8; the file is damaged or is no archive"
+        source.fail(_NOT_TABLES.get(key[:2], what))
+
+
+def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
+    """(line number, key, rxfilename) of each line of an scp."""
+    name = shown(rxfilename)
+    with open_input(rxfilename) as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                fields = [part.decode("utf-8") for part in raw.strip().split(None, 1)]
+            except UnicodeDecodeError:
+                raise TableError(f"{name}:{number}: not UTF-8; is this an scp file?") from None
+            if b"\0" in raw or not fields:
+                what = "not text; is this an scp file?" if b"\0" in raw else "empty line; remove it"
+                raise TableError(f"{name}:{number}: {what}")
+            if len(fields) == 1:
+                raise TableError(
+                    f'{name}:{number}: only the key "{fields[0]}"; expected "key file"'
+                )
+            yield number, fields[0], fields[1]

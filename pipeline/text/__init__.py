@@ -1,0 +1,1 @@
+"""What is recognised: phones, tokens, n-grams over them."""

@@ -1,0 +1,302 @@
+"""From a training command's arguments to a `Trainer` that is ready to run."""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import ConfigError, ModelError, UsageError
+from pipeline.kernels.compiler.memory import keep_freed_memory
+from pipeline.models.model_dir import SPEAKER, ModelDir, load_part, load_weights
+from pipeline.nn.config import ModelConfig, load_model_config
+from pipeline.nn.layers import count_weights, initialise
+from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
+from pipeline.text.phones import load_phone_map
+from pipeline.text.tokens import Tokens
+from pipeline.training.augment import Streams
+from pipeline.training.dataset import Utterance, load_dataset
+from pipeline.training.distributed.launcher import local_rank
+from pipeline.training.distributed.processes import World
+from pipeline.training.loop import Trainer
+from pipeline.training.objectives import CtcTask, PredictorTask, Task, TransducerTask, fitting
+from pipeline.training.provenance import log_file, write_provenance
+from pipeline.training.train_directory import TrainArguments, make_directory, saved_options
+from pipeline.training.train_options import (
+    ABOVE_0,
+    BELOW_1,
+    CHOICES,
+    TrainOptions,
+)
+
+log = logging.getLogger("pipeline")
+
+
+def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
+    """Train a model or go on with it.
+
+    Under torchrun or srun all processes train it together, and the first one writes; what fails in
+    one of them ends all, and the first one says so.
+
+    Returns:
+        How many utterances it was trained on, and how many were left out as too short.
+
+    Raises:
+        PipelineError: whatever a person can mend, before anything is computed where possible.
+        SystemExit: the same, in the processes after the first.
+    """
+    world = World(options.timeout)
+    try:
+        with world.together():
+            return _train(arguments, options, world)
+    finally:
+        world.leave()
+
+
+def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tuple[int, int]:
+    if not world.is_first:
+        log.setLevel(logging.ERROR)  # of what all of them read one speaks
+    check_options(options)
+    device = choose_device(options.device)
+    world.use(device)
+    _set_up_torch(options)
+    tokens = Tokens.from_file(arguments.tokens)
+    config = _config(arguments, tokens, options)
+    _refuse_other_commands(arguments, options, config, tokens, world)
+    model = build_model(config, num_tokens=len(tokens))
+    task = _task(model, phones_of(tokens, arguments.phone_map), options)
+    random = torch.Generator().manual_seed(options.seed)
+    for module in (model, task.auxiliary):
+        initialise(module, scale=options.init_scale, generator=random)
+    everything, train_set, dev_set = _data(arguments, options, tokens, task)
+    with log_file(arguments.model_dir, world):
+        directory, is_new = world.from_first(
+            lambda: _begun(arguments, options, config, tokens, world)
+        )
+        if is_new:
+            _start_from_others(model, task, arguments, tokens)
+        _say_what_starts(config, model, device, options, world)
+        trainer = Trainer(
+            model.to(device), task, directory, options, train=train_set, dev=dev_set,
+            device=device, streams=_streams(directory), world=world,
+        )  # fmt: skip
+        _run(trainer)
+    return len(train_set), everything - len(train_set)
+
+
+def _data(
+    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, task: Task
+) -> tuple[int, list[Utterance], list[Utterance]]:
+    """How many utterances there are to train on; those that fit, and those of the dev set."""
+    everything, whole_dev = (
+        load_dataset(
+            path,
+            tokens,
+            with_features=not isinstance(task, PredictorTask),
+            by_speaker=arguments.cmvn == SPEAKER,
+            allow_pipes=options.allow_pipes,
+        )
+        for path in (arguments.train_dir, arguments.dev_dir)
+    )
+    train_set, dev_set = (fitting(found, task, options) for found in (everything, whole_dev))
+    return len(everything), train_set, dev_set
+
+
+def _refuse_other_commands(
+    arguments: TrainArguments,
+    options: TrainOptions,
+    config: ModelConfig,
+    tokens: Tokens,
+    world: World,
+) -> None:
+    """All processes must be told the same, and see the same data, or they would not agree."""
+    if world.size == 1:
+        return
+    facts = {
+        **saved_options(arguments, options, tokens),
+        "model directory": str(arguments.model_dir),
+        "kind": arguments.kind,
+        "architecture": str(config),
+        "torch": torch.__version__,
+    }
+    for own in ("device", "threads"):
+        del facts[own]
+    world.require_same(facts)
+
+
+def _set_up_torch(options: TrainOptions) -> None:
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("highest" if options.precision == "float32" else "high")
+    keep_freed_memory()
+
+
+def _begun(
+    arguments: TrainArguments,
+    options: TrainOptions,
+    config: ModelConfig,
+    tokens: Tokens,
+    world: World,
+) -> tuple[ModelDir, bool]:
+    """The model directory, and whether nothing is trained there yet."""
+    directory = make_directory(arguments, options, config, tokens)
+    is_new = not directory.has_state
+    if is_new:
+        write_provenance(
+            directory.path,
+            arguments.train_dir,
+            arguments.dev_dir,
+            seed=options.seed,
+            world=world,
+        )
+    return directory, is_new
+
+
+def _say_what_starts(
+    config: ModelConfig,
+    model: torch.nn.Module,
+    device: torch.device,
+    options: TrainOptions,
+    world: World,
+) -> None:
+    count = f"{count_weights(model):,}"
+    together = f", {world.size} processes" if world.size > 1 else ""
+    log.info("%s model, %s weights, on %s%s", config.kind, count, device, together)
+    if options.batch_size < world.size and world.is_first:
+        log.warning(
+            "a batch of at most %d for %d processes leaves some idle; raise --batch-size",
+            options.batch_size,
+            world.size,
+        )
+
+
+def _run(trainer: Trainer) -> None:
+    started = time.monotonic()
+    try:
+        trainer.run()
+    except torch.OutOfMemoryError as error:
+        raise MemoryError from error
+    log.info("training took %.0f s", time.monotonic() - started)
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raise UsageError, naming the option, for a value outside its range."""
+    for name, choices in CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise UsageError(f"{_flag(name)} is one of {', '.join(choices)}")
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name == "dropout" and value == -1.0:
+            continue
+        if isinstance(value, (int, float)) and not 0 <= value < 2**31:
+            raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
+        if field.name in ABOVE_0 and value == 0:
+            raise UsageError(f"{_flag(field.name)} must be above 0")
+        if field.name in BELOW_1 and value >= 1:
+            raise UsageError(f"{_flag(field.name)} must be below 1, not {value}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is cuda where there is one. Raises UsageError for a cuda that is not there.
+
+    Of several processes on a machine each takes the GPU of its number; where the launcher shows
+    each of them one, that one.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UsageError("--device=cuda: torch sees no CUDA device; use --device=cpu")
+    if name not in CHOICES["device"]:
+        raise UsageError(f"--device is one of {', '.join(CHOICES['device'])}, not {name!r}")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank(os.environ) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) -> ModelConfig:
+    config = load_model_config(arguments.config).part(arguments.kind, str(arguments.config))
+    if config.num_tokens not in (None, len(tokens)):
+        raise ConfigError(
+            f"{arguments.config}: num_tokens = {config.num_tokens}, but {arguments.tokens} has "
+            f"{len(tokens)}; they belong to different experiments"
+        )
+    config = dataclasses.replace(config, num_tokens=len(tokens))
+    if options.dropout < 0.0:
+        return config
+    parts = {name: getattr(config, name) for name in ("encoder", "predictor")}
+    changed = {
+        name: dataclasses.replace(part, dropout=options.dropout)
+        for name, part in parts.items()
+        if part is not None
+    }
+    return dataclasses.replace(config, **changed)
+
+
+def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]], list[str]]:
+    """From token ids to what PER counts: symbols, folded to 39 phones where a map is given."""
+    if phone_map is None:
+        return tokens.decode
+    folding = load_phone_map(phone_map)
+    table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
+    return lambda ids: [phone for symbol in tokens.decode(ids) for phone in table[symbol]]
+
+
+def _task(
+    model: torch.nn.Module,
+    to_phones: Callable[[Iterable[int]], list[str]],
+    options: TrainOptions,
+) -> Task:
+    match model:
+        case CtcModel():
+            return CtcTask(model, to_phones)
+        case PredictorModel():
+            return PredictorTask(model)
+        case TransducerModel():
+            return TransducerTask(model, to_phones, ctc_weight=options.ctc_weight)
+    raise TypeError(type(model))
+
+
+def _streams(directory: ModelDir) -> Streams:
+    """What a feature vector's columns are: static, Δ, ΔΔ; the energy, then mel filters."""
+    if not (directory.path / "front_end").is_dir():
+        return Streams()
+    front_end = directory.front_end()
+    count = 1 if front_end.delta is None else front_end.delta.delta_order + 1
+    return Streams(count, front_end.mel_from)
+
+
+def _start_from_others(
+    model: torch.nn.Module, task: Task, arguments: TrainArguments, tokens: Tokens
+) -> None:
+    """Weights of pretrained networks, by layer name; all else stays random."""
+    if arguments.init is not None:
+        source = _source(arguments.init, tokens)
+        load_weights(model, source.weights(), source.weights_path)
+        log.info("all weights from %s", source.weights_path)
+    for part, path in arguments.parts:
+        source = _source(path, tokens)
+        dropped = load_part(model, source, part)
+        auxiliary = task.auxiliary.state_dict()
+        if source.kind == "ctc" and auxiliary:  # the loss beside the transducer's: its own layer
+            task.auxiliary.load_state_dict({name: source.weights()[name] for name in auxiliary})
+            dropped = [name for name in dropped if name not in auxiliary]
+        log.info("%s from %s; dropped: %s", part, path, ", ".join(dropped) or "nothing")
+    if arguments.parts:
+        taken = tuple(f"{part}." for part, _ in arguments.parts)
+        random = [n for n, _ in model.named_parameters() if not n.startswith(taken)]
+        log.info("starts random: %s", ", ".join(random) or "nothing")
+
+
+def _source(path: Path, tokens: Tokens) -> ModelDir:
+    source = ModelDir.open(path)
+    if source.tokens != tokens:
+        raise ModelError(f"{path}/tokens.txt: not the tokens of this training; use the same file")
+    return source

@@ -1,0 +1,222 @@
+"""Architectures from TOML: what is right is read, and all that is wrong is said at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.nn.config import (
+    EncoderConfig,
+    JoinerConfig,
+    ModelConfig,
+    PredictorConfig,
+    load_model_config,
+    model_config_from,
+    to_data,
+)
+
+WHOLE = """
+num_tokens = 62
+[encoder]
+input_dim = 123
+layers = 3
+cells = 250
+[predictor]
+cells = 250
+[joiner]
+kind = "tanh"
+dim = 250
+"""
+
+
+@pytest.fixture
+def toml(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "model.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def problems(path: Path) -> list[str]:
+    """The lines of the error, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        load_model_config(path)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines), lines
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_a_whole_architecture(toml) -> None:
+    config = load_model_config(toml(WHOLE))
+    assert config == ModelConfig(
+        num_tokens=62,
+        encoder=EncoderConfig(input_dim=123, layers=3, cells=250),
+        predictor=PredictorConfig(cells=250),
+        joiner=JoinerConfig(kind="tanh", dim=250),
+    )
+    assert config.kind == "transducer"
+
+
+def test_defaults_are_those_of_the_papers(toml) -> None:
+    encoder = load_model_config(toml("[encoder]\ninput_dim=26\nlayers=1\ncells=128")).encoder
+    assert encoder is not None
+    assert (encoder.cell, encoder.bidirectional) == ("lstm", True)
+    assert (encoder.stack_frames, encoder.dropout) == (1, 0.0)
+
+
+def test_it_survives_config_json(toml) -> None:
+    config = load_model_config(toml(WHOLE))
+    for kind in ("ctc", "predictor", "transducer"):
+        part = config.part(kind, "here")
+        data = json.loads(json.dumps(to_data(part)))
+        assert model_config_from(data, where="config.json") == part
+
+
+def test_configs_are_frozen(toml) -> None:
+    config = load_model_config(toml(WHOLE))
+    with pytest.raises(AttributeError):
+        config.num_tokens = 3  # type: ignore[misc]
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        ("ctc", ["encoder"]),
+        ("predictor", ["predictor"]),
+        ("transducer", ["encoder", "predictor", "joiner"]),
+    ],
+)
+def test_one_file_serves_a_whole_recipe(toml, kind: str, kept: list[str]) -> None:
+    part = load_model_config(toml(WHOLE)).part(kind, "here")
+    assert part.kind == kind
+    assert part.num_tokens == 62
+    assert [n for n in ("encoder", "predictor", "joiner") if getattr(part, n)] == kept
+
+
+def test_a_missing_section_is_named(toml) -> None:
+    config = load_model_config(toml("[encoder]\ninput_dim=26\nlayers=1\ncells=128"))
+    assert config.kind == "ctc"
+    with pytest.raises(ConfigError) as caught:
+        config.part("transducer", "conf/a.toml")
+    assert str(caught.value) == (
+        "conf/a.toml: a transducer model needs [predictor] and [joiner]; add it"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "num_tokens = 62\n", '[joiner]\nkind = "sum"\n'])
+def test_nothing_to_build(toml, text: str) -> None:
+    assert problems(toml(text)) == ["no [encoder] and no [predictor]: nothing to build"]
+
+
+# ---- what is wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cels = 3", "encoder.cels: unknown key; did you mean cells?"),
+        ("bidirectionnal = true", "encoder.bidirectionnal: unknown key; did you mean bidirec"),
+        ("zzz = 3", "encoder.zzz: unknown key; known: input_dim, layers, cells, cell,"),
+        ("cell = 3", "encoder.cell: str expected, not 3; lstm with peepholes"),
+        ('cell = "gru"', "encoder.cell: one of lstm, tanh expected, not 'gru'"),
+        ("stack_frames = 0", "encoder.stack_frames: at least 1 expected, not 0"),
+        ("stack_frames = 2.0", "encoder.stack_frames: int expected, not 2.0"),
+        ("stack_frames = true", "encoder.stack_frames: int expected, not True"),
+        ("bidirectional = 1", "encoder.bidirectional: bool expected, not 1"),
+        ('bidirectional = "yes"', "encoder.bidirectional: bool expected, not 'yes'"),
+        ("dropout = 1.0", "encoder.dropout: below 1 expected, not 1.0"),
+        ("dropout = -0.1", "encoder.dropout: at least 0 expected, not -0.1"),
+        ("dropout = nan", "encoder.dropout: at least 0 expected, not nan"),
+        ("dropout = inf", "encoder.dropout: below 1 expected, not inf"),
+        ("dropout = true", "encoder.dropout: float expected, not True"),
+        ("dropout = [0.1]", "encoder.dropout: float expected, not [0.1]"),
+    ],
+)
+def test_one_wrong_line(toml, line: str, said: str) -> None:
+    (problem,) = problems(toml(f"[encoder]\ninput_dim=26\nlayers=1\ncells=128\n{line}\n"))
+    assert problem.startswith(said)
+
+
+def test_a_whole_number_is_a_fine_fraction(toml) -> None:
+    config = load_model_config(toml("[predictor]\ncells=3\ndropout=0"))
+    assert config.predictor == PredictorConfig(cells=3, dropout=0.0)
+
+
+@pytest.mark.parametrize("key", ["input_dim", "layers", "cells"])
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_sizes_are_positive(toml, key: str, value: str) -> None:
+    sizes = {"input_dim": "26", "layers": "1", "cells": "128", key: value}
+    text = "[encoder]\n" + "".join(f"{k} = {v}\n" for k, v in sizes.items())
+    assert problems(toml(text)) == [f"encoder.{key}: at least 1 expected, not {value}"]
+
+
+@pytest.mark.parametrize("tokens", ["0", "1", "-4"])
+def test_there_is_a_token_beside_the_blank(toml, tokens: str) -> None:
+    (problem,) = problems(toml(f"num_tokens = {tokens}\n[predictor]\ncells = 3"))
+    assert problem.startswith("num_tokens: at least 2 expected")
+
+
+@pytest.mark.parametrize("joiner", ['kind = "tanh"', "", 'kind = "tanh"\ndim = 0'])
+def test_a_tanh_joiner_needs_a_size(toml, joiner: str) -> None:
+    text = f"[encoder]\ninput_dim=1\nlayers=1\ncells=1\n[predictor]\ncells=1\n[joiner]\n{joiner}"
+    assert problems(toml(text)) == ["joiner.dim: a tanh joiner needs a size, e.g. 250"]
+
+
+def test_a_section_that_is_a_value(toml) -> None:
+    assert problems(toml("encoder = 3")) == ["encoder: a section [encoder] is expected, not 3"]
+
+
+def test_an_unknown_section(toml) -> None:
+    (problem,) = problems(toml("[predictor]\ncells = 3\n[encodr]\ncells = 3"))
+    assert problem == "encodr: unknown key; did you mean encoder?"
+
+
+def test_all_errors_are_said_at_once(toml) -> None:
+    text = 'num_token = 3\n[encoder]\nlayers = 0\ncells = "many"\n[predictor]\n[joiner]\nkind="sun"'
+    said = problems(toml(text))
+    assert [problem.partition(":")[0] for problem in said] == [
+        "num_token",
+        "encoder.layers",
+        "encoder.cells",
+        "encoder.input_dim",
+        "predictor.cells",
+        "joiner.kind",
+    ]
+    assert said[3].startswith("encoder.input_dim: missing; features a frame")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.toml") == [
+        "cannot read this architecture: No such file or directory"
+    ]
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    assert problems(tmp_path) == ["cannot read this architecture: Is a directory"]
+
+
+@pytest.mark.parametrize("text", ["[encoder", "cells = ", "a = 1\na = 2"])
+def test_no_toml(toml, text: str) -> None:
+    (problem,) = problems(toml(text))
+    assert problem.startswith("not TOML: ")
+
+
+def test_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    (problem,) = problems(path)
+    assert problem.startswith("not TOML: ")
+
+
+def test_errors_of_config_json_name_it() -> None:
+    with pytest.raises(ConfigError, match=r"^exp/ctc/config\.json: encoder\.layer: unknown key"):
+        model_config_from({"encoder": {"layer": 3}}, where="exp/ctc/config.json")

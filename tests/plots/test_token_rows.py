@@ -1,0 +1,90 @@
+"""Rows of tokens: none stands over another, whatever their number."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from pipeline.plots.figures import new_figure
+from pipeline.plots.posteriors import Posteriors, draw_posteriors
+from pipeline.plots.segments import Segment
+from pipeline.plots.token_rows import MOST, Place, draw_strip, find_places, make_strip, row_heights
+
+
+def rows(places: list[Place | None]) -> list[int | None]:
+    return [None if place is None else place.row for place in places]
+
+
+def overlapping(figure, axes) -> int:
+    """Pairs of texts in the axes that stand over each other by more than a pixel."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    return sum(
+        min(a.x1, b.x1) - max(a.x0, b.x0) > 1.0 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1.0
+        for a, b in itertools.combinations(boxes, 2)
+    )
+
+
+def test_names_close_together_stand_in_other_rows() -> None:
+    names, middles = ["abc"] * 4, [1.0, 1.1, 1.2, 3.0]
+    assert rows(find_places(names, middles, 1.0, 9.0)) == [0, 1, 2, 0]
+    assert rows(find_places(names, middles, 100.0, 9.0)) == [0] * 4
+    assert rows(find_places(["音音音"] * 2, [1.0, 1.3], 1.0, 9.0)) == [0, 1]  # wider than letters
+
+
+def test_those_that_are_chosen_come_first_and_some_find_no_room() -> None:
+    places = find_places(["abc"] * 12, [1.0] * 12, 1.0, 9.0, first=[11])
+    assert rows(places) == [1, 2, 3, 4, 5, 6, 7, None, None, None, None, 0]
+    assert MOST == 8
+
+
+def test_names_at_the_ends_stay_inside() -> None:
+    first, last = find_places(["abcdefgh"] * 2, [0.0, 5.0], 1.0, 5.0)
+    assert first is not None
+    assert last is not None
+    assert first.time_s == pytest.approx(5.0 - last.time_s)
+    assert first.time_s > 0.25
+
+
+def test_heights_of_rows() -> None:
+    assert row_heights(3) == pytest.approx([0.5, 5 / 6, 1 / 6])
+    assert row_heights(4) == pytest.approx([7 / 8, 5 / 8, 3 / 8, 1 / 8])
+
+
+@pytest.mark.parametrize("count", [20, 160, 600])
+def test_no_names_overlap_in_a_strip(count: int) -> None:
+    tokens = ["sil", "ah", "dcl", "UW", "th"]
+    edges = np.linspace(0.0, 34.0, count + 1)
+    segments = [
+        Segment(float(a), float(b), tokens[n % 5])
+        for n, (a, b) in enumerate(itertools.pairwise(edges))
+    ]
+    strip = make_strip(segments, "ref", boxes=True, inches_a_second=0.45, end_s=34.0)
+    figure = new_figure(18.0, 1.0 + strip.inches)
+    axes = figure.subplots()
+    draw_strip(axes, strip)
+    axes.set_xlim(0.0, 34.0)
+    missing = strip.places.count(None)
+    assert len(axes.texts) == count - missing
+    assert (missing > 0) == (count == 600)
+    assert axes.get_ylabel() == (f"ref\n{count - missing} of 600" if missing else "ref")
+    assert overlapping(figure, axes) == 0
+
+
+def test_a_long_utterance_is_readable(subject) -> None:
+    """As dense as half a minute is: seventeen names an inch, above the curves and below them."""
+    one = subject("ctc", reference=(1, 3))
+    times = np.linspace(0.001, 0.139, 288)
+    probs = np.full((288, 5), 0.01)
+    probs[np.arange(288), [0, 1, 0, 3] * 72] = 0.96
+    spans = [Segment(float(t), float(t), "s$x") for t in times[::2]]
+    found = Posteriors(times, probs, (3,) * 40, spans)  # so the picture is 10 inches wide
+    figure = draw_posteriors(one, found, hyp=spans)
+    curves, ref, hyp = figure.axes[:3]
+    assert len(curves.texts) == len(ref.texts) == len(hyp.texts) == 144
+    assert [overlapping(figure, axes) for axes in (curves, ref, hyp)] == [0, 0, 0]
+    heights = {text.get_position()[1] for text in curves.texts}
+    assert len(heights) > 3
+    assert max(heights) < curves.get_ylim()[1]
