@@ -1,34 +1,183 @@
-"""How the kernels for the CPU are compiled, and where what was compiled is kept."""
+"""How kernels for the CPU are compiled, and where what was compiled is kept.
 
+A `kernel` is a Python function that numba compiles to a C function of numbers and of pointers to
+the memory of tensors. It is compiled for a type of floating-point numbers when it is first asked
+for, and later processes find the result. A `part` has no code of its own: it is compiled as a
+piece of the kernels that use it.
+
+What makes compiling fast is decided here. Arrays and lists are left out: each operation on
+them is a function of numba's library that would be compiled as well. So is whatever raises. Each
+kernel is optimised once and as a whole; kernels that several others need are called by their
+address (`Kernel.address`), not compiled into each of them.
+"""
+
+import ctypes
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from torch import Tensor
 
 _config: Any = numba.config
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, without the interpreter's lock; later processes find the result.
+class Pointer:
+    """The memory of a contiguous tensor or array, as the type of a kernel's argument."""
 
-    It is kept in `cache_folder`; where that cannot be written, each process compiles for itself.
+    dtype: torch.dtype
+
+
+class Doubles(Pointer):
+    """Of float64 numbers."""
+
+    dtype = torch.float64
+
+
+class Longs(Pointer):
+    """Of int64 numbers."""
+
+    dtype = torch.int64
+
+
+class Ints(Pointer):
+    """Of int32 numbers."""
+
+    dtype = torch.int32
+
+
+class Bools(Pointer):
+    """Of truth values, a byte each."""
+
+    dtype = torch.bool
+
+
+class Floats(Pointer):
+    """Of the floating-point numbers for which a kernel is compiled."""
+
+
+ELEMENTS = {
+    torch.float32: types.float32,
+    torch.float64: types.float64,
+    torch.int64: types.int64,
+    torch.int32: types.int32,
+    torch.bool: types.uint8,
+}
+SCALARS: dict[Any, tuple[Any, Any]] = {
+    int: (types.int64, ctypes.c_int64),
+    float: (types.float64, ctypes.c_double),
+    None: (types.void, None),
+}
+
+
+class Kernel:
+    """A function that is compiled to one C function for each type of floating-point numbers.
+
+    Its arguments are annotated: a subclass of `Pointer`, int or float; it returns None, int or
+    float.
     """
-    compile_: Any = partial(numba.njit, nogil=True, error_model="numpy")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.found: dict[torch.dtype, tuple[Callable[..., Any], int]] = {}
+
+    def __getitem__(self, dtype: torch.dtype) -> Callable[..., Any]:
+        """The C function: takes tensors and numbers, and runs without the interpreter's lock."""
+        return self._compiled(dtype)[0]
+
+    def address(self, dtype: torch.dtype) -> int:
+        """The C function's address, by which other kernels call it."""
+        return self._compiled(dtype)[1]
+
+    def _compiled(self, dtype: torch.dtype) -> tuple[Callable[..., Any], int]:
+        if dtype not in self.found:
+            *arguments, result = [
+                self._types(kind, dtype) for kind in self.function.__annotations__.values()
+            ]
+            signature = result[0](*(of_numba for of_numba, _ in arguments))
+            address = _compiled(self.function, signature)
+            prototype = ctypes.CFUNCTYPE(result[1], *(of_ctypes for _, of_ctypes in arguments))
+            self.found[dtype] = prototype(address), address
+        return self.found[dtype]
+
+    @staticmethod
+    def _types(kind: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Of an argument or result: numba's type and ctypes'."""
+        if kind in SCALARS:
+            return SCALARS[kind]
+        element = dtype if kind is Floats else kind.dtype
+        return types.CPointer(ELEMENTS[element]), _memory_of(element)
+
+
+kernel = Kernel
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile a function as a piece of each kernel that calls it."""
+    return numba.njit(error_model="numpy", inline="always")(function)
+
+
+def call_address(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Code for an intrinsic: it calls the kernel whose address is the first argument."""
+    kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
+    pointer = ir.FunctionType(ir.VoidType(), kinds).as_pointer()
+    builder.call(builder.inttoptr(args[0], pointer), args[1:])
+    return context.get_dummy_value()
+
+
+@cache
+def _memory_of(dtype: torch.dtype) -> Any:
+    """A type for ctypes: it takes tensors and arrays of ``dtype`` and passes their address on."""
+    of_numpy = torch.empty(0, dtype=dtype).numpy().dtype
+
+    class Memory:
+        @staticmethod
+        def from_param(x: Tensor | np.ndarray) -> ctypes.c_void_p:
+            if isinstance(x, Tensor):
+                assert x.dtype == dtype
+                assert x.is_contiguous()
+                return ctypes.c_void_p(x.data_ptr())
+            assert x.dtype == of_numpy
+            assert x.flags.c_contiguous
+            return ctypes.c_void_p(x.ctypes.data)
+
+    return Memory
+
+
+def _compiled(function: Callable[..., Any], signature: Any) -> int:
+    """The address of a function's code, from `cache_folder` where it is there.
+
+    Where that cannot be written, each process compiles for itself.
+    """
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        compiled = compile_(cache=True)(function)
+        compiled = numba.cfunc(signature, cache=_can_keep(), error_model="numpy")(function)
     except RuntimeError:  # numba found no folder to write to
-        return compile_()(function)
+        compiled = numba.cfunc(signature, error_model="numpy")(function)
     finally:
         _config.CACHE_DIR = before
-    # Elsewhere numba would take what is kept for current though another source has changed.
-    kept = Path(compiled.stats.cache_path).is_relative_to(cache_folder())
-    return compiled if kept else compile_()(function)
+    address: int = compiled.address
+    return address
+
+
+def _can_keep() -> bool:
+    """Whether the folder can be written. numba would else keep its results in another folder,
+
+    and there take them for current though another source has changed.
+    """
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache_folder(), os.W_OK)
 
 
 @cache

@@ -7,15 +7,14 @@ as an array, an offset and strides, since rows of C are often a part of somethin
 
 from typing import Any
 
-import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
-from pipeline.kernels.compiler.simd import Vector, intrinsic, lanes, load, store
+from pipeline.kernels.compiler.compiling import Floats, call_address, kernel, part
+from pipeline.kernels.compiler.simd import Vector, beyond, intrinsic, lanes, load, store
 from pipeline.kernels.compiler.threads import run_parallel, spans
 
 TILE_ROWS = 6
@@ -31,23 +30,20 @@ def _make_tile(rows: int) -> Any:
     def tile(
         typingctx: Any,
         a: Any,
-        a_offset: Any,
         a_row: Any,
         a_step: Any,
         b: Any,
-        b_offset: Any,
         b_step: Any,
         c: Any,
-        c_offset: Any,
         c_row: Any,
         depth: Any,
         columns: Any,
     ) -> Any:
         size = types.intp
-        signature = types.void(a, size, size, size, b, size, size, c, size, size, size, size)
+        signature = types.void(a, size, size, b, size, c, size, size, size)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            _emit_tile(context, builder, rows, (a, b, c), args)
+            _emit_tile(builder, rows, Vector(a.dtype), args)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -55,14 +51,10 @@ def _make_tile(rows: int) -> Any:
     return tile
 
 
-def _emit_tile(context: Any, builder: Any, rows: int, kinds: Any, args: Any) -> None:
-    a, a_offset, a_row, a_step, b, b_offset, b_step, c, c_offset, c_row, depth, columns = args
-    vector = Vector(kinds[0].dtype)
+def _emit_tile(builder: Any, rows: int, vector: Vector, args: Any) -> None:
+    at_a, a_row, a_step, at_b, b_step, at_c, c_row, depth, columns = args
     fma = simd.call_llvm("llvm.fma")
     wide, size = simd.llvm_vector(vector), ir.IntType(64)
-    at_a = simd.address(context, builder, kinds[0], a, a_offset)
-    at_b = simd.address(context, builder, kinds[1], b, b_offset)
-    at_c = simd.address(context, builder, kinds[2], c, c_offset)
     starts = [size(v * vector.lanes) for v in range(TILE_VECTORS)]
     masks = [simd.mask(builder, vector, builder.sub(columns, start)) for start in starts]
     cells = [(r, v) for r in range(rows) for v in range(TILE_VECTORS)]
@@ -106,125 +98,123 @@ _tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = (_make_tile(r + 1) for r 
 
 
 @kernel
-def tile(rows, a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns):
-    """C += A B for at most `TILE_ROWS` rows and one panel of columns; depth ≥ 1."""
-    if rows == 6:
-        _tile_6(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-    elif rows == 5:
-        _tile_5(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-    elif rows == 4:
-        _tile_4(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-    elif rows == 3:
-        _tile_3(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-    elif rows == 2:
-        _tile_2(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-    else:
-        _tile_1(a, a0, a_row, a_step, b, b0, b_step, c, c0, c_row, depth, columns)
-
-
-@kernel
-def panel_product(a, a0, a_row, a_step, b, b0, c, c0, c_row, rows, depth, columns):
-    """C += A B for any number of rows and one packed panel of B, (depth, panel)."""
-    panel = TILE_VECTORS * lanes(b)
+def _panel_product(
+    a: Floats, a_row: int, a_step: int, b: Floats, b_step: int, c: Floats, c_row: int,
+    rows: int, depth: int, columns: int,
+) -> None:  # fmt: skip
+    """C (rows, columns) += A (rows, depth) B (depth, columns); columns ≤ a panel, depth ≥ 1."""
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
     start = 0
     for index in range(tiles):  # of almost equal heights
         height = (rows - start + tiles - index - 1) // (tiles - index)
-        tile(
-            height, a, a0 + start * a_row, a_row, a_step,
-            b, b0, panel, c, c0 + start * c_row, c_row, depth, columns,
-        )  # fmt: skip
+        at_a, at_c = beyond(a, start * a_row), beyond(c, start * c_row)
+        if height == 6:
+            _tile_6(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+        elif height == 5:
+            _tile_5(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+        elif height == 4:
+            _tile_4(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+        elif height == 3:
+            _tile_3(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+        elif height == 2:
+            _tile_2(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+        else:
+            _tile_1(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
         start += height
 
 
-@kernel
-def pack_panels(b, b0, b_row, b_column, packed, p0, depth, columns):
+@intrinsic
+def panel_product(
+    typingctx: Any, function: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any,
+    c_row: Any, rows: Any, depth: Any, columns: Any,
+) -> Any:  # fmt: skip
+    """Call `_panel_product` by its address, which `panel_products` gives."""
+    size = types.intp
+    return types.void(size, a, size, size, b, size, c, size, size, size, size), call_address
+
+
+def panel_products(dtype: torch.dtype) -> int:
+    """The address that kernels which multiply matrices take as their first argument."""
+    return _panel_product.address(dtype)
+
+
+@part
+def _pack_panels(b, b_row, b_column, packed, depth, columns):
     """B (depth, columns) of any strides -> panels one after the other, the last filled with 0."""
     panel = TILE_VECTORS * lanes(b)
     for j0 in range(0, columns, panel):
         width = min(panel, columns - j0)
-        target = p0 + j0 * depth
-        source = b0 + j0 * b_column
+        target, source = beyond(packed, j0 * depth), beyond(b, j0 * b_column)
         if b_column == 1:
             for k in range(depth):
                 for j in range(0, panel, lanes(b)):
-                    value = load(b, source + k * b_row + j, width - j)
-                    store(packed, target + k * panel + j, panel - j, value)
+                    value = load(source, k * b_row + j, width - j)
+                    store(target, k * panel + j, panel - j, value)
         else:
             for j in range(panel):
                 for k in range(depth):
                     inside = j < width
-                    packed[target + k * panel + j] = (
-                        b[source + k * b_row + j * b_column] if inside else 0
-                    )
+                    target[k * panel + j] = source[k * b_row + j * b_column] if inside else 0
 
 
 @kernel
-def packed_panels(weight, rows, columns, transposed):
-    """Panels of ``weight`` (rows, columns), or of its transpose."""
-    panel = TILE_VECTORS * lanes(weight)
+def _pack(
+    b: Floats, b_row: int, b_column: int, packed: Floats, depth: int, columns: int
+) -> None:
+    _pack_panels(b, b_row, b_column, packed, depth, columns)
+
+
+def packed_panels(weight: Tensor, *, transposed: bool) -> Tensor:
+    """Panels, as `packed_product` reads them, of a contiguous matrix or of its transpose."""
+    rows, columns = weight.shape
+    panel = TILE_VECTORS * simd.REGISTER_BYTES // weight.element_size()
     depth, width = (columns, rows) if transposed else (rows, columns)
-    panels = np.empty((width + panel - 1) // panel * panel * depth, weight.dtype)
-    if transposed:
-        pack_panels(weight, 0, 1, columns, panels, 0, depth, width)
-    else:
-        pack_panels(weight, 0, columns, 1, panels, 0, depth, width)
+    panels = weight.new_empty(-(-width // panel) * panel * depth)
+    strides = (1, columns) if transposed else (columns, 1)
+    _pack[weight.dtype](weight, *strides, panels, depth, width)
     return panels
 
 
-@kernel
-def packed_product(a, a0, a_row, panels, c, c0, c_row, rows, depth, width):
+@part
+def packed_product(function, a, a_row, panels, c, c_row, rows, depth, width):
     """C (rows, width) += A (rows, depth) times packed weights, for any number of rows."""
-    if rows <= 0:
-        return
     panel = TILE_VECTORS * lanes(a)
-    for j in range(0, width, panel):
-        columns = min(panel, width - j)
-        panel_product(a, a0, a_row, 1, panels, j * depth, c, c0 + j, c_row, rows, depth, columns)
+    for j in range(0, width if rows > 0 else 0, panel):
+        panel_product(function, a, a_row, 1, beyond(panels, j * depth), panel, beyond(c, j), c_row,
+                      rows, depth, min(panel, width - j))  # fmt: skip
 
 
 @kernel
-def _copy_columns(a, a0, a_step, packed, rows, depth):
-    """Columns of A, each of whose numbers lie together in memory, one after the other."""
-    width = lanes(a)
-    for k in range(depth):
-        for i in range(0, rows, width):
-            store(packed, k * rows + i, rows - i, load(a, a0 + k * a_step + i, rows - i))
-
-
-@kernel
-def _multiply(a, a0, a_row, a_step, b, b0, b_row, b_column, c, c0, c_row, m, n, depth):
+def _multiply(
+    function: int, a: Floats, a_row: int, a_step: int, b: Floats, b_row: int,
+    b_column: int, c: Floats, c_row: int, m: int, n: int, depth: int, packed_a: Floats,
+    packed_b: Floats,
+) -> None:  # fmt: skip
     """C (m, n) += A (m, depth) B (depth, n) on one thread."""
     mode = simd.flush_denormals()
     panel = TILE_VECTORS * lanes(b)
-    most = min(DEPTH, depth)
-    packed_b = np.empty((n + panel - 1) // panel * panel * most, b.dtype)
-    packed_a = np.empty(0 if a_step == 1 else BLOCK * most, a.dtype)
     for k0 in range(0, depth, DEPTH):
         kc = min(DEPTH, depth - k0)
-        pack_panels(b, b0 + k0 * b_row, b_row, b_column, packed_b, 0, kc, n)
+        _pack_panels(beyond(b, k0 * b_row), b_row, b_column, packed_b, kc, n)
         for i0 in range(0, m, BLOCK):
             mc = min(BLOCK, m - i0)
-            start = a0 + i0 * a_row + k0 * a_step
+            part_a, row, step = beyond(a, i0 * a_row + k0 * a_step), a_row, a_step
             if a_step != 1:
-                _copy_columns(a, start, a_step, packed_a, mc, kc)
+                for k in range(kc):
+                    for i in range(0, mc, lanes(a)):
+                        store(packed_a, k * mc + i, mc - i, load(part_a, k * a_step + i, mc - i))
+                part_a, row, step = packed_a, 1, mc
             for j0 in range(0, n, panel):
-                at_c = c0 + i0 * c_row + j0
-                width = min(panel, n - j0)
-                if a_step == 1:
-                    panel_product(a, start, a_row, 1, packed_b, j0 * kc, c, at_c, c_row,
-                                  mc, kc, width)  # fmt: skip
-                else:
-                    panel_product(packed_a, 0, 1, mc, packed_b, j0 * kc, c, at_c, c_row,
-                                  mc, kc, width)  # fmt: skip
+                panel_product(function, part_a, row, step, beyond(packed_b, j0 * kc), panel,
+                              beyond(c, i0 * c_row + j0), c_row, mc, kc,
+                              min(panel, n - j0))  # fmt: skip
     simd.restore_denormals(mode)
 
 
-def flat(x: Tensor) -> np.ndarray:
-    """The memory of a tensor from its first element to its last."""
+def memory(x: Tensor) -> Tensor:
+    """The memory of a tensor of any strides from its first element to its last."""
     span = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
-    array: np.ndarray = x.detach().as_strided((span if x.numel() else 0,), (1,)).numpy()
-    return array
+    return x.detach().as_strided((span if x.numel() else 0,), (1,))
 
 
 def add_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -238,8 +228,9 @@ def add_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
     (m, depth), n = a.shape, b.shape[1]
     if not (m and n and depth):
         return c
+    dtype = c.dtype
     panel = TILE_VECTORS * simd.REGISTER_BYTES // c.element_size()
-    operands = flat(a), flat(b), flat(c)
+    multiply, function = _multiply[dtype], panel_products(dtype)
     threads = torch.get_num_threads()
     by_rows = a.stride(1) != 1  # then most of the packing is A's
     parts = spans(m, TILE_ROWS, threads) if by_rows else spans(n, panel, threads)
@@ -247,10 +238,11 @@ def add_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
     def job(first: int, last: int) -> None:
         i, j = (first, 0) if by_rows else (0, first)
         rows, columns = (last - first, n) if by_rows else (m, last - first)
-        _multiply(
-            operands[0], i * a.stride(0), a.stride(0), a.stride(1),
-            operands[1], j * b.stride(1), b.stride(0), b.stride(1),
-            operands[2], i * c.stride(0) + j, c.stride(0), rows, columns, depth,
+        packed_a = c.new_empty(BLOCK * min(DEPTH, depth) if by_rows else 0)
+        packed_b = c.new_empty(-(-columns // panel) * panel * min(DEPTH, depth))
+        multiply(
+            function, memory(a[i:]), a.stride(0), a.stride(1), memory(b[:, j:]), b.stride(0),
+            b.stride(1), memory(c[i:, j:]), c.stride(0), rows, columns, depth, packed_a, packed_b,
         )  # fmt: skip
 
     run_parallel([lambda span=span: job(*span) for span in parts])  # type: ignore[misc]

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
-from numba.extending import models, overload, register_model
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 intrinsic: Any = _intrinsic  # what it makes is called with other arguments than it is written with
 
@@ -56,9 +56,8 @@ def llvm_vector(vector: Vector) -> Any:
 
 
 def address(context: Any, builder: Any, array: Any, value: Any, offset: Any) -> Any:
-    """Pointer to element ``offset`` of a contiguous array."""
-    data = context.make_array(array)(context, builder, value).data
-    return builder.gep(data, [offset])
+    """Pointer to element ``offset``."""
+    return builder.gep(value, [offset])
 
 
 def mask(builder: Any, vector: Vector, count: Any) -> Any:
@@ -105,6 +104,16 @@ def masked_store(builder: Any, vector: Vector, value: Any, pointer: Any, mask: A
         builder.module, ir.FunctionType(ir.VoidType(), types_), name
     )
     builder.call(function, [value, pointer, align, mask])
+
+
+@intrinsic
+def beyond(typingctx: Any, pointer: Any, count: Any) -> Any:
+    """Pointer to the element ``count`` elements further on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.intp), codegen
 
 
 @intrinsic
@@ -228,15 +237,22 @@ def elementwise(emit: Callable[..., Any], arity: int) -> Any:
 
 
 def _operator(function: Any, instruction: str) -> None:
-    operation = elementwise(
-        lambda builder, vector, a, b: getattr(builder, instruction)(a, b, flags=("contract",)), 2
-    )
+    """Let an operator work on vectors, and on vectors and numbers."""
 
-    @overload(function)
-    def _overload(a, b):  # numba compares the signatures
-        if _vector_among(a, b) is None:
-            return None
-        return lambda a, b: operation(a, b)
+    @type_callable(function)
+    def typed(context: Any) -> Any:
+        return lambda a, b: _vector_among(a, b)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = signature.return_type
+        values = [
+            _as_vector(context, builder, vector, kind, value)
+            for kind, value in zip(signature.args, args, strict=True)
+        ]
+        return getattr(builder, instruction)(*values, flags=("contract",))
+
+    for kinds in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(function, *kinds)(codegen)
 
 
 _operator(operator.add, "fadd")

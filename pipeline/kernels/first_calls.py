@@ -1,0 +1,127 @@
+"""What a training or a search asks of the kernels first: small calls that compile all they need.
+
+On a CPU a kernel is compiled when it is first called, and kept for later processes. Each function
+here calls what one command does, on small random inputs, so that a cluster's jobs need not all
+compile the same, and so that the time it takes can be measured.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.kernels.ctc.loss import ctc_loss
+from pipeline.kernels.linear import SMALL, linear
+from pipeline.kernels.lstm.layer import peephole_lstm
+from pipeline.kernels.search.ctc import ctc_beam_search, ctc_prefix_search
+from pipeline.kernels.search.hypotheses import LstmWeights
+from pipeline.kernels.search.model import SearchWeights, State
+from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
+from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
+from pipeline.kernels.transducer.loss import transducer_loss
+
+FRAMES, LABELS, VOCAB, CELLS = 12, 3, 20, 16
+
+
+def _random(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(shape, generator=generator) - 0.5).requires_grad_()
+
+
+def _encoded(directions: int, *, trains: bool) -> Tensor:
+    """Output of a recurrent layer and a linear one, (1, T, V), and all gradients."""
+    cells = CELLS
+    lstm = [_random(directions, *s) for s in ((4 * cells, cells), (4 * cells, cells), (3, cells))]
+    x = peephole_lstm(
+        _random(1, FRAMES, cells), torch.tensor([FRAMES]), *lstm, _random(directions, 4 * cells)
+    )
+    wide = _random(SMALL // (FRAMES * VOCAB) + 1, x.shape[2])
+    hidden = linear(torch.nn.functional.pad(x, (0, len(wide) - x.shape[2])), _random(VOCAB, len(wide)))
+    if trains:
+        hidden.sum().backward()
+    return hidden.detach()
+
+
+def _targets() -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (1, U), frames and labels of an utterance."""
+    return torch.tensor([[1, 2, 1]]), torch.tensor([FRAMES]), torch.tensor([LABELS])
+
+
+def train_ctc() -> None:
+    """A training step of a CTC network."""
+    log_probs = _encoded(2, trains=True).log_softmax(dim=2).transpose(0, 1).requires_grad_()
+    ctc_loss(log_probs, *_targets()).backward()
+
+
+def train_transducer() -> None:
+    """A training step of a transducer with a joiner of [G13]."""
+    _encoded(2, trains=True)
+    rows, columns = _random(1, FRAMES, CELLS), _random(1, LABELS + 1, CELLS)
+    weights = _random(VOCAB, CELLS), _random(VOCAB)
+    joint_transducer_loss(rows, columns, *weights, *_targets(), blank=0).backward()
+
+
+def train_predictor() -> None:
+    """A training step of a predictor alone."""
+    _encoded(1, trains=True)
+
+
+def ctc_greedy() -> None:
+    """The best path through a CTC network's output."""
+    _encoded(2, trains=False)
+
+
+def ctc_beam() -> None:
+    """A beam search through a CTC network's output."""
+    ctc_beam_search(_encoded(2, trains=False)[0].log_softmax(dim=1), width=4)
+
+
+def ctc_prefix() -> None:
+    """Prefix search in a CTC network's output."""
+    ctc_prefix_search(_encoded(2, trains=False)[0].log_softmax(dim=1))
+
+
+class _Transducer:
+    """Predictor and joiner with random weights."""
+
+    def search_weights(self) -> SearchWeights:
+        lstm = [_random(*s) for s in ((VOCAB, 4 * CELLS), (4 * CELLS, CELLS), (3, CELLS))]
+        predictor = LstmWeights(*lstm, _random(CELLS, CELLS), _random(CELLS))
+        return SearchWeights(predictor, _random(VOCAB, CELLS), _random(VOCAB))
+
+    def start(self, count: int) -> tuple[State, Tensor]:
+        state = State(_random(count, CELLS), _random(count, CELLS))
+        return state, _random(count, CELLS)
+
+    def step(self, state: State, tokens: Tensor) -> tuple[State, Tensor]:
+        return state, _random(len(tokens), CELLS)
+
+    def log_probs(self, frames: Tensor, projected: Tensor) -> Tensor:
+        return _random(len(projected), VOCAB).log_softmax(dim=1)
+
+
+def transducer_best_path() -> None:
+    """The greedy path with a transducer, and its probability."""
+    _encoded(2, trains=False)
+    lengths = torch.tensor([FRAMES])
+    transducer_greedy(_random(1, FRAMES, CELLS).detach(), lengths, _Transducer())
+    transducer_loss(_random(1, FRAMES, LABELS + 1, VOCAB).detach(), *_targets(), blank=0)
+
+
+def transducer_beam() -> None:
+    """A beam search with a transducer."""
+    _encoded(2, trains=False)
+    lengths = torch.tensor([FRAMES])
+    transducer_beam_search(_random(1, FRAMES, CELLS).detach(), lengths, _Transducer(), width=4)
+
+
+FIRST_CALLS: dict[str, Callable[[], None]] = {
+    "train CTC": train_ctc,
+    "train a transducer": train_transducer,
+    "train a predictor": train_predictor,
+    "decode CTC, best path": ctc_greedy,
+    "decode CTC, beam search": ctc_beam,
+    "decode CTC, prefix search": ctc_prefix,
+    "decode a transducer, greedy": transducer_best_path,
+    "decode a transducer, beam search": transducer_beam,
+}
