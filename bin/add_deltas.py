@@ -31,7 +31,8 @@ def main(
     ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
-    from pipeline.frontend.features import add_deltas, check_features
+    from pipeline.frontend.deltas import add_deltas
+    from pipeline.frontend.spectra import check_features
     from pipeline.tables import MatrixReader, MatrixWriter
 
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)

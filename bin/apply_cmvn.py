@@ -23,7 +23,7 @@ from pipeline.errors import DataError, FeatureError, UsageError
 from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
 
 
 def main(
@@ -81,7 +81,7 @@ def main(
 
 def _stats_of(stats: str, utt2spk: str) -> "Callable[[str], CmvnStats]":
     """A function from an utterance to the statistics that it is normalised with."""
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
     from pipeline.tables import RandomAccessReader, read_matrix
 
     if not is_specifier(stats):

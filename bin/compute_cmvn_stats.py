@@ -23,7 +23,7 @@ from pipeline.errors import FeatureError, TableError, UsageError
 from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
 
 
 def main(
@@ -85,7 +85,7 @@ def _sum(
     reader: Any, speaker_of: dict[str, str] | None, tally: Tally, each: Any
 ) -> "dict[str, CmvnStats]":
     """Statistics by speaker, or all under "". ``each`` is a writer for every utterance's own."""
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
 
     sums: dict[str, CmvnStats] = {}
     missing = dict(speaker_of or {})

@@ -20,7 +20,6 @@ from typer import Argument, Option
 
 from pipeline.cli import run
 from pipeline.errors import ConfigError
-from pipeline.nn.config import load_model_config
 
 
 def main(
@@ -30,6 +29,8 @@ def main(
     ] = 0,
     as_json: Annotated[bool, Option("--json/--no-json", help="print JSON")] = False,
 ) -> int:
+    from pipeline.nn.config import load_model_config
+
     if model.suffix == ".toml":
         config = load_model_config(model)
         config = config.part(config.kind, str(model))

@@ -10,7 +10,6 @@ true`` (its scripts), with ``_`` for ``-``; ``--config=FILE`` holds one ``--name
 and the command line wins. This is the only module that imports typer.
 """
 
-import difflib
 import errno
 import inspect
 import logging
@@ -27,6 +26,7 @@ os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, and 0.2 s less of it
 import typer
 
 from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
+from pipeline.options import nearest, normal_name, read_options_file
 
 log = logging.getLogger("pipeline")
 
@@ -171,7 +171,7 @@ def _split_option(token: str) -> tuple[str, bool, str]:
     if not token.startswith("--") or token == "--":
         return "", False, ""
     name, equals, value = token.partition("=")
-    return name.replace("_", "-").lower(), bool(equals), value
+    return normal_name(name), bool(equals), value
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -209,31 +209,15 @@ def read_config_options(path: Path, command: Any = None) -> list[str]:
 
     With ``command`` an option that it lacks is an error naming file, line and the nearest option.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read this options file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not text (UTF-8); an options file has --name=value") from error
     options = []
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        name, has_value, value = _split_option(text)
-        if not name or any(c.isspace() for c in name):
-            raise ConfigError(f"{path}:{number}: expected --name=value, not {text!r}")
+    for number, key, value in read_options_file(path):
+        name = f"--{key}"
         if command is not None:
             known = [n for p in command.params for n in [*p.opts, *p.secondary_opts]]
             if name not in known:
-                raise ConfigError(f"{path}:{number}: unknown option {name}{_nearest(name, known)}")
-        options.append(f"{name}={value.strip()}" if has_value else name)
+                raise ConfigError(f"{path}:{number}: unknown option {name}{nearest(name, known)}")
+        options.append(name if value is None else f"{name}={value}")
     return options
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _to_click(command: Any, tokens: list[str]) -> list[str]:

@@ -9,10 +9,11 @@
     │   ├── DataDirError          1   a Kaldi data directory
     │   ├── PhoneError            1   a phone or token that no map or list knows
     │   ├── FeatureError          1   features: NaN, another dimension, no frames
-    │   └── ModelError            1   a model directory, or data that do not fit the model
+    │   ├── ModelError            1   a model directory, or data that do not fit the model
+    │   └── OutputError           1   a file that cannot be written
     └── UsageError                2   what was typed is wrong
         ├── SpecifierError        2   an rspecifier or a wspecifier
-        └── ConfigError           2   an options file or an architecture TOML
+        └── ConfigError           2   an option's value, an options file, an architecture TOML
 
 The message of each says where, what, and what to do about it, e.g.
 ``data/train/text:17: unknown phone "axr2"; add it to conf/phones.60-48-39.map``.
@@ -53,6 +54,10 @@ class ModelError(DataError):
     """A model directory is not whole, or the data do not fit the model."""
 
 
+class OutputError(DataError):
+    """A file cannot be written: the disk is full, its folder is missing. Names the file."""
+
+
 class UsageError(PipelineError):
     """What was typed is wrong."""
 
@@ -64,4 +69,4 @@ class SpecifierError(UsageError):
 
 
 class ConfigError(UsageError):
-    """An options file or an architecture file is wrong. Names file, line or key."""
+    """An option, an options file or an architecture is wrong. Names option, file, line or key."""

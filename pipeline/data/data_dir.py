@@ -13,27 +13,20 @@ from pathlib import Path
 
 from pipeline.data.checks import validate, validation_warnings
 from pipeline.data.file_kinds import FILES, FileKind, Segment, invert
-from pipeline.data.text_files import (
-    atomic_write_text,
-    format_map,
-    read_map,
-    replaced_directory,
-    write_map,
-)
+from pipeline.data.text_files import format_map, read_map, write_map
 from pipeline.errors import DataDirError
+from pipeline.files import write_text
 
 __all__ = [
     "FILES",
     "DataDir",
     "FileKind",
     "Segment",
-    "atomic_write_text",
     "filter_stm",
     "filter_tables",
     "invert",
     "read_map",
     "recordings",
-    "replaced_directory",
     "validate",
     "validation_warnings",
     "write_files",
@@ -188,7 +181,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
 
 def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
-        atomic_write_text(destination / name, text)
+        write_text(destination / name, text)
     for name in {*FILES, *_OTHER_FILES}.difference(texts):
         (destination / name).unlink(missing_ok=True)
 

@@ -4,16 +4,13 @@ A table is sorted by key as ``LC_ALL=C sort`` sorts (bytes; for UTF-8 that is th
 strings), has each key once, and ends every line with a newline.
 """
 
-import contextlib
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DataDirError
+from pipeline.files import write_text
 
 SAME_KIND_SHOWN = 5  # problems of one kind in one file that are told in full
 PROBLEMS_SHOWN = 200
@@ -145,47 +142,4 @@ def format_map(table: dict[str, str]) -> str:
 
 def write_map(path: str | Path, table: dict[str, str]) -> None:
     """Write a table, sorted, under its name only when it is whole."""
-    atomic_write_text(path, format_map(table))
-
-
-def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 to a temporary name beside ``path``, sync, rename.
-
-    Raises:
-        DataDirError: it cannot be written; then nothing is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _remove(temporary)
-        what = f"{path}: cannot be written: {error.strerror}; mend that, or write elsewhere"
-        raise DataDirError(what) from error
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # its parent may be no directory
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replaced_directory(directory: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of ``directory`` if the block ends well."""
-    partial = directory.with_name(f".{directory.name}.partial")
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    partial.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    write_text(path, format_map(table))

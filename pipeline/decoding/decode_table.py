@@ -20,7 +20,7 @@ from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
 from pipeline.frontend.audio import Recording, WavReader
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.model_dir import ModelDir
 from pipeline.tables import MatrixReader, TextReader, TextWriter
 from pipeline.tables.specifiers import parse_wspecifier

@@ -11,7 +11,7 @@ from pipeline.decoding.decode_options import SearchOptions
 from pipeline.decoding.language_model import load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
 from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy

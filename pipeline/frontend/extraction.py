@@ -7,7 +7,8 @@ from typing import Protocol
 
 from pipeline.errors import DataError
 from pipeline.frontend.audio import Recording
-from pipeline.frontend.feature_options import FeatureOptions, option
+from pipeline.frontend.feature_options import FeatureOptions
+from pipeline.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def extract(
     Raises:
         PipelineError: a whole table cannot be read or written.
     """
-    from pipeline.frontend.features import compute_features
+    from pipeline.frontend.spectra import compute_features
     from pipeline.tables import MatrixWriter, TextWriter
 
     left_out = 0

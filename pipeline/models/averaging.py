@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save
 
 from pipeline.errors import ModelError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 
 
 def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:

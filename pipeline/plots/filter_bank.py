@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.frontend.deltas import add_deltas
 from pipeline.frontend.feature_options import FbankOptions, SpectrogramOptions
-from pipeline.frontend.features import FrontEnd, add_deltas
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.plots.figures import colour_bar, show_matrix
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.frontend.feature_options import option
+from pipeline.options import option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from pipeline.decoding.decode_options import SearchOptions
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.frontend.audio import WavReader
-from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import CtcModel, TransducerModel
 from pipeline.plots.filter_bank import FilterBank, filter_bank

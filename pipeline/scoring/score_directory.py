@@ -10,7 +10,6 @@
     score.json              totals, interval, groups, confusions and the rule; written last
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.data_dir import DataDir, replaced_directory
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError
+from pipeline.files import file_digest, replaced_directory
 from pipeline.scoring import kaldi_forms, summary
 from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
@@ -90,7 +90,7 @@ def score_directory(
     check_mode(mode)
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
-    digests = [_digest(path) for path in sides]
+    digests = [file_digest(path) for path in sides]
     if digests != _digests_of(out / "score.json"):
         shutil.rmtree(out, ignore_errors=True)
     for path in sides:
@@ -130,16 +130,6 @@ def _json(content: Mapping[str, Any]) -> Iterator[str]:
     """An entry a line: indented throughout a large one takes minutes."""
     rows = [f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
     yield "{\n" + ",\n".join(rows) + "\n}\n"
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 (hex) of a file; of nothing where there is none."""
-    digest = hashlib.sha256()
-    if path.is_file():
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _digests_of(path: Path) -> list[str] | None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.frontend.feature_options import option
+from pipeline.options import option
 from pipeline.scoring.alignment import Rule, find_rule
 from pipeline.scoring.transcripts import Fold
 from pipeline.text.phones import Folds, fold_with, load_phone_map

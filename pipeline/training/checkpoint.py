@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.models.model_dir import ModelDir, load_state, save_state, save_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, save_state, save_weights
 from pipeline.nn.models import Model
 
 log = logging.getLogger("pipeline")

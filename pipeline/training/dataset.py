@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataDirError, FeatureError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 

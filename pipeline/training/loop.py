@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from pipeline.data.data_dir import atomic_write_text
 from pipeline.errors import FeatureError, ModelError
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, load_weights, read_weights, save_weights
+from pipeline.files import write_text
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_weights, read_weights, save_weights
 from pipeline.nn.models import Model, PredictorModel
 from pipeline.training import checkpoint
 from pipeline.training.augment import Streams, augment
@@ -317,7 +318,7 @@ class Trainer:
         path = self.directory.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [text for text in lines if _epoch_of(text) < line["epoch"]]
-        atomic_write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
+        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
     def _save(self) -> None:
         parts = {

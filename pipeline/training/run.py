@@ -11,7 +11,8 @@ import torch
 
 from pipeline.errors import ConfigError, ModelError, UsageError
 from pipeline.kernels.compiler.memory import keep_freed_memory
-from pipeline.models.model_dir import SPEAKER, ModelDir, load_part, load_weights
+from pipeline.models.model_dir import SPEAKER, ModelDir, load_part
+from pipeline.models.weights import load_weights
 from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model

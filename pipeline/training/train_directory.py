@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError, ModelError
-from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.models.model_dir import SPEAKER, ModelDir, is_trained, read_cmvn
 from pipeline.nn.config import ModelConfig
 from pipeline.text.tokens import Tokens

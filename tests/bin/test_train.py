@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from pipeline.data.data_dir import read_map, write_map
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, load_state, read_weights
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, read_weights
 from pipeline.tables import read_matrix, write_matrix
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.frontend.features import FrontEnd
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.nn.config import load_model_config
 from pipeline.text.phones import load_phone_map
 

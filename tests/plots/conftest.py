@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, save_weights
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import save_weights
 from pipeline.nn.config import EncoderConfig, JoinerConfig, ModelConfig, PredictorConfig
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
@@ -27,7 +28,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def features() -> np.ndarray:
     """(13, 18): five filters and the energy, with their differences, away from 0."""
-    from pipeline.frontend.features import add_deltas
+    from pipeline.frontend.deltas import add_deltas
 
     static = np.random.default_rng(0).normal(7.0, 2.0, (FRAMES, MELS + 1)).astype(np.float32)
     return add_deltas(static, order=2, window=2)

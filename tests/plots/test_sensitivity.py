@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import DataError, ModelError, UsageError
-from pipeline.frontend.features import add_deltas
+from pipeline.frontend.deltas import add_deltas
 from pipeline.plots.filter_bank import filter_bank
 from pipeline.plots.segments import Segment
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity

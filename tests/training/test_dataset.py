@@ -8,7 +8,7 @@ import torch
 
 from pipeline.data.data_dir import write_map
 from pipeline.errors import DataDirError, FeatureError, PhoneError, TableError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import (

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.kernels import engines
-from pipeline.models.model_dir import ModelDir, load_state, read_cmvn, read_weights
+from pipeline.models.model_dir import ModelDir, read_cmvn
+from pipeline.models.weights import load_state, read_weights
 from pipeline.nn.config import model_config_from
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model

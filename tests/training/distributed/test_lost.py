@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.data_dir import read_map
-from pipeline.models.model_dir import ModelDir, load_state
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state
 from pipeline.tables import read_matrix
 
 OPTIONS = ("--epochs=40", "--patience=0", "--batch-size=2", "--learning-rate=0.01")

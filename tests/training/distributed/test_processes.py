@@ -13,7 +13,8 @@ import torch
 
 from pipeline.data.data_dir import read_map, write_map
 from pipeline.errors import ModelError, PipelineError, UsageError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 from pipeline.tables import read_matrix
 from pipeline.training import provenance as traces
 from pipeline.training import run as setup
