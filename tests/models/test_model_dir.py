@@ -267,13 +267,13 @@ def create(path: Path, trained: Path, **changes: object) -> ModelDir:
 
 def test_config_json_is_written_last(trained, tmp_path, monkeypatch):
     seen = []
-    real = model_dir.atomic_write_text
+    real = model_dir.write_text
 
     def watch(path: Path, text: str) -> None:
         seen.append({p.name for p in path.parent.iterdir()})
         real(path, text)
 
-    monkeypatch.setattr(model_dir, "atomic_write_text", watch)
+    monkeypatch.setattr(model_dir, "write_text", watch)
     create(tmp_path / "new", trained)
     assert seen == [{"checkpoints", "cmvn.ark", "front_end", "tokens.txt"}]
     assert not is_trained(tmp_path / "new")
