@@ -122,7 +122,7 @@ def write_run(path: Path, kind: str, losses: list[float], best: int) -> Path:
                 "epoch": n,
                 "train_loss": loss + 0.1,
                 "dev_loss": loss,
-                "dev_per": 10 * loss,
+                "dev_error_rate": 10 * loss,
                 "best": n <= best,
             }
         )

@@ -260,7 +260,9 @@ def test_the_table(execute, models):
     assert lines[5][0] == "predictor"
     metrics = (models / "predictor" / "metrics.jsonl").read_text().splitlines()
     best = [line for line in map(json.loads, metrics) if line["best"]][-1]
-    assert f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits" in done.out
+    assert (
+        f"next token wrong {best['dev_error_rate']:.1f} %, {best['dev_bits']:.2f} bits" in done.out
+    )
 
 
 @pytest.mark.parametrize(
