@@ -1,6 +1,7 @@
 """Decode a table of features or recordings into a table of hypotheses."""
 
 import contextlib
+import json
 import os
 import time
 import zlib
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from pipeline.data.text_files import atomic_write_text
 from pipeline.decoding.confidence import token_confidences
 from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
@@ -94,8 +96,12 @@ def decode_table(
         counter.require_some()
     for _ in range(getattr(reader, "skipped", 0)):
         counter.fail("an entry of the table", "not readable, skipped")
+    seconds = time.monotonic() - started
+    if options.write_speed:
+        speed = {"frames": frames, "seconds": round(seconds, 3)}
+        atomic_write_text(options.write_speed, json.dumps(speed) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
-    return f"{frames} frames in {time.monotonic() - started:.1f} s{already}"
+    return f"{frames} frames in {seconds:.1f} s{already}"
 
 
 @dataclass(frozen=True)
