@@ -1,6 +1,7 @@
 """Decode a table of features or recordings into a table of hypotheses."""
 
 import contextlib
+import json
 import os
 import time
 import zlib
@@ -19,6 +20,7 @@ from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.files import write_text
 from pipeline.frontend.audio import Recording, WavReader
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.device import choose_device
@@ -95,8 +97,12 @@ def decode_table(
         counter.require_some()
     for _ in range(getattr(reader, "skipped", 0)):
         counter.fail("an entry of the table", "not readable, skipped")
+    seconds = time.monotonic() - started
+    if options.write_speed:
+        speed = {"frames": frames, "seconds": round(seconds, 3)}
+        write_text(options.write_speed, json.dumps(speed) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
-    return f"{frames} frames in {time.monotonic() - started:.1f} s{already}"
+    return f"{frames} frames in {seconds:.1f} s{already}"
 
 
 @dataclass(frozen=True)
