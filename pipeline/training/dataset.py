@@ -133,20 +133,27 @@ def load_features(
     return normalise_features(matrix, utt_id, dim, cmvn)
 
 
+def _its_tokens(utterance: Utterance, frames: int) -> Sequence[int]:
+    return utterance.tokens
+
+
 def make_batch(
     utterances: Sequence[Utterance],
     load: Callable[[Utterance], np.ndarray],
-    targets_of: Callable[[Utterance], Sequence[int]] = lambda utterance: utterance.tokens,
+    targets_of: Callable[[Utterance, int], Sequence[int]] = _its_tokens,
 ) -> Batch:
     """Read and pad some utterances.
 
     Args:
         utterances: what the batch is made of.
         load: reads the features of one, (T, F).
-        targets_of: the targets of one, ids.
+        targets_of: the ids that are the targets of one with so many frames.
     """
     features = [torch.from_numpy(load(utterance)) for utterance in utterances]
-    targets = [torch.tensor(targets_of(u), dtype=torch.int64) for u in utterances]
+    targets = [
+        torch.tensor(targets_of(utterance, len(x)), dtype=torch.int64)
+        for utterance, x in zip(utterances, features, strict=True)
+    ]
     return Batch(
         [utterance.utt_id for utterance in utterances],
         torch.nn.utils.rnn.pad_sequence(features, batch_first=True),

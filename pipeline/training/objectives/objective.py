@@ -55,8 +55,13 @@ class Objective:
     def __init__(self) -> None:
         self.auxiliary: nn.Module = nn.Module()
 
-    def targets(self, utterance: Utterance) -> Sequence[int]:
-        """What the network is to give for an utterance: ids, by default those of its tokens."""
+    def targets(self, utterance: Utterance, frames: int) -> Sequence[int]:
+        """What the network is to give for an utterance: ids, by default those of its tokens.
+
+        Args:
+            utterance: the utterance.
+            frames: frames of its features as they are read, which another speed may have changed.
+        """
         return utterance.tokens
 
     def frames_needed(self, utterance: Utterance) -> int:
