@@ -21,7 +21,6 @@ from pipeline.nn.encoders.kinds import encoder_config
 from pipeline.nn.layers import Linear, draw_uniform
 from pipeline.options import REQUIRED, option
 from pipeline.tables import read_matrix
-from pipeline.training.distributed.processes import World
 
 # ---- the file that one would write ---------------------------------------------------------------
 
@@ -184,14 +183,6 @@ def test_each_module_draws_its_own_first_weights(corpus, execute, tmp_path) -> N
     for name in ("encoder.layers.0.weight", "output.weight"):
         assert 0.3 < float(weights[name].abs().max()) <= 0.5
     assert 0.5 < float(weights["encoder.shift"].abs().max()) <= 1.0
-
-
-def test_buffers_are_the_mean_over_processes(together, corpus) -> None:
-    """Each process has seen another part of the batch."""
-    world = World()
-    buffer = torch.ones(2)
-    world.average_buffers([buffer])
-    assert buffer.tolist() == [1.0, 1.0]  # alone
 
 
 def test_frames_for_outputs() -> None:

@@ -67,6 +67,27 @@ def test_two_processes_give_what_one_gives(
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
 
 
+BUFFERS = """
+import torch
+from pipeline.training.distributed.processes import World
+
+world = World()
+buffers = [torch.full((2,), float(world.rank)), torch.tensor(3.0 * world.rank)]
+with world.together():
+    world.average_buffers(buffers)
+    print([b.tolist() for b in buffers], flush=True)
+world.leave()
+raise SystemExit
+"""
+
+
+def test_buffers_are_the_mean_over_the_processes(tmp_path: Path, together: Together) -> None:
+    """Each process has seen another part of every batch, so their running averages differ."""
+    program = tmp_path / "buffers.py"
+    program.write_text(BUFFERS)
+    assert together(str(program), []) == ["[[0.5, 0.5], 1.5]\n"] * 2
+
+
 def test_more_processes_than_utterances(
     toy: object, execute: Callable[..., object], tmp_path: Path, together: Together
 ) -> None:
