@@ -81,7 +81,7 @@ def test_what_is_no_model(show: Run, tmp_path: Path) -> None:
     assert b"has no readable config.json" in empty.stderr
     nowhere = show(tmp_path / "exp")
     assert nowhere.returncode == 1
-    assert b"no model directory" in nowhere.stderr
+    assert b"not a model directory" in nowhere.stderr
 
 
 def test_a_model_directory(show: Run, tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_transducer_follows_its_ctc_network(run, small, tmp_path):
     conf = tmp_path / "regime" / "train_ctc.conf"
     conf.write_text(conf.read_text() + "--seed=5\n")
     done = run(timit, *small, "--stage", 4, "--stop-stage", 6)
-    fails(done, 1, "ctc: was trained with other options or data", "seed: 0 there, 5 now")
+    fails(done, 1, "ctc: was trained with other options or data", "seed: 0 before, 5 now")
     shutil.rmtree(exp / "ctc")
     shutil.rmtree(exp / "ctc_noise")
     done = run(timit, *small, "--stage", 4, "--stop-stage", 6)
