@@ -18,9 +18,10 @@ DECODE_DIR/scoring:
                        per_gender, per_dialect … if DATA_DIR has spk2gender, spk2dialect …
   sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the formats of NIST's sclite, and its
                        input: ref.trn and hyp.trn, and ref.stm and hyp.ctm if times are known
-  score.json           all numbers, for programs
+  score.json           all numbers and the name of the error rate, for print_scores.py and others
 
-See also: compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
+
+See also: print_scores.py, compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
 """
 
 from pathlib import Path
@@ -42,7 +43,7 @@ def main(
     options: ScoringOptions,
     mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
     name: Annotated[
-        str, Option(help="name of the error rate; empty: PER with --map, else WER")
+        str, Option(help="name of the error rate, such as CER; empty: PER with --map, else WER")
     ] = "",
     replications: Annotated[
         int, Option(help="number of test sets to draw for the 95 % interval")

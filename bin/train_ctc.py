@@ -25,7 +25,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import AcousticTrainOptions
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
     train_dir: Annotated[Path, Argument(help="data directory to train on")],
     dev_dir: Annotated[Path, Argument(help="data directory for choosing the best epoch")],
     model_dir: Annotated[Path, Argument(help="model directory to write")],
-    options: TrainOptions,
+    options: AcousticTrainOptions,
     phone_map: Annotated[
         Path | None,
         Option(help="phone map for scoring the dev set with 39 phones; default: no folding"),

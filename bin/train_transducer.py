@@ -26,7 +26,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
     train_dir: Annotated[Path, Argument(help="data directory to train on")],
     dev_dir: Annotated[Path, Argument(help="data directory for choosing the best epoch")],
     model_dir: Annotated[Path, Argument(help="model directory to write")],
-    options: TrainOptions,
+    options: TransducerTrainOptions,
     init_ctc: Annotated[
         Path | None, Option(help="CTC model to take the encoder from; default: random weights")
     ] = None,

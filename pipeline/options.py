@@ -88,6 +88,8 @@ def option(
 def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
     """What is wrong with the value of an option, to follow its name; empty for a valid value."""
     bounds = field.metadata["bounds"]
+    if isinstance(value, tuple):
+        return next(filter(None, (fault(field, item) for item in value)), "")
     if type(value) is type(field.default) and value == field.default:
         return ""
     if bounds.choices:
@@ -113,10 +115,14 @@ class Options:
     """Base class of all groups of options, which checks the values when an object is made.
 
     Raises:
-        ConfigError: a value is outside its bounds; names the option.
+        ConfigError: a value is invalid, see `check`.
     """
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError, naming the option, for the first value outside its bounds."""
         for field in dataclasses.fields(self):
             if wrong := fault(field, getattr(self, field.name)):
                 raise ConfigError(f"{flag(field.name)} {wrong}")

@@ -34,6 +34,9 @@ class DecodeOptions(SearchOptions):
     write_ctm: str = option(
         "", "file for UTT 1 start duration token confidence, times in s; empty: none"
     )
+    write_speed: str = option(
+        "", "JSON file for the number of decoded frames and the time in s; empty: none"
+    )
     from_audio: bool = option(False, "read recordings (a wav.scp) and compute their features")
     channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
     resume: bool = option(False, "continue an interrupted run")

@@ -36,15 +36,25 @@ class ErrorCounts:
         return self.ref_tokens - self.del_ - self.sub
 
     @property
+    def rate(self) -> float | None:
+        """`error_rate`, or None without reference tokens."""
+        return 100.0 * self.errors / self.ref_tokens if self.ref_tokens else None
+
+    @property
+    def sentence_rate(self) -> float | None:
+        """`sentence_error_rate`, or None without utterances."""
+        return 100.0 * self.wrong_sentences / self.sentences if self.sentences else None
+
+    @property
     def error_rate(self) -> float:
         """Errors per reference token in percent, such as the WER of words or the PER of phones.
 
         Raises:
             DataError: there are no reference tokens.
         """
-        if self.ref_tokens == 0:
+        if self.rate is None:
             raise DataError("the references hold no tokens, so there is no error rate; give others")
-        return 100.0 * self.errors / self.ref_tokens
+        return self.rate
 
     @property
     def sentence_error_rate(self) -> float:
@@ -53,9 +63,9 @@ class ErrorCounts:
         Raises:
             DataError: no utterance was scored.
         """
-        if self.sentences == 0:
+        if self.sentence_rate is None:
             raise DataError("no utterance was scored; do the two tables have the same keys?")
-        return 100.0 * self.wrong_sentences / self.sentences
+        return self.sentence_rate
 
     def share(self, count: int) -> float:
         """``count`` in percent of the reference tokens; without any, 100, or 0 for a count of 0."""

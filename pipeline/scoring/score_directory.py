@@ -24,6 +24,7 @@ from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Num
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
 from pipeline.scoring.comparison import find_speakers
 from pipeline.scoring.counts import ErrorCounts
+from pipeline.scoring.results import read_score
 from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
 from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
@@ -89,8 +90,8 @@ def score_directory(
     check_mode(mode)
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
-    digests = [file_digest(path) for path in sides]
-    if digests != _digests_of(out / "score.json"):
+    digests = tuple(file_digest(path) for path in sides)
+    if digests != _digests_of(decode_dir):
         shutil.rmtree(out, ignore_errors=True)
     for path in sides:
         if not path.is_file():
@@ -133,12 +134,11 @@ def _json(content: Mapping[str, Any]) -> Iterator[str]:
     yield "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def _digests_of(path: Path) -> list[str] | None:
-    """The digests of the scored texts, from a score.json; None if it does not have them."""
+def _digests_of(decode_dir: Path) -> tuple[str | None, str | None] | None:
+    """The digests of the texts that were scored before; None without a usable score."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [str(content["ref_digest"]), str(content["hyp_digest"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_score(decode_dir).digests
+    except DataError:
         return None
 
 
