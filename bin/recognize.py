@@ -30,12 +30,12 @@ def main(
     device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
 ) -> int:
     from pipeline.decoding.recogniser import Recogniser
+    from pipeline.models.device import choose_device
     from pipeline.models.model_dir import ModelDir
-    from pipeline.training.run import choose_device
 
     directory = ModelDir.open(model_dir)
     recogniser = Recogniser(directory, choose_device(device), options)
-    directory.front_end()  # a model without one cannot read recordings: say so once
+    _ = recogniser.front_end  # a model without one cannot read recordings: say so once
     tally = Tally("recordings")
     for recording in recordings:
         try:

@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""Score a decode directory whole: totals, groups, confusions, alignments, in everybody's forms.
+"""Score a decode directory: totals, groups, confusions, alignments, in the forms of several tools.
 
 Usage: score.py [options] DATA_DIR DECODE_DIR
 
 e.g.: score.py --map=conf/phones.60-48-39.map data/test exp/ctc/decode_test
 e.g.: score.py --collapse-sil --alignment=nist data/test exp/ctc/decode_test
 
-DECODE_DIR/hyp.txt is compared with DATA_DIR/text; both are folded first where --map is given. The
-rule is Kaldi's unless a variant is asked for, and it is printed with the number, because error
-rates under different rules do not compare. DECODE_DIR/scoring gets
+DECODE_DIR/hyp.txt is compared with DATA_DIR/text; with --map both are folded first. The rule is
+Kaldi's unless an option asks for a variant, and it is printed with the error rate, because error
+rates under different rules cannot be compared. These files are written to DECODE_DIR/scoring:
 
   wer                  the %WER, %SER and Scored lines of compute-wer, which always says %WER
   ref.txt, hyp.txt, alignments        both sides under the rule, and align-text's alignments
   wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's tools write them, and
-                       per_gender, per_dialect … for each file spk2gender, spk2dialect … there is
-  sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the forms of NIST's sclite, and what
-                       that reads: ref.trn and hyp.trn, ref.stm and hyp.ctm where times are known
-  score.json           all numbers, for programs
+                       per_gender, per_dialect … for the files spk2gender, spk2dialect … of DATA_DIR
+  sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the forms of NIST's sclite, and its
+                       inputs: ref.trn and hyp.trn, ref.stm and hyp.ctm where times are known
+  score.json           all numbers, under the name of the error rate, for print_scores.py and others
 
-See also: compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
+See also: print_scores.py, compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
 """
 
 from pathlib import Path
@@ -37,15 +37,19 @@ def main(
     mode: Annotated[
         str,
         Option(
-            help="an utterance that not both have: strict is an error, present leaves it out, all "
-            "counts a missing hypothesis as deleted"
+            help="what to do with an utterance that one side lacks: strict fails, present leaves "
+            "it out, all counts a missing hypothesis as deletions"
         ),
     ] = "strict",
-    name: Annotated[str, Option(help="of the error rate; empty: PER with --map, else WER")] = "",
-    replications: Annotated[int, Option(help="test sets drawn for the 95 % interval")] = 10000,
-    seed: Annotated[int, Option(help="of the random draws")] = 0,
+    name: Annotated[
+        str, Option(help="name of the error rate, e.g. CER; empty: PER with --map, else WER")
+    ] = "",
+    replications: Annotated[
+        int, Option(help="number of test sets drawn for the 95 % interval")
+    ] = 10000,
+    seed: Annotated[int, Option(help="seed of the random draws")] = 0,
     sclite: Annotated[
-        bool, Option("--sclite/--no-sclite", help="write the files of and for sclite")
+        bool, Option("--sclite/--no-sclite", help="write the files in sclite's forms")
     ] = True,
 ) -> int:
     from pipeline.scoring.kaldi_forms import wer_lines

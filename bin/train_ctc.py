@@ -23,7 +23,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import AcousticTrainOptions
 
 
 def main(
@@ -32,7 +32,7 @@ def main(
     train_dir: Annotated[Path, Argument(help="data directory to train on")],
     dev_dir: Annotated[Path, Argument(help="data directory that chooses the best epoch")],
     model_dir: Annotated[Path, Argument(help="where the model goes")],
-    options: TrainOptions,
+    options: AcousticTrainOptions,
     phone_map: Annotated[
         Path | None, Option(help="fold to 39 phones by this map before dev PER")
     ] = None,

@@ -24,7 +24,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 
 def main(
@@ -35,7 +35,7 @@ def main(
     train_dir: Annotated[Path, Argument(help="data directory to train on")],
     dev_dir: Annotated[Path, Argument(help="data directory that chooses the best epoch")],
     model_dir: Annotated[Path, Argument(help="where the model goes")],
-    options: TrainOptions,
+    options: TransducerTrainOptions,
     init_ctc: Annotated[Path | None, Option(help="CTC model whose encoder to start from")] = None,
     init_predictor: Annotated[
         Path | None, Option(help="predictor model whose predictor to start from")

@@ -88,6 +88,8 @@ def option(
 def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
     """What is wrong with an option's value, to stand behind its name; empty if nothing is."""
     bounds = field.metadata["bounds"]
+    if isinstance(value, tuple):
+        return next(filter(None, (fault(field, item) for item in value)), "")
     if type(value) is type(field.default) and value == field.default:
         return ""
     if bounds.choices:
@@ -113,10 +115,14 @@ class Options:
     """Base of all groups of options: their values are checked when one is made.
 
     Raises:
-        ConfigError: the first value outside its bounds, with the option's name.
+        ConfigError: see `check`.
     """
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError, naming the option, for the first value outside its bounds."""
         for field in dataclasses.fields(self):
             if wrong := fault(field, getattr(self, field.name)):
                 raise ConfigError(f"{flag(field.name)} {wrong}")

@@ -193,7 +193,7 @@ def toy(make_toy: Callable[..., Toy], tmp_path: Path) -> Toy:
     return make_toy(tmp_path / "toy")
 
 
-LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=per")
+LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=error-rate")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ class DecodeOptions(SearchOptions):
     nbest: int = option(10, "hypotheses an utterance in --write-nbest")
     write_nbest: str = option("", "wspecifier of UTT-1 score log-probability score/|y| tokens …")
     write_ctm: str = option("", "file of UTT 1 start duration token confidence, times in s")
+    write_speed: str = option("", "file of a line of JSON: frames decoded, seconds that they took")
     from_audio: bool = option(False, "read recordings, a wav.scp, through the model's front end")
     channel: int = option(-1, "of recordings with several; -1: only one allowed")
     resume: bool = option(False, "go on where a run that was stopped had come to")

@@ -1,6 +1,7 @@
 """Decode a table of features or recordings into a table of hypotheses."""
 
 import contextlib
+import json
 import os
 import time
 import zlib
@@ -19,13 +20,15 @@ from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.files import write_text
 from pipeline.frontend.audio import Recording, WavReader
 from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir
-from pipeline.tables import MatrixReader, TextReader, TextWriter
+from pipeline.models.normalise import find_statistics
+from pipeline.tables import MatrixReader, TextWriter
 from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
-from pipeline.training.run import choose_device
 
 Entry = np.ndarray | Recording
 Result = dict[str, Any]  # of an utterance: hyp, nbest, tokens, frames
@@ -94,8 +97,12 @@ def decode_table(
         counter.require_some()
     for _ in range(getattr(reader, "skipped", 0)):
         counter.fail("an entry of the table", "not readable, skipped")
+    seconds = time.monotonic() - started
+    if options.write_speed:
+        speed = {"frames": frames, "seconds": round(seconds, 3)}
+        write_text(options.write_speed, json.dumps(speed) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
-    return f"{frames} frames in {time.monotonic() - started:.1f} s{already}"
+    return f"{frames} frames in {seconds:.1f} s{already}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class _Decoder:
         }
 
     def _features(self, recording: Recording) -> np.ndarray:
-        front_end = self.recogniser.directory.front_end()
+        front_end = self.recogniser.front_end
         samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
         return front_end(samples, rate)
 
@@ -222,18 +229,6 @@ def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], Cmv
     """From an utterance to its speaker's statistics; None: its own, for recordings."""
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return lambda utt_id: None
-    if not options.cmvn:
-        raise UsageError(
-            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
-            "--utt2spk=ark:DATA_DIR/utt2spk"
-        )
-    pipes = options.allow_pipes
-    stats = {key: CmvnStats(m) for key, m in MatrixReader(options.cmvn, allow_pipes=pipes)}
-    speaker_of = dict(TextReader(options.utt2spk)) if options.utt2spk else {u: u for u in stats}
-
-    def find(utt_id: str) -> CmvnStats:
-        if speaker_of.get(utt_id) not in stats:
-            raise DataError(f"{utt_id}: no statistics of its speaker in {options.cmvn}")
-        return stats[speaker_of[utt_id]]
-
-    return find
+    return find_statistics(
+        options.cmvn, options.utt2spk, model=directory.path, allow_pipes=options.allow_pipes
+    )

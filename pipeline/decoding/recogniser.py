@@ -1,5 +1,6 @@
 """From a model directory to token sequences: one object for both kinds of model."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +13,15 @@ from pipeline.decoding.language_model import load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
 from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
 from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.transducer.align import transducer_align
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
+from pipeline.models.normalise import normalise_features
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
-from pipeline.training.dataset import check_features
 
 Span = tuple[int, int]  # first frame of a token and the one after its last
 
@@ -38,16 +40,24 @@ class Recogniser:
     an utterance, so any split of a test set gives the same bytes.
 
     Args:
-        directory: a finished model directory.
-        device: where to compute.
-        options: of the search.
+        directory: a finished model directory, or its path.
+        device: the device that computes; None: the CPU.
+        options: options of the search.
 
     Raises:
         UsageError: an option is out of its range or not for this kind of model.
         ModelError: a predictor alone, or a language model that does not fit.
     """
 
-    def __init__(self, directory: ModelDir, device: torch.device, options: SearchOptions) -> None:
+    def __init__(
+        self,
+        directory: ModelDir | Path | str,
+        device: torch.device | None = None,
+        options: SearchOptions | None = None,
+    ) -> None:
+        if not isinstance(directory, ModelDir):
+            directory = ModelDir.open(directory)
+        device, options = device or torch.device("cpu"), options or SearchOptions()
         self.directory, self.device, self.options = directory, device, options
         model = directory.load_model(device)
         if not isinstance(model, (CtcModel, TransducerModel)):
@@ -61,19 +71,22 @@ class Recogniser:
             weight=options.lm_weight,
             bonus=options.insertion_bonus,
         )
-        self.cmvn = directory.cmvn()
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
-        self.stack_frames = directory.config.encoder.stack_frames
+
+    @cached_property
+    def front_end(self) -> FrontEnd:
+        """From samples to features. Raises ModelError if the model was trained without one."""
+        return self.directory.front_end()
 
     @property
     def step_s(self) -> float:
         """From one of the network's frames to the next, in s; 10 ms a frame of unknown features."""
         try:
-            shift_ms = self.directory.front_end().frame_shift_ms
+            shift_ms = self.front_end.frame_shift_ms
         except ModelError:
             shift_ms = 10.0
-        return shift_ms / 1000.0 * self.stack_frames
+        return shift_ms / 1000.0 * self.model.encoder.stride
 
     def recognise(
         self,
@@ -95,10 +108,8 @@ class Recogniser:
             FeatureError: another dimension, no frames, or values that are not finite.
             DataError: nothing is possible, such as a network whose weights are not finite.
         """
-        stats = self.cmvn
-        if self.directory.by_speaker:
-            stats = cmvn or _own_statistics(features)
-        checked = check_features(features, utt_id, self.input_dim, stats)
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
         batch = torch.from_numpy(checked)[None].to(self.device)
         lengths = torch.tensor([len(checked)], device=self.device)
         try:
@@ -122,9 +133,26 @@ class Recogniser:
             AudioError: it cannot be read, or has another rate than the model's training data.
             ModelError: the model directory has no front end.
         """
-        front_end = self.directory.front_end()
+        front_end = self.front_end  # a model without one is found before a file is read
         samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
         return self.recognise(str(path), front_end(samples, rate))
+
+    def recognise_samples(
+        self, samples: np.ndarray, rate: int, *, name: str = "the recording"
+    ) -> Recognition:
+        """Recognise a recording that is in memory, through the model's own front end.
+
+        Args:
+            samples: (S,) on the scale of 16-bit integers, one channel.
+            rate: samples a second, in Hz.
+            name: name of the recording, for messages.
+
+        Raises:
+            AudioError: another rate than that of the model's training data.
+            FeatureError: the recording is shorter than a frame.
+            ModelError: the model directory has no front end.
+        """
+        return self.recognise(name, self.front_end(samples, rate))
 
     def symbols(self, hypothesis: Hypothesis) -> str:
         """The tokens of a hypothesis as text."""
@@ -200,15 +228,6 @@ def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
     if not hyps:
         raise ValueError("no hypothesis is possible; are the model's weights finite?")
     return hyps
-
-
-def _own_statistics(features: np.ndarray) -> CmvnStats | None:
-    """Those of one utterance; None for one that `check_features` will refuse."""
-    if features.ndim != 2 or not features.size or not np.isfinite(features).all():
-        return None
-    stats = CmvnStats.zeros(features.shape[1])
-    stats.accumulate(features)
-    return stats
 
 
 def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:

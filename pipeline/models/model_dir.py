@@ -17,22 +17,23 @@
 
 import json
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from pipeline.errors import ConfigError, FeatureError, ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.files import write_text
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.frontend.front_end import FrontEnd
+from pipeline.models.normalise import SPEAKER, own_statistics, read_cmvn
 from pipeline.models.weights import load_weights, read_weights
 from pipeline.nn.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
 from pipeline.nn.models import Model, build_model
-from pipeline.tables import read_matrix, write_matrix
+from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
-
-SPEAKER = "speaker"  # instead of global statistics: those of each speaker
 
 
 class ModelDir:
@@ -181,6 +182,22 @@ class ModelDir:
             raise ModelError(f"{path}: missing; the model normalises by it, put it back")
         return read_cmvn(path, self.config.encoder.input_dim)
 
+    def statistics(self, features: np.ndarray, speaker: CmvnStats | None) -> CmvnStats | None:
+        """The statistics that normalise one utterance, or None if nothing does.
+
+        Args:
+            features: (T, F) of the utterance.
+            speaker: its speaker's, for a model that normalises by speaker; None: the utterance's
+                own in their place.
+        """
+        if self.by_speaker:
+            return speaker or own_statistics(features)
+        return self._global_cmvn
+
+    @cached_property
+    def _global_cmvn(self) -> CmvnStats | None:
+        return self.cmvn()
+
     def front_end(self) -> FrontEnd:
         """From samples to features. Raises ModelError if the model was trained without one."""
         path = self.path / "front_end"
@@ -224,20 +241,6 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
         f"{file}: format {data['format_version']}, but this program reads {FORMAT_VERSION}; "
         "use the version of the program that wrote it"
     )
-
-
-def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
-    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
-    try:
-        stats = CmvnStats(read_matrix(str(path)))
-    except FeatureError as error:
-        raise FeatureError(f"{path}: {error}") from error
-    if stats.dim != dim:
-        raise FeatureError(
-            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
-            "frame; make them with compute_cmvn_stats.py from such features"
-        )
-    return stats
 
 
 def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:

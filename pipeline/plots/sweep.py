@@ -11,7 +11,7 @@ from pipeline.plots.figures import COLOURS, check_picture, new_figure, save, sty
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("beam", "per", "tokens", "ins", "del", "frames", "seconds")
+NUMBERS = ("beam", "error_rate", "ref_tokens", "ins", "del", "frames", "seconds")
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Width:
     """One line of a sweep."""
 
     beam: int
+    metric: str  # what the error rate is called: PER, WER, CER
     error_rate: float  # percent
     insertions: float  # percent of the reference's tokens
     deletions: float
@@ -26,7 +27,7 @@ class Width:
 
 
 def read_sweep(path: Path) -> list[Width]:
-    """The table that ``sweep_beam.sh`` writes, by width.
+    """The table that ``sweep_beam.sh`` writes, by beam.
 
     Raises:
         DataError: it cannot be read, or columns or numbers are missing.
@@ -34,7 +35,9 @@ def read_sweep(path: Path) -> list[Width]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
-        found = [_width({column: float(row[column]) for column in COLUMNS}) for row in rows]
+        found = [
+            _width(row["metric"], {name: float(row[name]) for name in NUMBERS}) for row in rows
+        ]
     except OSError as error:
         raise DataError(f"{path}: cannot read this table: {error.strerror}") from error
     except KeyError as error:
@@ -51,12 +54,13 @@ def read_sweep(path: Path) -> list[Width]:
     return sorted(found, key=lambda width: width.beam)
 
 
-def _width(row: dict[str, float]) -> Width:
+def _width(metric: str, row: dict[str, float]) -> Width:
     return Width(
         int(row["beam"]),
-        row["per"],
-        100.0 * row["ins"] / row["tokens"],
-        100.0 * row["del"] / row["tokens"],
+        metric,
+        row["error_rate"],
+        100.0 * row["ins"] / row["ref_tokens"],
+        100.0 * row["del"] / row["ref_tokens"],
         row["seconds"] / row["frames"],
     )
 
@@ -95,7 +99,8 @@ def draw_sweeps(
         below.plot(beams, shares, "o-", color=colour, label=name)
     above.plot([], [], "v--", color="black", linewidth=1, label="deletions")
     above.plot([], [], "^:", color="black", linewidth=1, label="insertions")
-    above.set_ylabel("phone error rate (%)")
+    metrics = dict.fromkeys(w.metric for widths in sweeps.values() for w in widths)
+    above.set_ylabel(f"{' or '.join(metrics)} (%)")
     above.set_ylim(bottom=0)
     above.legend()
     above.set_title(title)

@@ -18,11 +18,11 @@ from pipeline.frontend.audio import WavReader
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.frontend.front_end import FrontEnd
 from pipeline.models.model_dir import ModelDir
+from pipeline.models.normalise import find_statistics, normalise_features
 from pipeline.nn.models import CtcModel, TransducerModel
 from pipeline.plots.filter_bank import FilterBank, filter_bank
 from pipeline.plots.plot_options import PictureOptions
 from pipeline.tables import MatrixReader, RandomAccessReader, TextReader, parse_rspecifier
-from pipeline.training.dataset import check_features
 
 Array = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class Subject:
     @property
     def step_s(self) -> float:
         """From one of the network's frames to the next, in s."""
-        return self.shift_s * self.model.encoder.stack_frames
+        return self.shift_s * self.model.encoder.stride
 
     @property
     def length_s(self) -> float:
@@ -69,7 +69,8 @@ class Subject:
     @property
     def end_s(self) -> float:
         """Where the network's last frame ends."""
-        return -(-len(self.features) // self.model.encoder.stack_frames) * self.step_s
+        lengths = self.model.encoder.output_lengths(torch.tensor([len(self.features)]))
+        return int(lengths[0]) * self.step_s
 
     @property
     def name(self) -> str:
@@ -172,15 +173,13 @@ def make_subject(
     """
     assert directory.config.encoder is not None
     dim = directory.config.encoder.input_dim
-    plain = check_features(np.asarray(features), utt_id, dim, None)
-    stats = directory.cmvn()
-    if directory.by_speaker:
-        stats = cmvn or _own_statistics(plain)
+    plain = normalise_features(np.asarray(features), utt_id, dim, None)
+    stats = directory.statistics(plain, cmvn)
     scales = np.ones(dim)
     if stats is not None:
         zero_one = stats.apply(np.repeat([[0.0], [1.0]], dim, axis=1), norm_vars=True)
         scales = zero_one[1] - zero_one[0]
-    inputs = check_features(plain, utt_id, dim, stats).astype(np.float64)
+    inputs = normalise_features(plain, utt_id, dim, stats).astype(np.float64)
     if not np.isfinite(inputs).all():
         raise FeatureError(f"{utt_id}: not finite after normalisation; make the statistics again")
     front_end = _front_end(directory, dim)
@@ -195,12 +194,6 @@ def make_subject(
         cmvn,
         reference,
     )
-
-
-def _own_statistics(features: NDArray[np.float32]) -> CmvnStats:
-    stats = CmvnStats.zeros(features.shape[1])
-    stats.accumulate(features)
-    return stats
 
 
 def _front_end(directory: ModelDir, dim: int) -> FrontEnd | None:
@@ -255,13 +248,7 @@ def _speaker_cmvn(directory: ModelDir, utt_id: str, options: PictureOptions) -> 
     """Statistics of the utterance's speaker; None: its own, for recordings."""
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return None
-    if not options.cmvn:
-        raise UsageError(
-            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
-            "--utt2spk=ark:DATA_DIR/utt2spk"
-        )
-    speaker = _text(options.utt2spk, utt_id).strip() if options.utt2spk else utt_id
-    with RandomAccessReader(options.cmvn, allow_pipes=options.allow_pipes) as stats:
-        if speaker not in stats:
-            raise DataError(f"{options.cmvn}: no statistics of {speaker}, who speaks {utt_id}")
-        return CmvnStats(stats[speaker])
+    find = find_statistics(
+        options.cmvn, options.utt2spk, model=directory.path, allow_pipes=options.allow_pipes
+    )
+    return find(utt_id)

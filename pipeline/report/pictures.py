@@ -91,14 +91,15 @@ class Gallery:
                 notes.append(f"No curves of {self.names[model]}: {error}.")
         if not runs:
             return [], notes
-        columns = ("Model", "Epochs", "Best epoch", "Loss, nats a token", "Error rate, %")
+        columns = ("Model", "Epochs", "Best epoch", "Loss, nats a token", "Metric", "Error rate, %")
         rows = [
             (
                 name,
                 str(len(run.epochs)),
                 str(run.best.number),
                 f"{run.best.dev_loss:.3f}",
-                f"{run.best.dev_error:.2f}",
+                run.best.metric,
+                f"{run.best.error_rate:.2f}",
             )
             for name, run in runs.items()
         ]
@@ -131,7 +132,7 @@ class Gallery:
         shift_ms = _frame_shift_ms(next(iter(sweeps)))
         named = {self.names[model]: widths for model, widths in sweeps.items()}
         figure = draw_sweeps(named, frame_shift_ms=shift_ms, title=name.removeprefix("sweep_"))
-        columns = ("Model", "Width", "Error rate, %", "Insertions, %", "Deletions, %", "Real time")
+        columns = ("Model", "Beam", "Error rate, %", "Insertions, %", "Deletions, %", "Real time")
         rows = [
             (
                 model,

@@ -36,17 +36,27 @@ class ErrorCounts:
         return self.ref_tokens - self.del_ - self.sub
 
     @property
+    def rate(self) -> float | None:
+        """`error_rate`, or None without reference tokens."""
+        return 100.0 * self.errors / self.ref_tokens if self.ref_tokens else None
+
+    @property
+    def sentence_rate(self) -> float | None:
+        """`sentence_error_rate`, or None without utterances."""
+        return 100.0 * self.wrong_sentences / self.sentences if self.sentences else None
+
+    @property
     def error_rate(self) -> float:
         """Errors a reference token, in percent: the WER, or the PER of phones.
 
         Raises:
             DataError: there is no reference token.
         """
-        if self.ref_tokens == 0:
+        if self.rate is None:
             raise DataError(
                 "the references hold no tokens, so there is no error rate; give the right text"
             )
-        return 100.0 * self.errors / self.ref_tokens
+        return self.rate
 
     @property
     def sentence_error_rate(self) -> float:
@@ -55,9 +65,9 @@ class ErrorCounts:
         Raises:
             DataError: no utterance was scored.
         """
-        if self.sentences == 0:
+        if self.sentence_rate is None:
             raise DataError("no utterance was scored; are the keys of the two tables the same?")
-        return 100.0 * self.wrong_sentences / self.sentences
+        return self.sentence_rate
 
     def share(self, count: int) -> float:
         """``count`` in percent of the reference tokens; of none 0, or 100 if there is a count."""

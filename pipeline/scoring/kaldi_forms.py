@@ -19,15 +19,19 @@ def wer_lines(counts: ErrorCounts, *, absent: int = 0, name: str = "WER", note: 
     Raises:
         DataError: there is nothing to divide by.
     """
-    rates = counts.sentence_error_rate, counts.error_rate
-    sentence_rate, rate = (float(np.float32(r)) for r in rates)  # rounds as Kaldi's single does
+    sentence_rate, rate = map(rate_text, (counts.sentence_error_rate, counts.error_rate))
     kinds = f"{counts.ins} ins, {counts.del_} del, {counts.sub} sub"
     partial = " [PARTIAL]" if absent else ""
     return (
-        f"%{name} {rate:.2f} [ {counts.errors} / {counts.ref_tokens}, {kinds} ]{partial}{note}\n"
-        f"%SER {sentence_rate:.2f} [ {counts.wrong_sentences} / {counts.sentences} ]\n"
+        f"%{name} {rate} [ {counts.errors} / {counts.ref_tokens}, {kinds} ]{partial}{note}\n"
+        f"%SER {sentence_rate} [ {counts.wrong_sentences} / {counts.sentences} ]\n"
         f"Scored {counts.sentences} sentences, {absent} not present in hyp.\n"
     )
+
+
+def rate_text(rate: float) -> str:
+    """A rate in percent as ``compute-wer`` prints it: in single precision, to two decimals."""
+    return f"{float(np.float32(rate)):.2f}"
 
 
 def bootci_line(found: Interval, *, note: str = "") -> str:

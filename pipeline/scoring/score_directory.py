@@ -25,6 +25,7 @@ from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Num
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
 from pipeline.scoring.comparison import find_speakers
 from pipeline.scoring.counts import ErrorCounts
+from pipeline.scoring.results import read_score
 from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
 from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
@@ -90,8 +91,8 @@ def score_directory(
     check_mode(mode)
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
-    digests = [file_digest(path) for path in sides]
-    if digests != _digests_of(out / "score.json"):
+    digests = tuple(file_digest(path) for path in sides)
+    if digests != _digests_of(decode_dir):
         shutil.rmtree(out, ignore_errors=True)
     for path in sides:
         if not path.is_file():
@@ -132,12 +133,11 @@ def _json(content: Mapping[str, Any]) -> Iterator[str]:
     yield "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def _digests_of(path: Path) -> list[str] | None:
-    """Those of the texts that a score.json is of; None if it does not say."""
+def _digests_of(decode_dir: Path) -> tuple[str | None, str | None] | None:
+    """Those of the texts that its score is of; None where there is no score of use."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [str(content["ref_digest"]), str(content["hyp_digest"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_score(decode_dir).digests
+    except DataError:
         return None
 
 

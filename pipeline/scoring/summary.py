@@ -1,7 +1,7 @@
 """A decode directory's scores as one object: totals, groups, confusions, and as JSON."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +81,12 @@ def counts_as_data(counts: ErrorCounts) -> dict[str, Any]:
         "del": counts.del_,
         "sub": counts.sub,
         "errors": counts.errors,
-        "error_rate": _or_none(counts.ref_tokens, lambda: counts.error_rate),
+        "error_rate": _rounded(counts.rate),
         "sentences": counts.sentences,
         "wrong_sentences": counts.wrong_sentences,
-        "sentence_error_rate": _or_none(counts.sentences, lambda: counts.sentence_error_rate),
+        "sentence_error_rate": _rounded(counts.sentence_rate),
     }
 
 
-def _or_none(denominator: int, rate: Callable[[], float]) -> float | None:
-    return round(rate(), 6) if denominator else None
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 6)

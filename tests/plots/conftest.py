@@ -10,7 +10,8 @@ import torch
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.weights import save_weights
-from pipeline.nn.config import EncoderConfig, JoinerConfig, ModelConfig, PredictorConfig
+from pipeline.nn.config import JoinerConfig, ModelConfig, PredictorConfig
+from pipeline.nn.encoders.recurrent import RecurrentConfig
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
 from pipeline.plots.utterance import Subject, load_model, make_subject
@@ -48,8 +49,10 @@ def make_model(
         conf = tmp_path_factory.mktemp("conf")
         (conf / "fbank.conf").write_text(f"--num-mel-bins={MELS}\n--use-energy=true\n")
         (conf / "delta.conf").write_text("--delta-order=2\n")
-        encoder = EncoderConfig(input_dim=features.shape[1], layers=1, cells=8, stack_frames=2)
-        joiner = JoinerConfig(kind=kind, dim=7 if kind == "tanh" else 0)
+        encoder = RecurrentConfig(input_dim=features.shape[1], layers=1, cells=8, stack_frames=2)
+        joiner = None
+        if kind != "ctc":
+            joiner = JoinerConfig(kind=kind, dim=7 if kind == "tanh" else 0)
         config = ModelConfig(
             num_tokens=len(SYMBOLS) + 1,
             encoder=encoder,

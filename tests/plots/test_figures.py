@@ -48,11 +48,12 @@ def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_no_label_is_a_formula(subject) -> None:
     """Texts are shown as they are, so matplotlib's own labels must not need typesetting."""
     one = subject("tanh")
-    widths = [Width(1, 30.0, 1.0, 9.0, 1e-5), Width(10, 25.0, 2.0, 8.0, 1e-3)]
+    widths = [Width(1, "CER", 30.0, 1.0, 9.0, 1e-5), Width(10, "CER", 25.0, 2.0, 8.0, 1e-3)]
     figures = [
         draw_sweeps({"a": widths}, frame_shift_ms=10.0),
         draw_sensitivity(one, compute_sensitivity(one, [1, 2])),
     ]
+    assert figures[0].axes[0].get_ylabel() == "CER (%)"
     for figure in figures:
         render(figure, "png")
         assert not [t for t in figure.findobj(Text) if "mathdefault" in t.get_text()]
@@ -113,7 +114,9 @@ def test_a_ctm(tmp_path: Path) -> None:
 # ---- learning curves -----------------------------------------------------------------------------
 
 
-def write_run(path: Path, kind: str, losses: list[float], best: int) -> Path:
+def write_run(
+    path: Path, kind: str, losses: list[float], best: int, *, metric: str = "PER"
+) -> Path:
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"kind": kind}))
     lines = [
@@ -122,7 +125,8 @@ def write_run(path: Path, kind: str, losses: list[float], best: int) -> Path:
                 "epoch": n,
                 "train_loss": loss + 0.1,
                 "dev_loss": loss,
-                "dev_per": 10 * loss,
+                "dev_error_rate": 10 * loss,
+                "metric": "next-token error" if kind == "predictor" else metric,
                 "best": n <= best,
             }
         )
@@ -143,8 +147,26 @@ def test_learning_curves(tmp_path: Path) -> None:
     assert error.lines[0].get_ydata().tolist() == [30.0, 20.0, 25.0]
     assert bits.lines[1].get_ydata()[0] == pytest.approx(1.0, abs=1e-5)
     assert "bits" in bits.get_ylabel()
-    assert "next token" in wrong.get_ylabel()
+    assert wrong.get_ylabel() == "next-token error, dev (%)"
+    assert error.get_ylabel() == "PER, dev (%)"
     assert len(draw_training({"a": ctc}).axes) == 2
+
+
+def test_each_metric_has_its_panels(tmp_path: Path) -> None:
+    runs = {
+        name: read_run(write_run(tmp_path / name, kind, [3.0, 2.0], 2, metric=metric))
+        for name, kind, metric in (
+            ("phones", "ctc", "PER"),
+            ("words", "ctc", "WER"),
+            ("more phones", "transducer", "PER"),
+            ("lm", "predictor", ""),
+        )
+    }
+    figure = draw_training(runs)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels[1::2] == ["PER, dev (%)", "WER, dev (%)", "next-token error, dev (%)"]
+    assert ["bits" in label for label in labels[::2]] == [False, False, True]
+    assert len(figure.axes[1].get_legend().get_texts()) == 2
 
 
 def test_an_epoch_done_twice_counts_once(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_bad_data_of_one_are_told_once(
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        (["--epochs=0"], 2, "--epochs must be above 0"),
+        (["--epochs=0"], 2, "--epochs must be 1 or more"),
         (["--timeout=0"], 2, "--timeout must be above 0"),
         (["--timeout=nan"], 2, "--timeout must be"),
         (["--device=cuda"], 2, "torch sees no CUDA device"),
