@@ -19,7 +19,7 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in {".py", ".sh", ".conf", ".toml", ".row"}
 ]
-MADE = {"slurm.conf", "best.conf"}  # by a user, by tune_fusion.sh
+MADE = {"slurm.conf", "spectrogram.conf", "best.conf"}  # by a user, by tune_fusion.sh
 OTHERS = {"nnodes", "rdzv-backend", "rdzv-id", "rdzv-endpoint", "gpus-per-node", "requeue"} | {
     *("open-mode", "signal", "cpus-per-task", "mem-per-cpu", "gres", "text")
 }  # options of torchrun, Slurm and Kaldi
