@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.options import Options, option
+from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class TrainOptions(Options):
     keep_epochs: int = option(0, "last epochs whose weights are kept, for average_models.py", low=0)
     tensorboard: bool = option(True, "write events for TensorBoard beside metrics.jsonl")
     seed: int = option(0, "seed; the same one gives the same model on a CPU", low=0)
-    device: str = option("auto", "device: cpu, cuda or auto", choices=("cpu", "cuda", "auto"))
+    device: str = option("auto", "device: cpu, cuda or auto", choices=DEVICES)
     threads: int = option(1, "CPU threads; more pay off for large batches on idle cores", low=1)
 
 
