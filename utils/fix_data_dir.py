@@ -23,9 +23,10 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import log, run
-from pipeline.data.data_dir import FILES, atomic_write_text, filter_stm, filter_tables, recordings
+from pipeline.data.data_dir import FILES, filter_stm, filter_tables, recordings
 from pipeline.data.text_files import Problems, scan
 from pipeline.errors import DataDirError
+from pipeline.files import write_text
 
 Tables = dict[str, dict[str, str]]
 
@@ -128,7 +129,7 @@ def replace(path: Path, texts: dict[str, str]) -> None:
         what = f"cannot keep a copy: {error.strerror}; nothing was changed; mend that"
         raise DataDirError(f"{backup}: {what}") from error
     for name in changed:
-        atomic_write_text(files[name], texts[name])
+        write_text(files[name], texts[name])
     log.info("rewrote %s; the old files are in %s", ", ".join(changed), backup)
 
 

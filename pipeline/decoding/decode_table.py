@@ -8,26 +8,27 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from pipeline.data.text_files import atomic_write_text
 from pipeline.decoding.confidence import token_confidences
 from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.files import write_text
 from pipeline.frontend.audio import Recording, WavReader
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir
-from pipeline.tables import MatrixReader, TextReader, TextWriter
+from pipeline.models.normalise import find_statistics
+from pipeline.tables import MatrixReader, TextWriter
 from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
-from pipeline.training.run import choose_device
 
 Entry = np.ndarray | Recording
 Result = dict[str, Any]  # of an utterance: hyp, nbest, tokens, frames
@@ -63,8 +64,6 @@ def decode_table(
         UsageError: an option is out of its range.
         PipelineError: the model or a table cannot be used.
     """
-    if options.nbest < 1 or options.threads < 1:
-        raise UsageError("--nbest and --threads must be 1 or more")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     recogniser = Recogniser(directory, choose_device(options.device), options)
@@ -99,7 +98,7 @@ def decode_table(
     seconds = time.monotonic() - started
     if options.write_speed:
         speed = {"frames": frames, "seconds": round(seconds, 3)}
-        atomic_write_text(options.write_speed, json.dumps(speed) + "\n")
+        write_text(options.write_speed, json.dumps(speed) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
     return f"{frames} frames in {seconds:.1f} s{already}"
 
@@ -158,7 +157,7 @@ class _Decoder:
         }
 
     def _features(self, recording: Recording) -> np.ndarray:
-        front_end = self.recogniser.directory.front_end()
+        front_end = self.recogniser.front_end
         samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
         return front_end(samples, rate)
 
@@ -214,10 +213,13 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         if files[1].is_dir():
             files[1] /= "final.safetensors"
     stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    searched = SearchOptions(**{k: getattr(options, k) for k in SearchOptions.__dataclass_fields__})
+    of_reading = {field.name for field in fields(DecodeOptions)} - {
+        field.name for field in fields(SearchOptions)
+    }
+    searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
         "model": [list(stat) for stat in stats],
-        **asdict(searched),
+        **searched,
         "nbest": options.nbest if options.write_nbest else 0,
         "ctm": bool(options.write_ctm),
     }
@@ -228,18 +230,6 @@ def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], Cmv
     """From an utterance to its speaker's statistics; None: its own, for recordings."""
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return lambda utt_id: None
-    if not options.cmvn:
-        raise UsageError(
-            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
-            "--utt2spk=ark:DATA_DIR/utt2spk"
-        )
-    pipes = options.allow_pipes
-    stats = {key: CmvnStats(m) for key, m in MatrixReader(options.cmvn, allow_pipes=pipes)}
-    speaker_of = dict(TextReader(options.utt2spk)) if options.utt2spk else {u: u for u in stats}
-
-    def find(utt_id: str) -> CmvnStats:
-        if speaker_of.get(utt_id) not in stats:
-            raise DataError(f"{utt_id}: no statistics of its speaker in {options.cmvn}")
-        return stats[speaker_of[utt_id]]
-
-    return find
+    return find_statistics(
+        options.cmvn, options.utt2spk, model=directory.path, allow_pipes=options.allow_pipes
+    )

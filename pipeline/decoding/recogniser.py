@@ -1,25 +1,32 @@
 """From a model directory to token sequences: one object for both kinds of model."""
 
+import dataclasses
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import (
+    CtcSearchOptions,
+    SearchOptions,
+    TransducerSearchOptions,
+)
 from pipeline.decoding.language_model import load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
 from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.transducer.align import transducer_align
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
+from pipeline.models.normalise import normalise_features
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
-from pipeline.training.dataset import check_features
 
 Span = tuple[int, int]  # first frame of a token and the one after its last
 
@@ -38,22 +45,34 @@ class Recogniser:
     an utterance, so any split of a test set gives the same bytes.
 
     Args:
-        directory: a finished model directory.
-        device: where to compute.
-        options: of the search.
+        directory: a finished model directory, or its path.
+        device: the device that computes; None: the CPU.
+        options: options of the search.
 
     Raises:
         UsageError: an option is out of its range or not for this kind of model.
         ModelError: a predictor alone, or a language model that does not fit.
     """
 
-    def __init__(self, directory: ModelDir, device: torch.device, options: SearchOptions) -> None:
+    def __init__(
+        self,
+        directory: ModelDir | Path | str,
+        device: torch.device | None = None,
+        options: SearchOptions | None = None,
+    ) -> None:
+        if not isinstance(directory, ModelDir):
+            directory = ModelDir.open(directory)
+        device, options = device or torch.device("cpu"), options or SearchOptions()
         self.directory, self.device, self.options = directory, device, options
         model = directory.load_model(device)
         if not isinstance(model, (CtcModel, TransducerModel)):
             raise ModelError(f"{directory.path}: a predictor alone recognises nothing")
         self.model = model
-        _check(options, isinstance(model, CtcModel))
+        self.ctc = _options_of(CtcSearchOptions, options)
+        self.transducer = _options_of(TransducerSearchOptions, options)
+        if isinstance(model, TransducerModel) and self.ctc.prefix_search:
+            raise UsageError("--prefix-search is for CTC models")
+        _check(options, self.ctc.prefix_search)
         self.fusion = load_fusion(
             options.lm,
             directory.tokens,
@@ -61,19 +80,22 @@ class Recogniser:
             weight=options.lm_weight,
             bonus=options.insertion_bonus,
         )
-        self.cmvn = directory.cmvn()
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
-        self.stack_frames = directory.config.encoder.stack_frames
+
+    @cached_property
+    def front_end(self) -> FrontEnd:
+        """From samples to features. Raises ModelError if the model was trained without one."""
+        return self.directory.front_end()
 
     @property
     def step_s(self) -> float:
         """From one of the network's frames to the next, in s; 10 ms a frame of unknown features."""
         try:
-            shift_ms = self.directory.front_end().frame_shift_ms
+            shift_ms = self.front_end.frame_shift_ms
         except ModelError:
             shift_ms = 10.0
-        return shift_ms / 1000.0 * self.stack_frames
+        return shift_ms / 1000.0 * self.model.encoder.stride
 
     def recognise(
         self,
@@ -95,10 +117,8 @@ class Recogniser:
             FeatureError: another dimension, no frames, or values that are not finite.
             DataError: nothing is possible, such as a network whose weights are not finite.
         """
-        stats = self.cmvn
-        if self.directory.by_speaker:
-            stats = cmvn or _own_statistics(features)
-        checked = check_features(features, utt_id, self.input_dim, stats)
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
         batch = torch.from_numpy(checked)[None].to(self.device)
         lengths = torch.tensor([len(checked)], device=self.device)
         try:
@@ -122,9 +142,26 @@ class Recogniser:
             AudioError: it cannot be read, or has another rate than the model's training data.
             ModelError: the model directory has no front end.
         """
-        front_end = self.directory.front_end()
+        front_end = self.front_end  # a model without one is found before a file is read
         samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
         return self.recognise(str(path), front_end(samples, rate))
+
+    def recognise_samples(
+        self, samples: np.ndarray, rate: int, *, name: str = "the recording"
+    ) -> Recognition:
+        """Recognise a recording that is in memory, through the model's own front end.
+
+        Args:
+            samples: (S,) on the scale of 16-bit integers, one channel.
+            rate: samples a second, in Hz.
+            name: name of the recording, for messages.
+
+        Raises:
+            AudioError: another rate than that of the model's training data.
+            FeatureError: the recording is shorter than a frame.
+            ModelError: the model directory has no front end.
+        """
+        return self.recognise(name, self.front_end(samples, rate))
 
     def symbols(self, hypothesis: Hypothesis) -> str:
         """The tokens of a hypothesis as text."""
@@ -137,8 +174,8 @@ class Recogniser:
         return Recognition(hyps, spans)
 
     def _search_ctc(self, log_probs: Tensor, lengths: Tensor, rows: np.ndarray) -> list[Hypothesis]:
-        if self.options.prefix_search:
-            threshold = self.options.prefix_threshold
+        if self.ctc.prefix_search:
+            threshold = self.ctc.prefix_threshold
             return ctc_prefix_search(rows, blank=BLANK, threshold=threshold)
         if self.options.beam == 1:
             best_path = float(rows.max(axis=1).sum())
@@ -156,7 +193,7 @@ class Recogniser:
     ) -> Recognition:
         frames = model.joiner.project_encoder(encoded)
         if self.options.beam == 1:
-            limit = self.options.max_tokens_per_frame
+            limit = self.transducer.max_tokens_per_frame
             (tokens,) = transducer_greedy(
                 frames, lengths, model, blank=BLANK, max_tokens_per_frame=limit
             )
@@ -169,7 +206,7 @@ class Recogniser:
                 width=self.options.beam,
                 blank=BLANK,
                 length_normalise=self.options.length_normalise,
-                max_tokens_per_frame=self.options.max_tokens_per_frame,
+                max_tokens_per_frame=self.transducer.max_tokens_per_frame,
                 fusion=self.fusion,
             )
         _at_least_one(hyps)
@@ -179,36 +216,26 @@ class Recogniser:
         return Recognition(hyps, [(t, t + 1) for t in times])
 
 
-def _check(options: SearchOptions, is_ctc: bool) -> None:
-    """Raises UsageError where options are out of range or do not go together."""
-    if options.beam < 1:
-        raise UsageError(f"--beam must be 1 or more, not {options.beam}")
-    if options.max_tokens_per_frame < 1:
-        raise UsageError(
-            f"--max-tokens-per-frame must be 1 or more, not {options.max_tokens_per_frame}"
-        )
-    if options.prefix_search and not is_ctc:
-        raise UsageError("--prefix-search is for CTC models")
-    if not 0.0 < options.prefix_threshold <= 1.0:
-        raise UsageError(f"--prefix-threshold must be in 0 … 1, not {options.prefix_threshold:g}")
+def _check(options: SearchOptions, prefix_search: bool) -> None:
+    """Raise UsageError where options do not go together."""
     fused = options.lm or options.insertion_bonus
-    if fused and (options.beam == 1 or options.prefix_search):
+    if fused and (options.beam == 1 or prefix_search):
         raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+
+
+O = TypeVar("O", bound=SearchOptions)  # noqa: E741
+
+
+def _options_of(kind: type[O], options: SearchOptions) -> O:
+    """The options of a search of this kind; those that are not among ``options`` have defaults."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in vars(options).items() if k in names})
 
 
 def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
     if not hyps:
         raise ValueError("no hypothesis is possible; are the model's weights finite?")
     return hyps
-
-
-def _own_statistics(features: np.ndarray) -> CmvnStats | None:
-    """Those of one utterance; None for one that `check_features` will refuse."""
-    if features.ndim != 2 or not features.size or not np.isfinite(features).all():
-        return None
-    stats = CmvnStats.zeros(features.shape[1])
-    stats.accumulate(features)
-    return stats
 
 
 def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save
 
 from pipeline.errors import ModelError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 
 
 def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
@@ -32,7 +33,9 @@ def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
 
 
 def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The mean of each weight over the files, summed in float64.
+    """The mean of each weight and buffer over the files, summed in float64.
+
+    Whole numbers, such as counts of batches, are those of the last file.
 
     Raises:
         ModelError: the architectures or the tokens differ, or a file is damaged.
@@ -46,8 +49,14 @@ def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str,
     total: dict[str, torch.Tensor] = {}
     for file in files:
         for name, tensor in read_weights(file).items():
-            total[name] = total.get(name, 0.0) + tensor.double()
-    return {name: (tensor / len(files)).float() for name, tensor in total.items()}
+            if tensor.is_floating_point():
+                total[name] = total.get(name, 0.0) + tensor.double()
+            else:
+                total[name] = tensor
+    return {
+        name: (tensor / len(files)).float() if tensor.is_floating_point() else tensor
+        for name, tensor in total.items()
+    }
 
 
 def write_average(

@@ -16,25 +16,24 @@
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from pipeline.data.data_dir import atomic_write_text
-from pipeline.errors import ConfigError, FeatureError, ModelError
-from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.errors import ConfigError, ModelError
+from pipeline.files import write_text
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
+from pipeline.models.normalise import SPEAKER, own_statistics, read_cmvn
+from pipeline.models.weights import load_weights, read_weights
 from pipeline.nn.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
 from pipeline.nn.models import Model, build_model
-from pipeline.tables import read_matrix, write_matrix
+from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
-
-SPEAKER = "speaker"  # instead of global statistics: those of each speaker
 
 
 class ModelDir:
@@ -125,7 +124,7 @@ class ModelDir:
             "cmvn": directory.normalises,
             "options": options,
         }
-        atomic_write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
+        write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
         return directory
 
     @classmethod
@@ -183,6 +182,22 @@ class ModelDir:
             raise ModelError(f"{path}: missing; the model normalises by it, put it back")
         return read_cmvn(path, self.config.encoder.input_dim)
 
+    def statistics(self, features: np.ndarray, speaker: CmvnStats | None) -> CmvnStats | None:
+        """The statistics that normalise one utterance, or None if nothing does.
+
+        Args:
+            features: (T, F) of the utterance.
+            speaker: its speaker's, for a model that normalises by speaker; None: the utterance's
+                own in their place.
+        """
+        if self.by_speaker:
+            return speaker or own_statistics(features)
+        return self._global_cmvn
+
+    @cached_property
+    def _global_cmvn(self) -> CmvnStats | None:
+        return self.cmvn()
+
     def front_end(self) -> FrontEnd:
         """From samples to features. Raises ModelError if the model was trained without one."""
         path = self.path / "front_end"
@@ -228,20 +243,6 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
     )
 
 
-def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
-    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
-    try:
-        stats = CmvnStats(read_matrix(str(path)))
-    except FeatureError as error:
-        raise FeatureError(f"{path}: {error}") from error
-    if stats.dim != dim:
-        raise FeatureError(
-            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
-            "frame; make them with compute_cmvn_stats.py from such features"
-        )
-    return stats
-
-
 def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:
     return options.get("tokens_sha256") not in (None, tokens.sha256)
 
@@ -251,74 +252,6 @@ def _copy_files(source: Path, destination: Path) -> None:
     for file in sorted(source.iterdir()):
         if file.suffix == ".conf":
             shutil.copyfile(file, destination / file.name)
-
-
-# ---- weights -------------------------------------------------------------------------------------
-
-
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write all weights atomically as safetensors."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    data = save(tensors)  # not save_file: that makes files only their owner can read
-    _atomic(path, lambda temporary: temporary.write_bytes(data))
-
-
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state atomically; `load_state` reads it without running code."""
-    _atomic(path, lambda temporary: torch.save(state, temporary))
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote. Raises ModelError if it is damaged."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]  # torch goes on about pickles that run code
-        raise ModelError(
-            f"{path}: damaged checkpoint ({reason}); remove it to start again"
-        ) from error
-    return state
-
-
-def _atomic(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # what a killed program left is written over
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (RuntimeError, OSError) as error:  # torch makes the first of the second
-        raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name. Raises ModelError if the file is missing or damaged."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path}: cannot read these weights ({error}); copy them again, or train again"
-        ) from error
-
-
-def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
-    """Put weights into ``model``; every name and shape must match.
-
-    Raises:
-        ModelError: the list of what does not fit.
-    """
-    own = model.state_dict()
-    problems = [f"{name}: not in the file" for name in own if name not in weights]
-    for name, tensor in weights.items():
-        if name not in own:
-            problems.append(f"{name}: not in the model")
-        elif own[name].shape != tensor.shape:
-            problems.append(f"{name}: {tuple(tensor.shape)}, model has {tuple(own[name].shape)}")
-    if problems:
-        raise ModelError(f"{where}: weights do not fit the model:\n  " + "\n  ".join(problems))
-    model.load_state_dict(weights)
 
 
 def load_part(model: torch.nn.Module, source: ModelDir, part: str) -> list[str]:

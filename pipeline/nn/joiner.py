@@ -1,12 +1,46 @@
 """The joiner: one distribution over the tokens for each frame and each prefix."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss, sum_transducer_loss
 from pipeline.nn.layers import Linear
+from pipeline.options import Options, option, require
 
 BLANK = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinerConfig(Options):
+    """How encoder and predictor make one distribution."""
+
+    kind: str = option(
+        "tanh",
+        "tanh: output network of [G13] eq. 15-18; sum: f + g of [G12] eq. 12",
+        choices=("tanh", "sum"),
+    )
+    dim: int = option(0, "size of l_t and h_t,u for kind tanh: 250 [G13]", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kind != "tanh" or self.dim > 0, "dim", "given for a tanh joiner, e.g. 250")
+
+    def build(self, *, encoder_dim: int, predictor_dim: int, num_tokens: int) -> "Joiner":
+        """The network, its weights not yet drawn.
+
+        Args:
+            encoder_dim: E, size of the encoder's vectors.
+            predictor_dim: P, size of the predictor's.
+            num_tokens: V, with the blank.
+        """
+        dims = {"encoder_dim": encoder_dim, "predictor_dim": predictor_dim}
+        match self.kind:
+            case "sum":
+                return SumJoiner(**dims, num_tokens=num_tokens)
+            case _:
+                return TanhJoiner(**dims, dim=self.dim, num_tokens=num_tokens)
 
 
 class TanhJoiner(nn.Module):
@@ -104,3 +138,6 @@ class SumJoiner(nn.Module):
         return sum_transducer_loss(
             encoded, predicted, targets, lengths, target_lengths, blank=BLANK, reduction="none"
         )
+
+
+Joiner = TanhJoiner | SumJoiner

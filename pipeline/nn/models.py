@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from pipeline.kernels.search.hypotheses import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
-from pipeline.nn.config import JoinerConfig, ModelConfig
-from pipeline.nn.encoders.recurrent import Encoder
-from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
+from pipeline.nn.config import ModelConfig
+from pipeline.nn.encoders.encoder import Encoder
+from pipeline.nn.joiner import BLANK, Joiner
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
 
@@ -51,9 +51,7 @@ class PredictorModel(nn.Module):
 class TransducerModel(nn.Module):
     """Encoder, predictor and joiner."""
 
-    def __init__(
-        self, encoder: Encoder, predictor: Predictor, joiner: TanhJoiner | SumJoiner
-    ) -> None:
+    def __init__(self, encoder: Encoder, predictor: Predictor, joiner: Joiner) -> None:
         super().__init__()
         self.encoder = encoder
         self.predictor = predictor
@@ -123,23 +121,16 @@ Model = CtcModel | PredictorModel | TransducerModel
 
 
 def build_model(config: ModelConfig, *, num_tokens: int) -> Model:
-    """The network that ``config`` describes, weights not yet initialised."""
+    """The network that ``config`` describes, its weights not yet drawn."""
     match config:
         case ModelConfig(encoder=None, predictor=predictor) if predictor is not None:
             return PredictorModel(Predictor(predictor, num_tokens=num_tokens))
         case ModelConfig(encoder=encoder, predictor=None) if encoder is not None:
-            return CtcModel(Encoder(encoder), num_tokens=num_tokens)
+            return CtcModel(encoder.build(), num_tokens=num_tokens)
         case ModelConfig(encoder=encoder, predictor=predictor, joiner=joiner):
             assert encoder is not None
             assert predictor is not None
             assert joiner is not None
-            encode, predict = Encoder(encoder), Predictor(predictor, num_tokens=num_tokens)
-            return TransducerModel(encode, predict, _joiner(joiner, encode, predict))
-
-
-def _joiner(config: JoinerConfig, encoder: Encoder, predictor: Predictor) -> TanhJoiner | SumJoiner:
-    dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
-    num_tokens = predictor.num_labels + 1
-    if config.kind == "sum":
-        return SumJoiner(**dims, num_tokens=num_tokens)
-    return TanhJoiner(**dims, dim=config.dim, num_tokens=num_tokens)
+            encode, predict = encoder.build(), Predictor(predictor, num_tokens=num_tokens)
+            dims = {"encoder_dim": encode.output_dim, "predictor_dim": predict.output_dim}
+            return TransducerModel(encode, predict, joiner.build(**dims, num_tokens=num_tokens))

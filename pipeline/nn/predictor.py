@@ -1,13 +1,25 @@
 """The predictor: the prediction network of [G12] section 2.1."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.lstm.layer import peephole_lstm_step
 from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.kernels.search.model import State
-from pipeline.nn.config import PredictorConfig
 from pipeline.nn.layers import RecurrentLayer
+from pipeline.options import REQUIRED, Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig(Options):
+    """Options of a `Predictor`: one layer, one direction, one-hot input."""
+
+    cells: int = option(REQUIRED, "cells: 128 [G12], 250 [G13]", low=1)
+    dropout: float = option(
+        0.0, "share of its output dropped in training; 0 in the papers", low=0, below=1
+    )
 
 
 class Predictor(nn.Module):

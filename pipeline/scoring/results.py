@@ -8,7 +8,6 @@ This module is the only reader of these files: whatever prints, draws or compare
     MODEL_DIR/metrics.jsonl         `read_metrics`   losses and error rates, a line an epoch
 """
 
-import hashlib
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, ModelError
+from pipeline.files import file_digest
 from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.kaldi_forms import wer_lines
 from pipeline.scoring.summary import FORMAT_VERSION, Confusions, Groups
@@ -170,14 +170,6 @@ def _interval(data: Mapping[str, Any] | None) -> SavedInterval | None:
         return None
     low, high, level = float(data["low"]), float(data["high"]), float(data["level"])
     return SavedInterval(level, low, high, int(data["replications"]))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file; of nothing where there is none."""
-    if not path.is_file():
-        return hashlib.sha256().hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_wer(decode_dir: Path) -> ErrorCounts:

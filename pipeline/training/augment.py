@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import AcousticTrainOptions
 
 LOW_HZ, HIGH_HZ = 20.0, 8000.0  # that the mel filters span, evenly on the mel scale
 
@@ -20,7 +20,7 @@ class Streams(NamedTuple):
 
 def augment(
     features: Tensor,
-    options: TrainOptions,
+    options: AcousticTrainOptions,
     streams: Streams,
     generator: torch.Generator,
     *,
@@ -109,7 +109,7 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 def _mask(
-    features: Tensor, options: TrainOptions, streams: int, generator: torch.Generator
+    features: Tensor, options: AcousticTrainOptions, streams: int, generator: torch.Generator
 ) -> Tensor:
     if not (options.time_masks or options.freq_masks):
         return features

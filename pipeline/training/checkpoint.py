@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import ModelError
-from pipeline.models.model_dir import ModelDir, load_state, save_state, save_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, save_state, save_weights
 from pipeline.nn.models import Model
 
 log = logging.getLogger("pipeline")
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a training stands: whole epochs, and what of the next one is done."""
 
     epoch: int = 0
@@ -39,16 +40,16 @@ class Progress:
         self.frames, self.skipped, self.seconds = 0, 0, 0.0
 
 
-def save(directory: ModelDir, parts: dict[str, Any], progress: Progress) -> None:
+def save(directory: ModelDir, parts: dict[str, Any], position: Position) -> None:
     """Write ``checkpoints/last.pt``; what stood there becomes ``previous.pt``."""
     following = directory.last_path.with_name(".next.pt")
-    save_state({**parts, "progress": asdict(progress)}, following)
+    save_state({**parts, "progress": asdict(position)}, following)
     if directory.last_path.exists():
         os.replace(directory.last_path, directory.previous_path)
     os.replace(following, directory.last_path)
 
 
-def load(directory: ModelDir) -> tuple[dict[str, Any], Progress] | None:
+def load(directory: ModelDir) -> tuple[dict[str, Any], Position] | None:
     """The last state that is whole, or None where there is none yet.
 
     Raises:
@@ -60,7 +61,7 @@ def load(directory: ModelDir) -> tuple[dict[str, Any], Progress] | None:
             continue
         try:
             state = load_state(path)
-            progress = Progress(**state["progress"])
+            position = Position(**state["progress"])
         except (KeyError, TypeError, ValueError) as error:
             failure = failure or no_state(directory, error)
         except ModelError as error:
@@ -68,7 +69,7 @@ def load(directory: ModelDir) -> tuple[dict[str, Any], Progress] | None:
         else:
             if failure is not None:
                 log.warning("%s; going on from %s", failure, path)
-            return state, progress
+            return state, position
     if failure is not None:
         raise failure
     return None

@@ -1,6 +1,6 @@
 """Utterances with features and tokens, and batches of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data.data_dir import DataDir
-from pipeline.errors import DataDirError, FeatureError
-from pipeline.frontend.features import CmvnStats
+from pipeline.errors import DataDirError
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.normalise import normalise_features, speaker_cmvn
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 
@@ -98,44 +99,6 @@ def load_dataset(
     return [Utterance(utt, feats[utt], frames[utt], encoded[utt], cmvn.get(utt)) for utt in feats]
 
 
-def read_speaker_cmvn(data: DataDir, allow_pipes: bool = False) -> dict[str, CmvnStats]:
-    """Statistics by speaker, from ``cmvn.scp``. Raises FeatureError naming file and speaker."""
-    found = {}
-    for speaker, rxfilename in data.cmvn_scp.items():
-        try:
-            found[speaker] = CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
-            if found[speaker].count < 1:
-                raise FeatureError("statistics of no frames; make them again")
-        except FeatureError as error:
-            raise FeatureError(f"{data.path}/cmvn.scp: {speaker}: {error}") from error
-    return found
-
-
-def speaker_cmvn(
-    data: DataDir, utt_ids: Iterable[str], allow_pipes: bool = False
-) -> dict[str, CmvnStats]:
-    """Each utterance's statistics: those of its speaker in ``cmvn.scp``.
-
-    Raises:
-        DataDirError: a file is missing, an utterance has no speaker, or a speaker no statistics.
-    """
-    if not data.has("cmvn.scp"):
-        raise DataDirError(
-            f"{data.path}/cmvn.scp: missing; make it with compute_cmvn_stats.py "
-            f"--spk2utt=ark:{data.path}/spk2utt scp:{data.path}/feats.scp "
-            f"ark,scp:{data.path}/cmvn_spk.ark,{data.path}/cmvn.scp"
-        )
-    stats = read_speaker_cmvn(data, allow_pipes)
-    speaker_of = data.utt2spk
-    for utt in utt_ids:
-        if speaker_of.get(utt) not in stats:
-            raise DataDirError(
-                f"{data.path}/cmvn.scp: no statistics of the speaker of {utt}; make it again with "
-                "compute_cmvn_stats.py --spk2utt"
-            )
-    return {utt: stats[speaker_of[utt]] for utt in utt_ids}
-
-
 def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str, str]) -> None:
     problems = [f"{utt}: in feats.scp, not in text" for utt in feats if utt not in text]
     problems += [f"{utt}: in text, not in feats.scp" for utt in text if utt not in feats]
@@ -167,37 +130,30 @@ def load_features(
         FeatureError: another dimension, no frames, or values that are not finite.
     """
     matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
-    return check_features(matrix, utt_id, dim, cmvn)
+    return normalise_features(matrix, utt_id, dim, cmvn)
 
 
-def check_features(
-    features: np.ndarray, utt_id: str, dim: int, cmvn: CmvnStats | None
-) -> np.ndarray:
-    """The same for features already read."""
-    if features.ndim != 2 or features.shape[1] != dim:
-        raise FeatureError(
-            f"{utt_id}: features of shape {features.shape}, but the model reads {dim} a frame; "
-            "compute them as for its training data, or train another model"
-        )
-    if not len(features):
-        raise FeatureError(f"{utt_id}: no frames")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
-        features = features.astype(np.float32, copy=False)
-    if not np.isfinite(features).all():
-        row = int(np.argwhere(~np.isfinite(features))[0][0])
-        raise FeatureError(
-            f"{utt_id}: frame {row} is not finite (NaN, infinite or beyond float32); compute "
-            "these features again"
-        )
-    if cmvn is not None:
-        features = cmvn.apply(features, norm_means=True, norm_vars=True)
-    return np.ascontiguousarray(features)
+def _its_tokens(utterance: Utterance, frames: int) -> Sequence[int]:
+    return utterance.tokens
 
 
-def make_batch(utterances: Sequence[Utterance], load: Callable[[Utterance], np.ndarray]) -> Batch:
-    """Read and pad some utterances."""
+def make_batch(
+    utterances: Sequence[Utterance],
+    load: Callable[[Utterance], np.ndarray],
+    targets_of: Callable[[Utterance, int], Sequence[int]] = _its_tokens,
+) -> Batch:
+    """Read and pad some utterances.
+
+    Args:
+        utterances: what the batch is made of.
+        load: reads the features of one, (T, F).
+        targets_of: the ids that are the targets of one with so many frames.
+    """
     features = [torch.from_numpy(load(utterance)) for utterance in utterances]
-    targets = [torch.tensor(utterance.tokens, dtype=torch.int64) for utterance in utterances]
+    targets = [
+        torch.tensor(targets_of(utterance, len(x)), dtype=torch.int64)
+        for utterance, x in zip(utterances, features, strict=True)
+    ]
     return Batch(
         [utterance.utt_id for utterance in utterances],
         torch.nn.utils.rnn.pad_sequence(features, batch_first=True),

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import torch
 
-from pipeline.data.data_dir import DataDir, atomic_write_text
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import ModelError
+from pipeline.files import write_text
 from pipeline.training.distributed.processes import World
 
 log = logging.getLogger("pipeline")
@@ -102,7 +103,7 @@ def write_provenance(
         "train_data_sha256": DataDir(train_dir).content_hash(),
         "dev_data_sha256": DataDir(dev_dir).content_hash(),
     }
-    atomic_write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _git_commit() -> str:

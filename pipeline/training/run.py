@@ -2,35 +2,31 @@
 
 import dataclasses
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, ModelError, UsageError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.kernels.compiler.memory import keep_freed_memory
-from pipeline.models.model_dir import SPEAKER, ModelDir, load_part, load_weights
+from pipeline.models.device import choose_device
+from pipeline.models.model_dir import ModelDir, load_part
+from pipeline.models.normalise import SPEAKER
+from pipeline.models.weights import load_weights
 from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import count_weights, initialise
-from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
-from pipeline.text.phones import load_phone_map
+from pipeline.nn.models import build_model
 from pipeline.text.tokens import Tokens
 from pipeline.training.augment import Streams
 from pipeline.training.dataset import Utterance, load_dataset
-from pipeline.training.distributed.launcher import local_rank
 from pipeline.training.distributed.processes import World
 from pipeline.training.loop import Trainer
-from pipeline.training.objectives import CtcTask, PredictorTask, Task, TransducerTask, fitting
+from pipeline.training.objectives.kinds import make_objective
+from pipeline.training.objectives.objective import Objective, fitting
 from pipeline.training.provenance import log_file, write_provenance
 from pipeline.training.train_directory import TrainArguments, make_directory, saved_options
-from pipeline.training.train_options import (
-    ABOVE_0,
-    BELOW_1,
-    CHOICES,
-    TrainOptions,
-)
+from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
 
 log = logging.getLogger("pipeline")
 
@@ -58,29 +54,33 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
 
 def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tuple[int, int]:
     if not world.is_first:
-        log.setLevel(logging.ERROR)  # of what all of them read one speaks
-    check_options(options)
+        log.setLevel(logging.ERROR)  # all read the same, and one of them warns of it
+    options.check()
     device = choose_device(options.device)
     world.use(device)
     _set_up_torch(options)
     tokens = Tokens.from_file(arguments.tokens)
     config = _config(arguments, tokens, options)
-    _refuse_other_commands(arguments, options, config, tokens, world)
+    torch.manual_seed(options.seed)  # of layers that draw their weights when they are made
     model = build_model(config, num_tokens=len(tokens))
-    task = _task(model, phones_of(tokens, arguments.phone_map), options)
+    objective = make_objective(
+        arguments.kind, model, tokens, options, phone_map=arguments.phone_map
+    )
+    saved = saved_options(arguments, options, tokens, reads_features=objective.reads_features)
+    _refuse_other_commands(arguments, saved, config, world)
     random = torch.Generator().manual_seed(options.seed)
-    for module in (model, task.auxiliary):
+    for module in (model, objective.auxiliary):
         initialise(module, scale=options.init_scale, generator=random)
-    everything, train_set, dev_set = _data(arguments, options, tokens, task)
+    everything, train_set, dev_set = _data(arguments, options, tokens, objective)
     with log_file(arguments.model_dir, world):
         directory, is_new = world.from_first(
-            lambda: _begun(arguments, options, config, tokens, world)
+            lambda: _begun(arguments, options, saved, config, tokens, world)
         )
         if is_new:
-            _start_from_others(model, task, arguments, tokens)
+            _start_from_others(model, objective, arguments, tokens)
         _say_what_starts(config, model, device, options, world)
         trainer = Trainer(
-            model.to(device), task, directory, options, train=train_set, dev=dev_set,
+            model.to(device), objective, directory, options, train=train_set, dev=dev_set,
             device=device, streams=_streams(directory), world=world,
         )  # fmt: skip
         _run(trainer)
@@ -88,35 +88,34 @@ def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tu
 
 
 def _data(
-    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, task: Task
+    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, objective: Objective
 ) -> tuple[int, list[Utterance], list[Utterance]]:
     """How many utterances there are to train on; those that fit, and those of the dev set."""
     everything, whole_dev = (
         load_dataset(
             path,
             tokens,
-            with_features=not isinstance(task, PredictorTask),
+            with_features=objective.reads_features,
             by_speaker=arguments.cmvn == SPEAKER,
-            allow_pipes=options.allow_pipes,
+            allow_pipes=isinstance(options, AcousticTrainOptions) and options.allow_pipes,
         )
         for path in (arguments.train_dir, arguments.dev_dir)
     )
-    train_set, dev_set = (fitting(found, task, options) for found in (everything, whole_dev))
+    skip_short = isinstance(options, AcousticTrainOptions) and options.skip_short
+    train_set, dev_set = (
+        fitting(found, objective, skip_short=skip_short) for found in (everything, whole_dev)
+    )
     return len(everything), train_set, dev_set
 
 
 def _refuse_other_commands(
-    arguments: TrainArguments,
-    options: TrainOptions,
-    config: ModelConfig,
-    tokens: Tokens,
-    world: World,
+    arguments: TrainArguments, saved: dict[str, Any], config: ModelConfig, world: World
 ) -> None:
     """All processes must be told the same, and see the same data, or they would not agree."""
     if world.size == 1:
         return
     facts = {
-        **saved_options(arguments, options, tokens),
+        **saved,
         "model directory": str(arguments.model_dir),
         "kind": arguments.kind,
         "architecture": str(config),
@@ -137,12 +136,13 @@ def _set_up_torch(options: TrainOptions) -> None:
 def _begun(
     arguments: TrainArguments,
     options: TrainOptions,
+    saved: dict[str, Any],
     config: ModelConfig,
     tokens: Tokens,
     world: World,
 ) -> tuple[ModelDir, bool]:
     """The model directory, and whether nothing is trained there yet."""
-    directory = make_directory(arguments, options, config, tokens)
+    directory = make_directory(arguments, saved, config, tokens)
     is_new = not directory.has_state
     if is_new:
         write_provenance(
@@ -182,45 +182,6 @@ def _run(trainer: Trainer) -> None:
     log.info("training took %.0f s", time.monotonic() - started)
 
 
-def check_options(options: TrainOptions) -> None:
-    """Raise UsageError, naming the option, for a value outside its range."""
-    for name, choices in CHOICES.items():
-        if getattr(options, name) not in choices:
-            raise UsageError(f"{_flag(name)} is one of {', '.join(choices)}")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name == "dropout" and value == -1.0:
-            continue
-        if isinstance(value, (int, float)) and not 0 <= value < 2**31:
-            raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
-        if field.name in ABOVE_0 and value == 0:
-            raise UsageError(f"{_flag(field.name)} must be above 0")
-        if field.name in BELOW_1 and value >= 1:
-            raise UsageError(f"{_flag(field.name)} must be below 1, not {value}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is cuda where there is one. Raises UsageError for a cuda that is not there.
-
-    Of several processes on a machine each takes the GPU of its number; where the launcher shows
-    each of them one, that one.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UsageError("--device=cuda: torch sees no CUDA device; use --device=cpu")
-    if name not in CHOICES["device"]:
-        raise UsageError(f"--device is one of {', '.join(CHOICES['device'])}, not {name!r}")
-    if not available or name == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank(os.environ) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
-
-
 def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) -> ModelConfig:
     config = load_model_config(arguments.config).part(arguments.kind, str(arguments.config))
     if config.num_tokens not in (None, len(tokens)):
@@ -240,30 +201,6 @@ def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) ->
     return dataclasses.replace(config, **changed)
 
 
-def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]], list[str]]:
-    """From token ids to what PER counts: symbols, folded to 39 phones where a map is given."""
-    if phone_map is None:
-        return tokens.decode
-    folding = load_phone_map(phone_map)
-    table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
-    return lambda ids: [phone for symbol in tokens.decode(ids) for phone in table[symbol]]
-
-
-def _task(
-    model: torch.nn.Module,
-    to_phones: Callable[[Iterable[int]], list[str]],
-    options: TrainOptions,
-) -> Task:
-    match model:
-        case CtcModel():
-            return CtcTask(model, to_phones)
-        case PredictorModel():
-            return PredictorTask(model)
-        case TransducerModel():
-            return TransducerTask(model, to_phones, ctc_weight=options.ctc_weight)
-    raise TypeError(type(model))
-
-
 def _streams(directory: ModelDir) -> Streams:
     """What a feature vector's columns are: static, Δ, ΔΔ; the energy, then mel filters."""
     if not (directory.path / "front_end").is_dir():
@@ -274,7 +211,7 @@ def _streams(directory: ModelDir) -> Streams:
 
 
 def _start_from_others(
-    model: torch.nn.Module, task: Task, arguments: TrainArguments, tokens: Tokens
+    model: torch.nn.Module, objective: Objective, arguments: TrainArguments, tokens: Tokens
 ) -> None:
     """Weights of pretrained networks, by layer name; all else stays random."""
     if arguments.init is not None:
@@ -284,9 +221,11 @@ def _start_from_others(
     for part, path in arguments.parts:
         source = _source(path, tokens)
         dropped = load_part(model, source, part)
-        auxiliary = task.auxiliary.state_dict()
+        auxiliary = objective.auxiliary.state_dict()
         if source.kind == "ctc" and auxiliary:  # the loss beside the transducer's: its own layer
-            task.auxiliary.load_state_dict({name: source.weights()[name] for name in auxiliary})
+            objective.auxiliary.load_state_dict(
+                {name: source.weights()[name] for name in auxiliary}
+            )
             dropped = [name for name in dropped if name not in auxiliary]
         log.info("%s from %s; dropped: %s", part, path, ", ".join(dropped) or "nothing")
     if arguments.parts:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.training.dataset import Batch
-from pipeline.training.objectives import Task
+from pipeline.training.objectives.objective import Objective
 
 log = logging.getLogger("pipeline")
 
@@ -37,9 +37,13 @@ class GradientSum:
     """Adds up ∂L/∂w of losses summed over utterances."""
 
     def __init__(
-        self, task: Task, parameters: Sequence[Tensor], device: torch.device, precision: str
+        self,
+        objective: Objective,
+        parameters: Sequence[Tensor],
+        device: torch.device,
+        precision: str,
     ) -> None:
-        self.task, self.parameters = task, parameters
+        self.objective, self.parameters = objective, parameters
         self.device, self.precision = device, precision
 
     def add(self, batch: Batch) -> tuple[Counts, str]:
@@ -85,7 +89,7 @@ class GradientSum:
 
     def _backward(self, batch: Batch) -> tuple[Counts, str]:
         with self._precision():
-            losses = self.task.losses(batch)
+            losses = self.objective.losses(batch)
         total = losses.sum()
         total.backward()  # type: ignore[no-untyped-call]
         nats = float(total.detach())

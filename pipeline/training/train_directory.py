@@ -8,12 +8,17 @@ from typing import Any
 
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError, ModelError
-from pipeline.frontend.features import CmvnStats, FrontEnd
-from pipeline.models.model_dir import SPEAKER, ModelDir, is_trained, read_cmvn
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
+from pipeline.models.model_dir import ModelDir, is_trained
+from pipeline.models.normalise import SPEAKER, read_cmvn, read_speaker_cmvn
 from pipeline.nn.config import ModelConfig
 from pipeline.text.tokens import Tokens
-from pipeline.training.dataset import read_speaker_cmvn
-from pipeline.training.train_options import RESUMABLE_CHANGES, TrainOptions
+from pipeline.training.train_options import (
+    RESUMABLE_CHANGES,
+    TrainOptions,
+    TransducerTrainOptions,
+)
 
 log = logging.getLogger("pipeline")
 
@@ -35,15 +40,20 @@ class TrainArguments:
 
 
 def make_directory(
-    arguments: TrainArguments, options: TrainOptions, config: ModelConfig, tokens: Tokens
+    arguments: TrainArguments, saved: dict[str, Any], config: ModelConfig, tokens: Tokens
 ) -> ModelDir:
     """The model directory: that of the training to go on with, or a new one.
+
+    Args:
+        arguments: the command's.
+        saved: what `saved_options` gave.
+        config: the architecture.
+        tokens: what the network gives.
 
     Raises:
         ModelError: it is of another training, or cannot go on.
         DataError: there are no statistics to normalise features by.
     """
-    saved = saved_options(arguments, options, tokens)
     if is_trained(arguments.model_dir):
         directory = ModelDir.open(arguments.model_dir)
         if not directory.has_state:
@@ -64,13 +74,13 @@ def make_directory(
 
 
 def saved_options(
-    arguments: TrainArguments, options: TrainOptions, tokens: Tokens
+    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, *, reads_features: bool
 ) -> dict[str, Any]:
     """What a training was told and has read, as ``config.json`` keeps it: options and hashes."""
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
-    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments)
-    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments)
+    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments.cmvn, reads_features)
+    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments.cmvn, reads_features)
     values["cmvn"] = arguments.cmvn
     values["phone_map"] = str(arguments.phone_map or "")
     if arguments.phone_map is not None and arguments.phone_map.exists():
@@ -85,17 +95,17 @@ def saved_options(
     return values
 
 
-def _data_hash(path: Path, arguments: TrainArguments) -> str:
+def _data_hash(path: Path, cmvn: str, reads_features: bool) -> str:
     """Of what a training reads of a data directory; other files may come and go."""
     data, digest = DataDir(path), hashlib.sha256()
     names = ["text"]
-    if arguments.kind != "predictor":
+    if reads_features:
         names += ["feats.scp", "utt2num_frames"]
-        names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(arguments.cmvn, [])
+        names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(cmvn, [])
     for file in [*(path / name for name in names), *sorted(path.glob("conf/*"))]:
         if file.is_file():
             digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
-    if arguments.kind != "predictor" and arguments.cmvn == SPEAKER and data.has("cmvn.scp"):
+    if reads_features and cmvn == SPEAKER and data.has("cmvn.scp"):
         for speaker, stats in sorted(read_speaker_cmvn(data).items()):
             digest.update(f"{speaker}\0".encode() + stats.matrix.tobytes())
     return digest.hexdigest()
@@ -106,8 +116,10 @@ BY_HASH = {"init": "starts_sha256", "parts": "starts_sha256", "phone_map": "phon
 
 
 def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
-    defaults = dataclasses.asdict(TrainOptions())  # of options that are younger than the directory
+    # Options that are younger than the directory had their default there.
+    defaults = dataclasses.asdict(TransducerTrainOptions())
     there = {**defaults, **directory.options}
+    there["stop_on"] = {"per": "error-rate"}.get(there["stop_on"], there["stop_on"])
     changed = [
         f"{name}: {there[name]!r} there, {value!r} now"
         for name, value in saved.items()

@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """ā ← d ā + (1 - d) w after every update, d smaller in the first updates."""
+    """ā ← d ā + (1 - d) w after every update, d smaller in the first updates.
+
+    Buffers that are no whole numbers, such as the means of a norm, are averaged like weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.updates = model, decay, 0
-        self.weights = [p.detach().clone() for p in model.parameters()] if decay > 0.0 else []
+        self.weights = [w.detach().clone() for w in self._own()] if decay > 0.0 else []
+
+    def _own(self) -> list[Tensor]:
+        return [*self.model.parameters(), *floating_buffers(self.model)]
 
     def update(self) -> None:
         """Take in the model's weights as they are after an update."""
@@ -24,13 +30,13 @@ class WeightAverage:
             return
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9.0))
-        now = [p.detach() for p in self.model.parameters()]
+        now = [w.detach() for w in self._own()]
         torch._foreach_lerp_(self.weights, now, 1.0 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the block the model has the averages for weights; after it, its own again."""
-        own = [p.detach().clone() for p in self.model.parameters()] if self.weights else []
+        own = [w.detach().clone() for w in self._own()] if self.weights else []
         self._put(self.weights)
         try:
             yield
@@ -39,8 +45,8 @@ class WeightAverage:
 
     def _put(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
-            for parameter, value in zip(self.model.parameters(), weights, strict=False):
-                parameter.copy_(value)
+            for mine, value in zip(self._own(), weights, strict=False):
+                mine.copy_(value)
 
     def state(self) -> dict[str, object]:
         """What a checkpoint keeps."""
@@ -54,3 +60,8 @@ class WeightAverage:
         for mine, theirs in zip(self.weights, weights, strict=True):
             mine.copy_(theirs)
         self.updates = int(str(updates))
+
+
+def floating_buffers(model: nn.Module) -> list[Tensor]:
+    """The buffers of a network that can be averaged: those that are no whole numbers."""
+    return [b for b in model.buffers() if b.is_floating_point()]

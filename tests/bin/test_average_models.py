@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 
 
 @pytest.fixture

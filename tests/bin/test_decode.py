@@ -423,7 +423,7 @@ def test_a_training_that_has_not_finished(copy, decode, feats, write):
         ("--beam=-1", "--beam must be 1 or more, not -1"),
         ("--beam=wide", "--beam"),
         ("--nbest=0", "--nbest"),
-        ("--device=nonsense", "--device is one of cpu, cuda, auto"),
+        ("--device=nonsense", "--device must be one of cpu, cuda, auto"),
         ("--write-nbest=nowhere", "nowhere"),
         ("--nonsense", "--nonsense"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.data_dir import read_map
-from pipeline.models.model_dir import read_weights
+from pipeline.models.weights import read_weights
 from pipeline.tables import MatrixWriter, read_matrix
 
 UTT = "s1-u2"

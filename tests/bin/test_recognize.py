@@ -100,7 +100,7 @@ def test_models_that_recognise_nothing(recognize, execute, record, tmp_path):
 def test_wrong_usage(recognize, record, monkeypatch):
     wav = record("a.wav")
     fails(recognize("--beam=0", wav), 2, "--beam must be 1 or more, not 0")
-    fails(recognize("--device=nonsense", wav), 2, "--device is one of")
+    fails(recognize("--device=nonsense", wav), 2, "--device must be one of")
     fails(recognize(), 2, "Missing argument")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fails(recognize("--device=cuda", wav), 2, "torch sees no CUDA device")

@@ -10,7 +10,7 @@ from pipeline.data.data_dir import DataDir, read_map
 from pipeline.models.model_dir import ModelDir
 from pipeline.tables import MatrixReader, MatrixWriter, read_matrix
 
-LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=per")
+LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=error-rate")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_statistics_that_changed_are_noticed(by_speaker, train):
 def test_a_recording_alone_is_normalised_by_its_own(train, tmp_path):
     from pipeline.decoding.decode_options import SearchOptions
     from pipeline.decoding.recogniser import Recogniser
-    from pipeline.training.run import choose_device
+    from pipeline.models.device import choose_device
 
     assert train("--cmvn=speaker", "--patience=1").status == 0
     recogniser = Recogniser(

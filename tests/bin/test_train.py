@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from pipeline.data.data_dir import read_map, write_map
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, load_state, read_weights
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, read_weights
 from pipeline.tables import read_matrix, write_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,8 +136,8 @@ def test_dropout_is_the_architectures_unless_told_otherwise(train, tmp_path):
     assert (config.encoder.dropout, config.predictor.dropout) == (0.5, 0.5)
     assert train(name="other").status == 0
     assert ModelDir.open(tmp_path / "other").config.encoder.dropout == 0.0
-    fails(train("--dropout=1"), 2, "--dropout must be below 1")
-    fails(train("--dropout=-0.5"), 2, "--dropout must be from 0")
+    fails(train("--dropout=1"), 2, "--dropout must be 0 or more and below 1")
+    fails(train("--dropout=-0.5"), 2, "--dropout must be 0 or more")
 
 
 def test_a_transducer_starts_from_both_by_name(trained, train, tmp_path):
@@ -251,7 +252,7 @@ def test_a_front_end_that_makes_other_features(toy, train, tmp_path):
     (toy.train / "conf" / "fbank.conf").unlink()
     fails(train(), 2, "exactly one of fbank.conf")
     (toy.train / "conf" / "fbank.conf").write_text("--num-mel-bean=5\n")
-    fails(train(), 2, "fbank.conf: unknown option --num-mel-bean")
+    fails(train(), 2, "fbank.conf:1: unknown option --num-mel-bean")
 
 
 def test_without_a_front_end_there_is_a_warning(toy, train, tmp_path):
@@ -322,22 +323,22 @@ def test_statistics_that_do_not_fit(toy, train):
 def test_a_device_that_is_not_there(train, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fails(train("--device=cuda"), 2, "--device=cuda: torch sees no CUDA device; use --device=cpu")
-    fails(train("--device=nonsense"), 2, "--device is one of cpu, cuda, auto")
+    fails(train("--device=nonsense"), 2, "--device must be one of cpu, cuda, auto")
     assert train("--device=auto").status == 0
 
 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--epochs=0", "--epochs must be above 0"),
-        ("--epochs=-1", "--epochs must be from 0"),
+        ("--epochs=0", "--epochs must be 1 or more"),
+        ("--epochs=-1", "--epochs must be 1 or more"),
         ("--epochs=many", "--epochs"),
-        ("--batch-size=0", "--batch-size must be above 0"),
-        ("--learning-rate=nan", "--learning-rate must be from 0"),
+        ("--batch-size=0", "--batch-size must be 1 or more"),
+        ("--learning-rate=nan", "--learning-rate must be a finite number"),
         ("--learning-rate=0", "--learning-rate must be above 0"),
-        ("--optimizer=Adam", "--optimizer is one of sgd, adam"),
-        ("--stop-on=wer", "--stop-on is one of loss, per"),
-        ("--seed=99999999999999999999", "--seed must be from 0 to 2147483647"),
+        ("--optimizer=Adam", "--optimizer must be one of sgd, adam"),
+        ("--stop-on=wer", "--stop-on must be one of loss, error-rate"),
+        ("--seed=99999999999999999999", "--seed must be at most 2147483647"),
         ("--skip-short=perhaps", "--skip-short is true or false"),
         ("--nonsense=1", "--nonsense"),
     ],

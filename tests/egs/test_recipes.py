@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.frontend.features import FrontEnd
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.nn.config import load_model_config
 from pipeline.scoring.results import read_score
 from pipeline.text.phones import load_phone_map
@@ -267,7 +267,7 @@ def small(tmp_path) -> list[object]:
     (tmp_path / "regime").mkdir()
     for kind in ("ctc", "ctc_noise", "predictor", "transducer"):
         text = "--optimizer=adam\n--learning-rate=0.01\n--epochs=2\n"
-        text += "--weight-noise=0.05\n--stop-on=per\n" if "noise" in kind else ""
+        text += "--weight-noise=0.05\n--stop-on=error-rate\n" if "noise" in kind else ""
         (tmp_path / "regime" / f"train_{kind}.conf").write_text(text)
     options = ["--corpus", "TIMIT", "--allow-partial", "true", "--work", "work", "--nj", "1"]
     return [*options, "--model", "model.toml", "--regime", "regime", "--beam", "2"]

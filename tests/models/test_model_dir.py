@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,18 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import DataError, FeatureError, ModelError
+from pipeline.errors import DataError, FeatureError, ModelError, OutputError
 from pipeline.models import model_dir
-from pipeline.models.model_dir import (
-    ModelDir,
-    is_trained,
-    load_part,
-    load_state,
-    load_weights,
-    read_weights,
-    save_state,
-    save_weights,
-)
+from pipeline.models.model_dir import ModelDir, is_trained, load_part
+from pipeline.models.weights import load_state, load_weights, read_weights, save_state, save_weights
 from pipeline.nn.models import build_model
 from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
@@ -274,13 +267,13 @@ def create(path: Path, trained: Path, **changes: object) -> ModelDir:
 
 def test_config_json_is_written_last(trained, tmp_path, monkeypatch):
     seen = []
-    real = model_dir.atomic_write_text
+    real = model_dir.write_text
 
     def watch(path: Path, text: str) -> None:
         seen.append({p.name for p in path.parent.iterdir()})
         real(path, text)
 
-    monkeypatch.setattr(model_dir, "atomic_write_text", watch)
+    monkeypatch.setattr(model_dir, "write_text", watch)
     create(tmp_path / "new", trained)
     assert seen == [{"checkpoints", "cmvn.ark", "front_end", "tokens.txt"}]
     assert not is_trained(tmp_path / "new")
@@ -316,7 +309,7 @@ def test_a_failed_write_keeps_the_old_file(copy, monkeypatch):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ModelError, match=r"last\.pt: cannot write: .* is the disk full\?"):
+    with pytest.raises(OutputError, match=r"last\.pt: cannot be written: Pytorch"):
         save_state({}, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == files
@@ -324,8 +317,11 @@ def test_a_failed_write_keeps_the_old_file(copy, monkeypatch):
 
 def test_what_a_killed_program_left_is_written_over(copy):
     path = copy()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
     for _ in range(3):
-        (path / "checkpoints" / ".last.pt.tmp").write_bytes(b"half")
+        left = f".last.pt.tmp.{os.uname().nodename}.{gone.pid}"
+        (path / "checkpoints" / left).write_bytes(b"half")
         save_state({"a": 1}, path / "checkpoints" / "last.pt")
     assert load_state(path / "checkpoints" / "last.pt") == {"a": 1}
     assert not list(path.glob("checkpoints/.*"))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models.model_dir import ModelDir, load_state, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, read_weights
 
 pytestmark = [pytest.mark.slurm]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.training.augment import Streams, augment, move_channels, resample
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -21,7 +21,7 @@ def features() -> torch.Tensor:
 
 def changed(features: torch.Tensor, seed: int = 0, streams: int = 1, **options: object):
     before = features.clone()
-    out = augment(features, TrainOptions(**options), Streams(streams), generator(seed))
+    out = augment(features, TransducerTrainOptions(**options), Streams(streams), generator(seed))
     assert torch.equal(features, before), "the features that came in were changed"
     return out
 
@@ -128,7 +128,7 @@ def test_both_are_drawn_within_their_limits(features):
 
 def test_formants_move_only_where_there_are_mel_filters():
     features = torch.randn(20, 8)
-    options = TrainOptions(warp=0.2)
+    options = TransducerTrainOptions(warp=0.2)
     assert torch.equal(augment(features, options, Streams(2), generator()), features)
     moved = augment(features, options, Streams(2, 1), generator())
     assert not torch.equal(moved, features)
@@ -136,7 +136,7 @@ def test_formants_move_only_where_there_are_mel_filters():
 
 
 def test_an_utterance_that_would_be_too_short_is_not_sped_up(features):
-    options = TrainOptions(speed=0.2)
+    options = TransducerTrainOptions(speed=0.2)
     lengths = [
         len(augment(features, options, Streams(), generator(seed), least_frames=38))
         for seed in range(100)

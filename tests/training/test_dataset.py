@@ -8,16 +8,16 @@ import torch
 
 from pipeline.data.data_dir import write_map
 from pipeline.errors import DataDirError, FeatureError, PhoneError, TableError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import (
     Utterance,
     batches_by_length,
-    check_features,
     load_dataset,
     load_features,
     make_batch,
+    normalise_features,
     shuffled_batches,
 )
 
@@ -133,7 +133,7 @@ def test_features_are_normalised_to_mean_0_and_variance_1(toy):
 
 def test_features_of_another_dimension_are_refused():
     with pytest.raises(FeatureError, match=r"utt7: features of shape \(9, 5\).* reads 6 a frame"):
-        check_features(np.zeros((9, 5), np.float32), "utt7", 6, None)
+        normalise_features(np.zeros((9, 5), np.float32), "utt7", 6, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -141,16 +141,16 @@ def test_a_value_that_is_not_finite_is_named_with_its_frame(value):
     features = np.zeros((9, 6))
     features[4, 2] = value
     with pytest.raises(FeatureError, match="utt7: frame 4 is not finite"):
-        check_features(features, "utt7", 6, None)
+        normalise_features(features, "utt7", 6, None)
 
 
 def test_no_frames_are_refused():
     with pytest.raises(FeatureError, match="utt7: no frames"):
-        check_features(np.zeros((0, 6), np.float32), "utt7", 6, None)
+        normalise_features(np.zeros((0, 6), np.float32), "utt7", 6, None)
 
 
 def test_float64_features_come_out_as_float32():
-    assert check_features(np.ones((3, 2)), "u", 2, None).dtype == np.float32
+    assert normalise_features(np.ones((3, 2)), "u", 2, None).dtype == np.float32
 
 
 # ---- batches -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from pipeline.data.data_dir import read_map, validate, write_map
-from pipeline.frontend.features import FrontEnd
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.scoring.results import best_epoch, read_metrics, read_speed
 from pipeline.tables import MatrixWriter, read_matrix
 
@@ -254,7 +254,7 @@ def test_the_table(execute, models):
     )
     assert done.status == 0, done.err
     lines = [line.split() for line in done.out.splitlines() if line]
-    from pipeline.models.model_dir import read_weights
+    from pipeline.models.weights import read_weights
 
     tensors = read_weights(models / "ctc" / "final.safetensors").values()
     count = f"{sum(t.numel() for t in tensors):,}"

@@ -20,8 +20,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
-from pipeline.data.data_dir import replaced_directory, write_map
+from pipeline.data.data_dir import write_map
 from pipeline.errors import DataDirError, PhoneError
+from pipeline.files import replaced_directory
 
 CMU_PHONES = """
 aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh

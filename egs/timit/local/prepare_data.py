@@ -34,8 +34,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
-from pipeline.data.data_dir import invert, replaced_directory, write_map
+from pipeline.data.data_dir import invert, write_map
 from pipeline.errors import AudioError, DataError, UsageError
+from pipeline.files import replaced_directory
 from pipeline.frontend.audio import audio_duration_s
 from pipeline.text.phones import PhoneMap, load_phone_map
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.jobs.job_step import is_step, local_rank, number
 
 FIRST_PORT, PORTS = 20000, 10000  # below those that systems give to outgoing connections
-NO_STEP = 0xFFFFFFF0  # Slurm numbers batch scripts and interactive shells from here
 LONGEST_ANSWER = 30.0  # seconds that scontrol has
 
 
@@ -41,19 +41,13 @@ def find_place(environ: Mapping[str, str]) -> Place:
     """
     if "WORLD_SIZE" in environ:
         return _of_torchrun(environ)
-    if _is_step(environ):
+    if is_step(environ):
         return _of_step(environ)
     return Place(local_rank=local_rank(environ))
 
 
-def local_rank(environ: Mapping[str, str]) -> int:
-    """The number of this process among those that one launcher started on its machine, from 0."""
-    slurms = environ.get("SLURM_LOCALID", "0") if _is_step(environ) else "0"
-    return _number(environ, "LOCAL_RANK", slurms)
-
-
 def _of_torchrun(environ: Mapping[str, str]) -> Place:
-    size = _number(environ, "WORLD_SIZE")
+    size = number(environ, "WORLD_SIZE")
     if size <= 1:
         return Place(local_rank=local_rank(environ))
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):  # also of other launchers
@@ -63,33 +57,23 @@ def _of_torchrun(environ: Mapping[str, str]) -> Place:
                 "srun, or unset WORLD_SIZE to train in one process"
             )
     return Place(
-        rank=_number(environ, "RANK"),
+        rank=number(environ, "RANK"),
         size=size,
         local_rank=local_rank(environ),
         address=environ["MASTER_ADDR"],
-        port=_number(environ, "MASTER_PORT"),
+        port=number(environ, "MASTER_PORT"),
         hosted=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
-def _is_step(environ: Mapping[str, str]) -> bool:
-    step = environ.get("SLURM_STEP_ID", "")
-    return (
-        step.isdecimal()
-        and int(step) < NO_STEP
-        and "SLURM_PROCID" in environ
-        and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
-    )
-
-
 def _of_step(environ: Mapping[str, str]) -> Place:
-    job, step = _number(environ, "SLURM_JOB_ID"), _number(environ, "SLURM_STEP_ID")
+    job, step = number(environ, "SLURM_JOB_ID"), number(environ, "SLURM_STEP_ID")
     return Place(
-        rank=_number(environ, "SLURM_PROCID"),
-        size=_number(environ, "SLURM_STEP_NUM_TASKS"),
+        rank=number(environ, "SLURM_PROCID"),
+        size=number(environ, "SLURM_STEP_NUM_TASKS"),
         local_rank=local_rank(environ),
         address=environ.get("MASTER_ADDR") or _address(environ),
-        port=_number(environ, "MASTER_PORT", str(meeting_port(job, step))),
+        port=number(environ, "MASTER_PORT", str(meeting_port(job, step))),
     )
 
 
@@ -139,10 +123,3 @@ def _address_in_slurm(node: str) -> str:
         return ""
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return found.group(1) if found and _resolves(found.group(1)) else ""
-
-
-def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
-    value = environ.get(name, default)
-    if not value.isdecimal():
-        raise UsageError(f"{name} is {value!r} in the environment, which is no number; set it")
-    return int(value)

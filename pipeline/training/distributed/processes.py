@@ -91,6 +91,17 @@ class World:
         ):
             parameter.grad = part.view_as(parameter)
 
+    def average_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Replace each buffer by its mean over the processes, in one message."""
+        if self.size == 1 or not buffers:
+            return
+        whole = torch.cat([buffer.flatten() for buffer in buffers])
+        with self._connected():
+            dist.all_reduce(whole, group=self._gradients)
+        parts = torch.split(whole / self.size, [b.numel() for b in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
     def gather(self, mine: Any) -> list[Any]:
         """What each process has."""
         self.wait()

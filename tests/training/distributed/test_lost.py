@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.data_dir import read_map
-from pipeline.models.model_dir import ModelDir, load_state
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state
 from pipeline.tables import read_matrix
 
 OPTIONS = ("--epochs=40", "--patience=0", "--batch-size=2", "--learning-rate=0.01")
@@ -58,7 +59,7 @@ def test_bad_data_of_one_are_told_once(
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        (["--epochs=0"], 2, "--epochs must be above 0"),
+        (["--epochs=0"], 2, "--epochs must be 1 or more"),
         (["--timeout=0"], 2, "--timeout must be above 0"),
         (["--timeout=nan"], 2, "--timeout must be"),
         (["--device=cuda"], 2, "torch sees no CUDA device"),

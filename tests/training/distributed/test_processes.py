@@ -13,17 +13,18 @@ import torch
 
 from pipeline.data.data_dir import read_map, write_map
 from pipeline.errors import ModelError, PipelineError, UsageError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.device import choose_device
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 from pipeline.tables import read_matrix
 from pipeline.training import provenance as traces
 from pipeline.training import run as setup
 from pipeline.training.distributed.processes import World, _portable
-from pipeline.training.run import choose_device
 
 OPTIONS = (
     *("--epochs=3", "--patience=0", "--batch-size=3", "--optimizer=sgd", "--learning-rate=0.01"),
     *("--weight-noise=0.02", "--input-noise=0.1", "--speed=0.1", "--clip-norm=5", "--average=0.9"),
-    *("--schedule=linear", "--stop-on=per"),
+    *("--schedule=linear", "--stop-on=error-rate"),
 )
 Together = Callable[..., list[str]]
 
@@ -42,7 +43,7 @@ def same_to_rounding(one: Path, other: Path) -> None:
         for path in (one, other)
     ]
     for a, b in zip(*lines, strict=True):
-        for key in ("train_loss", "dev_loss", "dev_per"):
+        for key in ("train_loss", "dev_loss", "dev_error_rate"):
             assert b[key] == pytest.approx(a[key], rel=1e-4)
 
 
@@ -51,7 +52,11 @@ def test_two_processes_give_what_one_gives(
     kind: str, toy: object, execute: Callable[..., object], tmp_path: Path, together: Together
 ) -> None:
     """Batches of three of four utterances: one process has less to do, and once nothing."""
-    options = (*OPTIONS, "--ctc-weight=0.3") if kind == "transducer" else OPTIONS
+    options = OPTIONS
+    if kind == "transducer":
+        options = (*OPTIONS, "--ctc-weight=0.3")
+    if kind == "predictor":  # reads no features
+        options = tuple(o for o in OPTIONS if not o.startswith(("--input-noise", "--speed")))
     done = execute(f"train_{kind}.py", *toy.arguments(tmp_path / "one", *options))
     assert done.status == 0, done.err
     arguments = toy.arguments(tmp_path / "two", *options)
@@ -60,6 +65,27 @@ def test_two_processes_give_what_one_gives(
     assert said[1] == ""
     same_to_rounding(tmp_path / "one", tmp_path / "two")
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
+
+
+BUFFERS = """
+import torch
+from pipeline.training.distributed.processes import World
+
+world = World()
+buffers = [torch.full((2,), float(world.rank)), torch.tensor(3.0 * world.rank)]
+with world.together():
+    world.average_buffers(buffers)
+    print([b.tolist() for b in buffers], flush=True)
+world.leave()
+raise SystemExit
+"""
+
+
+def test_buffers_are_the_mean_over_the_processes(tmp_path: Path, together: Together) -> None:
+    """Each process has seen another part of every batch, so their running averages differ."""
+    program = tmp_path / "buffers.py"
+    program.write_text(BUFFERS)
+    assert together(str(program), []) == ["[[0.5, 0.5], 1.5]\n"] * 2
 
 
 def test_more_processes_than_utterances(

@@ -1,0 +1,171 @@
+"""What every objective is: the loss of a batch, and scores of a dev set.
+
+A new objective is a file beside this one, with a class that derives from `Objective`, and a
+``case`` in `kinds.make_objective`.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from pipeline.errors import DataError
+from pipeline.scoring.distance import edit_distance
+from pipeline.text.phones import load_phone_map
+from pipeline.text.tokens import Tokens
+from pipeline.training.dataset import Batch, Utterance
+
+log = logging.getLogger("pipeline")
+
+Total = Callable[[Sequence[float]], list[float]]
+
+
+@dataclass(frozen=True)
+class DevScores:
+    """Scores of a dev set: ``loss`` in nats a target, ``error_rate`` in percent.
+
+    What the error rate counts is the objective's `Objective.metric`.
+    """
+
+    loss: float
+    error_rate: float
+
+    @property
+    def bits(self) -> float:
+        """The loss in bits a target, as [G12] (A. Graves, 2012) Table 1 gives it."""
+        return self.loss / math.log(2.0)
+
+
+class Objective:
+    """What a network learns from a batch, and what its dev scores are.
+
+    Attributes:
+        metric: name of the error rate: PER, WER, CER, …
+        reads_features: whether batches hold features; else only targets.
+        auxiliary: layers that only training needs.
+    """
+
+    metric: str
+    reads_features: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.auxiliary: nn.Module = nn.Module()
+
+    def targets(self, utterance: Utterance, frames: int) -> Sequence[int]:
+        """What the network is to give for an utterance: ids, by default those of its tokens.
+
+        Args:
+            utterance: the utterance.
+            frames: frames of its features as they are read, which another speed may have changed.
+        """
+        return utterance.tokens
+
+    def frames_needed(self, utterance: Utterance) -> int:
+        """The fewest frames of the input with which the loss is finite."""
+        return 1
+
+    def losses(self, batch: Batch) -> Tensor:
+        """The loss of each utterance, (N,), in nats; its sum is what gradients are of."""
+        raise NotImplementedError
+
+    def evaluate(self, batches: Iterable[Batch], total: Total = list) -> DevScores:
+        """Scores of a dev set; the model must be in evaluation mode.
+
+        Args:
+            batches: the dev set, or this process's part of it.
+            total: makes sums over all processes from this one's.
+        """
+        raise NotImplementedError
+
+
+# ---- error rates of token sequences --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An error rate of token sequences: its name, and the symbols of token ids that it counts."""
+
+    name: str
+    symbols: Callable[[Iterable[int]], list[str]]
+
+
+def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
+    """The error rate that fits the tokens: of phones PER, of characters and subwords WER.
+
+    Args:
+        tokens: what the network gives; characters and subwords are joined to words.
+        phone_map: phones are folded to 39 by this map before they are compared.
+
+    Raises:
+        PhoneError: the map lacks a phone.
+    """
+    if phone_map is None:
+        return Metric("PER" if tokens.kind == "phones" else "WER", tokens.decode)
+    folding = load_phone_map(phone_map)
+    table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
+    return Metric("PER", lambda ids: [p for symbol in tokens.decode(ids) for p in table[symbol]])
+
+
+class Tally:
+    """Sums of losses and of a metric's errors over a dev set."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.nats, self.tokens = 0.0, 0
+        self.errors, self.ref_symbols = 0, 0
+
+    def add(self, losses: Tensor, batch: Batch, hyps: list[list[int]]) -> None:
+        """Count a batch: its losses (N,), and the token ids recognised in each utterance."""
+        self.nats += float(losses.double().sum())
+        self.tokens += int(batch.target_lengths.sum())
+        for target, length, hyp in zip(
+            batch.targets.tolist(), batch.target_lengths.tolist(), hyps, strict=True
+        ):
+            ref = self.metric.symbols(target[:length])
+            self.errors += edit_distance(ref, self.metric.symbols(hyp))
+            self.ref_symbols += len(ref)
+
+    def scores(self, total: Total) -> DevScores:
+        """The scores over all processes."""
+        own = (self.nats, self.tokens, self.errors, self.ref_symbols)
+        nats, tokens, errors, ref_symbols = total(own)
+        return DevScores(nats / max(tokens, 1), 100.0 * errors / max(ref_symbols, 1))
+
+
+def is_broken(values: Tensor) -> bool:
+    """Whether the weights have come to NaN, which no search takes and the loss will show."""
+    return bool(values.isnan().any())
+
+
+# ---- utterances that are too short ---------------------------------------------------------------
+
+
+def fitting(
+    utterances: list[Utterance], objective: Objective, *, skip_short: bool
+) -> list[Utterance]:
+    """The utterances that are long enough for their targets.
+
+    Raises:
+        DataError: some are not and ``skip_short`` is off, or none is.
+    """
+    short = [u for u in utterances if u.num_frames < objective.frames_needed(u)]
+    shown = "\n  ".join(
+        f"{u.utt_id}: {u.num_frames} frames, {objective.frames_needed(u)} needed for "
+        f"{len(u.tokens)} tokens"
+        for u in short[:10]
+    )
+    if short and not skip_short:
+        raise DataError(
+            f"{len(short)} utterances are too short for their tokens; drop them from the data "
+            f"directory or give --skip-short=true\n  {shown}"
+        )
+    if short:
+        log.warning("skipping %d utterances too short for their tokens\n  %s", len(short), shown)
+    left = [u for u in utterances if u.num_frames >= objective.frames_needed(u)]
+    if not left:
+        raise DataError("no utterance is long enough for its tokens; is the text the right one?")
+    return left
