@@ -161,7 +161,7 @@ def test_an_insertion_bonus_moves_the_length(recogniser, features, kind):
         (
             "ctc",
             {"prefix_threshold": 0.0},
-            "--prefix-threshold must be above 0 and at most 1, not 0",
+            "must be above 0 and at most 1, not 0",
         ),
         ("ctc", {"beam": 1, "insertion_bonus": 1.0}, "need a beam search"),
         ("ctc", {"lm_weight": -1.0}, "--lm-weight must be 0 or more, not -1"),
