@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and digests of what they hold."""
+"""Files and folders that appear complete or not at all, and digests of their content."""
 
 import contextlib
 import hashlib
@@ -12,13 +12,14 @@ from pipeline.errors import OutputError
 
 @contextlib.contextmanager
 def written(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; the file gets its own when the block ends well.
+    """Yield a temporary path beside ``path``, which is renamed to ``path`` if the block succeeds.
 
-    It is brought to the disk before it is renamed. After a failure the file that stood under
-    ``path`` is still there, and nothing else; what a killed process left is removed.
+    The file is flushed to disk before it is renamed. If the block fails, an older file at ``path``
+    stays as it was and the temporary file is removed. Temporary files of killed processes are
+    removed as well.
 
     Raises:
-        OutputError: it cannot be written, with the file's name and the reason.
+        OutputError: the file cannot be written; names the file and the reason.
     """
     path = Path(path)
     temporary = path.with_name(f"{_prefix(path)}{os.getpid()}")
@@ -28,10 +29,10 @@ def written(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch makes the second of the first
+    except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError
         _remove(temporary)
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        what = f"{path}: cannot be written: {reason}; mend that, or write elsewhere"
+        what = f"{path}: cannot be written: {reason}; correct that, or write elsewhere"
         raise OutputError(what) from error
     except BaseException:
         _remove(temporary)
@@ -39,19 +40,19 @@ def written(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 under the name ``path`` when it is whole. Raises OutputError if it cannot."""
+    """Write a UTF-8 file atomically. Raises OutputError if it cannot be written."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file under the name ``path`` when it is whole. Raises OutputError if it cannot."""
+    """Write a file atomically. Raises OutputError if it cannot be written."""
     with written(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
 def replaced_directory(directory: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of ``directory`` if the block ends well."""
+    """Yield a new, empty folder, which replaces ``directory`` if the block succeeds."""
     partial = directory.with_name(f".{directory.name}.partial")
     old = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(partial, ignore_errors=True)
@@ -65,7 +66,7 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
 
 
 def file_digest(path: str | Path) -> str:
-    """SHA-256 (hex) of what a file holds; that of nothing where there is no file."""
+    """SHA-256 (hexadecimal) of the content of a file; a missing file counts as an empty one."""
     digest = hashlib.sha256()
     if Path(path).is_file():
         with open(path, "rb") as stream:
@@ -79,7 +80,7 @@ def _prefix(path: Path) -> str:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of ``path`` whose process, on this machine, is gone."""
+    """Remove the temporary files of ``path`` that ended processes of this machine have left."""
     prefix = _prefix(path)
     for name in os.listdir(path.parent):
         pid = name.removeprefix(prefix)
@@ -98,5 +99,5 @@ def _is_running(pid: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # its parent may be no directory
+    with contextlib.suppress(OSError):  # the parent may not be a directory
         path.unlink(missing_ok=True)

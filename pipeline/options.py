@@ -1,8 +1,8 @@
-"""Options: what one is, the files of ``--name=value`` lines they are read from, and their check.
+"""Options: their declaration, the check of their values, and the files they are read from.
 
-An option is a field of a frozen dataclass that derives from `Options`. The same declaration makes
-the command-line option with its help, the line that an options file may have, the key of a TOML
-file, and the check of its value::
+An option is a field of a frozen dataclass that derives from `Options`. One declaration serves the
+command-line option with its help, the line ``--name=value`` of an options file, the key of a TOML
+file, and the check of the value::
 
     @dataclass(frozen=True, kw_only=True)
     class DeltaOptions(Options):
@@ -18,15 +18,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import ConfigError
 
-LARGEST = 2**31 - 1  # that a whole number may be
+LARGEST = 2**31 - 1  # the largest whole number that an option may be
+DEVICES = ("cpu", "cuda", "auto")  # the choices of an option --device
 
-REQUIRED = dataclasses.MISSING  # as default: the option must be given
+REQUIRED = dataclasses.MISSING  # the default of an option that must be given
 
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 
 class Bounds(NamedTuple):
-    """Which values an option may have; its default is always one of them."""
+    """The values that an option may have; its default is always one of them."""
 
     choices: tuple[str, ...] = ()
     low: float | None = None  # at least
@@ -36,7 +37,7 @@ class Bounds(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Such as "from 0 to 1", to stand behind "must be"."""
+        """The bounds in words, such as "from 0 to 1", to follow "must be"."""
         ends = [
             *([f"{self.low:g} or more"] if self.low is not None and self.high is None else []),
             *([f"above {self.above:g}"] if self.above is not None else []),
@@ -48,7 +49,7 @@ class Bounds(NamedTuple):
         return " and ".join(ends)
 
     def hold(self, value: float) -> bool:
-        """Whether a number lies within; NaN never does."""
+        """Whether a number lies within the bounds; NaN never does."""
         return (
             (self.low is None or value >= self.low)
             and (self.above is None or value > self.above)
@@ -70,14 +71,14 @@ def option(
     """A dataclass field that is an option.
 
     Args:
-        default: its value where nothing is said, which is valid whatever the bounds; `REQUIRED`
-            for none.
-        help_text: what it is, with its unit.
-        choices: the texts it may be.
-        low: the least number it may be.
-        above: a number it must exceed.
-        high: the greatest number it may be.
-        below: a number it must stay below.
+        default: the value if the option is not given, valid whatever the bounds; `REQUIRED` if it
+            must be given.
+        help_text: the meaning of the option, with its unit.
+        choices: the allowed texts.
+        low: the smallest allowed number.
+        above: a number that the value must exceed.
+        high: the largest allowed number.
+        below: a number that the value must stay below.
     """
     metadata = {"help": help_text, "bounds": Bounds(choices, low, above, high, below)}
     if default is REQUIRED:
@@ -86,7 +87,7 @@ def option(
 
 
 def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
-    """What is wrong with an option's value, to stand behind its name; empty if nothing is."""
+    """What is wrong with the value of an option, to follow its name; empty for a valid value."""
     bounds = field.metadata["bounds"]
     if isinstance(value, tuple):
         return next(filter(None, (fault(field, item) for item in value)), "")
@@ -106,16 +107,16 @@ def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
 
 
 def flag(name: str) -> str:
-    """The name of a field on a command line: ``batch_size`` -> ``--batch-size``."""
+    """The command-line name of a field: ``batch_size`` -> ``--batch-size``."""
     return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all groups of options: their values are checked when one is made.
+    """Base class of all groups of options, which checks the values when an object is made.
 
     Raises:
-        ConfigError: see `check`.
+        ConfigError: a value is invalid, see `check`.
     """
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class Options:
 
 
 def require(holds: bool, name: str, what: str) -> None:
-    """Raise ConfigError ``--name must be …`` unless a condition on several options holds."""
+    """Raise ConfigError ``--name must be WHAT`` unless a condition on several options holds."""
     if not holds:
         raise ConfigError(f"{flag(name)} must be {what}")
 
@@ -138,7 +139,7 @@ def require(holds: bool, name: str, what: str) -> None:
 
 
 class Line(NamedTuple):
-    """A line of an options file; ``value`` is None where there is no ``=``."""
+    """A line of an options file; ``value`` is None if the line has no ``=``."""
 
     number: int
     name: str  # as on the command line, without the dashes
@@ -146,19 +147,23 @@ class Line(NamedTuple):
 
 
 def read_options_file(path: str | Path) -> list[Line]:
-    """The lines ``--name=value`` of an options file, blank lines and ``#`` comments left out.
+    """The lines ``--name=value`` of an options file, without blank lines and ``#`` comments.
 
-    ``_`` and capitals in names are those of the command line: ``--Use_Energy`` is ``use-energy``.
+    ``_`` and capital letters in names are treated as on the command line: ``--Use_Energy`` is
+    ``use-energy``.
 
     Raises:
-        ConfigError: the file cannot be read, or a line is something else. Names file and line.
+        ConfigError: the file cannot be read, or a line has another form. Names the file and the
+            line.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this options file: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not text (UTF-8); an options file has --name=value") from error
+        raise ConfigError(
+            f"{path}: not a text in UTF-8; an options file has lines --name=value"
+        ) from error
     found = []
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
@@ -173,21 +178,21 @@ def read_options_file(path: str | Path) -> list[Line]:
 
 
 def normal_name(name: str) -> str:
-    """``--Use_Energy`` -> ``--use-energy``, as both of Kaldi's dialects are understood."""
+    """``--Use_Energy`` -> ``--use-energy``: Kaldi accepts both notations."""
     return name.replace("_", "-").lower()
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """``; did you mean …?`` where one of the known names is near, else nothing."""
+    """``; did you mean NAME?`` if one of the known names is similar, else an empty text."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def load_options(kind: type[O], path: str | Path) -> O:
-    """Options of ``kind`` from an options file; an option without a value is ``true``.
+    """Read options of ``kind`` from an options file; an option without a value is ``true``.
 
     Raises:
-        ConfigError: an unknown name (the nearest is named) or a value that does not fit.
+        ConfigError: a name is unknown (the most similar one is named), or a value is invalid.
     """
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
@@ -195,7 +200,7 @@ def load_options(kind: type[O], path: str | Path) -> O:
         where = f"{path}:{number}"
         if name not in fields:
             near = nearest(f"--{name}", [f"--{known}" for known in fields])
-            hint = near or f"; not an option of {kind.__name__}"
+            hint = near or f"; {kind.__name__} has no such option"
             raise ConfigError(f"{where}: unknown option --{name}{hint}")
         default = fields[name].default
         values[fields[name].name] = _parsed("true" if text is None else text, default, where, name)
@@ -206,11 +211,11 @@ def load_options(kind: type[O], path: str | Path) -> O:
 
 
 def _parsed(text: str, default: Any, where: str, name: str) -> Any:
-    """``text`` as a value of the default's type."""
+    """``text`` converted to the type of the default."""
     try:
         if isinstance(default, bool):
             return {"true": True, "t": True, "false": False, "f": False}[text.lower()]
         return type(default)(text)
     except (KeyError, ValueError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
-        raise ConfigError(f"{where}: --{name} is {wanted}, not {text!r}") from None
+        raise ConfigError(f"{where}: --{name} must be {wanted}, not {text!r}") from None

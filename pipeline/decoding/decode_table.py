@@ -8,7 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,8 +67,6 @@ def decode_table(
         UsageError: an option has an invalid value.
         PipelineError: the model or a table cannot be used.
     """
-    if options.nbest < 1 or options.threads < 1:
-        raise UsageError("--nbest and --threads must be 1 or more")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     recogniser = Recogniser(directory, choose_device(options.device), options)
@@ -218,10 +216,13 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         if files[1].is_dir():
             files[1] /= "final.safetensors"
     stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    searched = SearchOptions(**{k: getattr(options, k) for k in SearchOptions.__dataclass_fields__})
+    of_reading = {field.name for field in fields(DecodeOptions)} - {
+        field.name for field in fields(SearchOptions)
+    }
+    searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
         "model": [list(stat) for stat in stats],
-        **asdict(searched),
+        **searched,
         "nbest": options.nbest if options.write_nbest else 0,
         "ctm": bool(options.write_ctm),
     }

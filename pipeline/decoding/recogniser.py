@@ -1,14 +1,19 @@
 """A recogniser: a trained CTC network or transducer with its search."""
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import (
+    CtcSearchOptions,
+    SearchOptions,
+    TransducerSearchOptions,
+)
 from pipeline.decoding.language_model import load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
@@ -63,7 +68,11 @@ class Recogniser:
         if not isinstance(model, (CtcModel, TransducerModel)):
             raise ModelError(f"{directory.path}: a prediction network alone cannot recognise")
         self.model = model
-        _check(options, isinstance(model, CtcModel))
+        self.ctc = _options_of(CtcSearchOptions, options)
+        self.transducer = _options_of(TransducerSearchOptions, options)
+        if isinstance(model, TransducerModel) and self.ctc.prefix_search:
+            raise UsageError("--prefix-search is for CTC models")
+        _check(options, self.ctc.prefix_search)
         self.fusion = load_fusion(
             options.lm,
             directory.tokens,
@@ -169,8 +178,8 @@ class Recogniser:
         return Recognition(hyps, spans)
 
     def _search_ctc(self, log_probs: Tensor, lengths: Tensor, rows: np.ndarray) -> list[Hypothesis]:
-        if self.options.prefix_search:
-            threshold = self.options.prefix_threshold
+        if self.ctc.prefix_search:
+            threshold = self.ctc.prefix_threshold
             return ctc_prefix_search(rows, blank=BLANK, threshold=threshold)
         if self.options.beam == 1:
             best_path = float(rows.max(axis=1).sum())
@@ -188,7 +197,7 @@ class Recogniser:
     ) -> Recognition:
         frames = model.joiner.project_encoder(encoded)
         if self.options.beam == 1:
-            limit = self.options.max_tokens_per_frame
+            limit = self.transducer.max_tokens_per_frame
             (tokens,) = transducer_greedy(
                 frames, lengths, model, blank=BLANK, max_tokens_per_frame=limit
             )
@@ -201,7 +210,7 @@ class Recogniser:
                 width=self.options.beam,
                 blank=BLANK,
                 length_normalise=self.options.length_normalise,
-                max_tokens_per_frame=self.options.max_tokens_per_frame,
+                max_tokens_per_frame=self.transducer.max_tokens_per_frame,
                 fusion=self.fusion,
             )
         _at_least_one(hyps)
@@ -211,23 +220,20 @@ class Recogniser:
         return Recognition(hyps, [(t, t + 1) for t in times])
 
 
-def _check(options: SearchOptions, is_ctc: bool) -> None:
-    """Raise UsageError if an option has an invalid value or options exclude each other."""
-    if options.beam < 1:
-        raise UsageError(f"--beam must be 1 or more, not {options.beam}")
-    if options.max_tokens_per_frame < 1:
-        raise UsageError(
-            f"--max-tokens-per-frame must be 1 or more, not {options.max_tokens_per_frame}"
-        )
-    if options.prefix_search and not is_ctc:
-        raise UsageError("--prefix-search is for CTC models")
-    if not 0.0 < options.prefix_threshold <= 1.0:
-        raise UsageError(
-            f"--prefix-threshold must be above 0 and at most 1, not {options.prefix_threshold:g}"
-        )
+def _check(options: SearchOptions, prefix_search: bool) -> None:
+    """Raise UsageError if options exclude each other."""
     fused = options.lm or options.insertion_bonus
-    if fused and (options.beam == 1 or options.prefix_search):
+    if fused and (options.beam == 1 or prefix_search):
         raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+
+
+O = TypeVar("O", bound=SearchOptions)  # noqa: E741
+
+
+def _options_of(kind: type[O], options: SearchOptions) -> O:
+    """The options of a search of this kind; those that are not among ``options`` have defaults."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in vars(options).items() if k in names})
 
 
 def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:

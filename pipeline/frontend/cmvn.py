@@ -1,4 +1,4 @@
-"""Cepstral mean and variance normalisation: statistics in Kaldi's layout, and what they do."""
+"""Cepstral mean and variance normalisation (CMVN) with statistics in the layout of Kaldi."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,14 +8,15 @@ from pipeline.frontend.spectra import check_features
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VARIANCE_FLOOR = 1e-20  # Kaldi's floor under a variance that is divided by
+VARIANCE_FLOOR = 1e-20  # smallest variance to divide by, as in Kaldi
 
 
 class CmvnStats:
-    """Sums over frames from which features are normalised; Kaldi's layout.
+    """Statistics for normalising features: sums over frames.
 
     Args:
-        matrix: ``(2, F + 1)``: sums and the count of frames; sums of squares and 0.
+        matrix: ``(2, F + 1)``: the first row holds the sums and the number of frames, the second
+            the sums of squares and 0.
 
     Raises:
         FeatureError: ``matrix`` has another shape or holds NaN.
@@ -26,7 +27,7 @@ class CmvnStats:
 
         if matrix.ndim != 2 or matrix.shape[0] != 2 or matrix.shape[1] < 2:
             raise FeatureError(
-                f"shape {matrix.shape} is not that of CMVN statistics, 2 x (columns + 1); "
+                f"the shape {matrix.shape} is not that of CMVN statistics, 2 x (columns + 1); "
                 "make them with compute_cmvn_stats.py"
             )
         check_features(matrix)
@@ -34,26 +35,26 @@ class CmvnStats:
 
     @classmethod
     def zeros(cls, dim: int) -> "CmvnStats":
-        """Statistics of no frame of ``dim`` columns."""
+        """Empty statistics for features with ``dim`` columns."""
         import numpy as np
 
         return cls(np.zeros((2, dim + 1)))
 
     @property
     def dim(self) -> int:
-        """Columns F of the features."""
+        """The number F of columns of the features."""
         return int(self.matrix.shape[1]) - 1
 
     @property
     def count(self) -> float:
-        """Frames seen."""
+        """The number of frames."""
         return float(self.matrix[0, -1])
 
     def accumulate(self, feats: "NDArray[Any]") -> None:
         """Add the frames of ``feats (T, F)``.
 
         Raises:
-            FeatureError: F differs, or NaN; nothing is added then.
+            FeatureError: the features have another F or hold NaN; then nothing is added.
         """
         import numpy as np
 
@@ -71,25 +72,30 @@ class CmvnStats:
         norm_vars: bool = False,
         reverse: bool = False,
     ) -> "NDArray[Any]":
-        """``feats (T, F)`` with mean 0 and, on demand, variance 1, or back from there.
+        """Normalise ``feats (T, F)`` to mean 0 and, with ``norm_vars``, variance 1.
 
         Args:
-            norm_vars: divide by the (biased) standard deviation, the variance floored at 1e-20.
-            reverse: undo the normalisation.
+            feats: ``(T, F)``.
+            norm_means: subtract the mean.
+            norm_vars: divide by the (biased) standard deviation, the variance being at least 1e-20.
+            reverse: undo the normalisation instead.
 
         Raises:
-            FeatureError: F differs, NaN, or the statistics are of less than one frame.
+            FeatureError: the features have another F or hold NaN, or the statistics have less than
+                one frame.
             ConfigError: ``norm_vars`` without ``norm_means``.
         """
         import numpy as np
 
         if norm_vars and not norm_means:
-            raise ConfigError("--norm-vars needs --norm-means; drop --norm-means=false")
+            raise ConfigError("--norm-vars needs --norm-means; leave off --norm-means=false")
         check_features(feats, self.dim)
         if not norm_means:
             return feats
         if self.count < 1.0:
-            raise FeatureError(f"CMVN statistics of {self.count:g} frames; compute them again")
+            raise FeatureError(
+                f"the CMVN statistics have {self.count:g} frames; compute them again"
+            )
         mean = self.matrix[0, :-1] / self.count
         variance = self.matrix[1, :-1] / self.count - np.square(mean)
         scale = np.sqrt(np.maximum(variance, VARIANCE_FLOOR)) if norm_vars else np.ones_like(mean)

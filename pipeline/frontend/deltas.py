@@ -1,4 +1,4 @@
-"""Differences of features in time, as Kaldi's add-deltas computes them."""
+"""Time derivatives (deltas) of features, as Kaldi's add-deltas computes them."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,23 +12,28 @@ if TYPE_CHECKING:
 
 
 def add_deltas(feats: "FloatArray", *, order: int = 2, window: int = 2) -> "FloatArray":
-    """Append differences in time, as Kaldi's add-deltas.
+    """Append time derivatives, as Kaldi's add-deltas does.
 
-    The windows of all orders are composed first and applied once, the first and last frame
-    repeated beyond the edges. (Differences of differences, each padded anew, are not the same in
+    The windows of all orders are composed first and applied once, with the first and the last frame
+    repeated beyond the edges. (Taking deltas of deltas, each padded again, gives other values in
     the first and last ``window`` frames.)
 
     Args:
         feats: ``(T, F)``.
+        order: the highest order of derivatives.
+        window: frames on each side that a derivative of first order is computed from.
 
     Returns:
-        ``(T, F * (order + 1))``: the features, their differences, the differences of these, …
+        ``(T, F * (order + 1))``: the features, their deltas, the deltas of these, …
+
+    Raises:
+        FeatureError: there are no frames.
     """
     import numpy as np
 
     frames = len(feats)
     if frames == 0:
-        raise FeatureError("no frames; leave this utterance out")
+        raise FeatureError("the features have no frames; leave this utterance out")
     offsets = np.arange(-window, window + 1)
     ramp = offsets / np.sum(offsets**2)
     reach = order * window
@@ -37,7 +42,7 @@ def add_deltas(feats: "FloatArray", *, order: int = 2, window: int = 2) -> "Floa
     for _ in range(order):
         scales = np.convolve(scales, ramp)
         block = np.zeros_like(feats)
-        # np.convolve turns neither window round: weight k belongs to frame t - half + k
+        # np.convolve reverses neither window here: weight k belongs to frame t - half + k
         half = len(scales) // 2
         for k, scale in enumerate(scales.astype(feats.dtype)):
             start = reach - half + k

@@ -1,6 +1,7 @@
-"""The options of features: Kaldi's names and defaults, except that dither is 0.
+"""Options of features, with Kaldi's names and defaults, except that dither is 0.
 
-Each field is an option of a program of ``bin/`` and a line ``--name=value`` of an options file.
+Each field is an option of a command in ``bin/`` and may be a line ``--name=value`` of an options
+file.
 """
 
 import math
@@ -14,29 +15,31 @@ WINDOWS = ("povey", "hamming", "hanning", "blackman", "sine", "rectangular")
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOptions(Options):
-    """How a recording is cut into frames: what all three kinds of features share."""
+    """How a recording is cut into frames, which all three kinds of features share."""
 
-    sample_frequency: float = option(16000.0, "rate in Hz that every recording must have", above=0)
-    frame_length: float = option(25.0, "length of a frame in ms", above=0, high=10_000)
+    sample_frequency: float = option(
+        16000.0, "sample rate that every recording must have, in Hz", above=0
+    )
+    frame_length: float = option(25.0, "length of a frame, in ms", above=0, high=10_000)
     frame_shift: float = option(
-        10.0, "from one frame's start to the next's, in ms", above=0, high=10_000
+        10.0, "time from the start of a frame to the next, in ms", above=0, high=10_000
     )
     preemphasis_coefficient: float = option(
-        0.97, "each sample less this share of the one before", low=0, high=1
+        0.97, "coefficient c of pre-emphasis, x[t] - c x[t-1]", low=0, high=1
     )
-    remove_dc_offset: bool = option(True, "subtract each frame's mean from it")
+    remove_dc_offset: bool = option(True, "subtract its mean from each frame")
     dither: float = option(
-        0.0, "amplitude of added noise (0 here, 1.0 in Kaldi; 0 makes features reproducible)", low=0
+        0.0, "amplitude of added noise; 0 makes features reproducible (Kaldi: 1)", low=0
     )
-    window_type: str = option("povey", f"taper of a frame: {', '.join(WINDOWS)}", choices=WINDOWS)
-    blackman_coeff: float = option(0.42, "constant of the blackman window")
+    window_type: str = option("povey", f"window: {', '.join(WINDOWS)}", choices=WINDOWS)
+    blackman_coeff: float = option(0.42, "coefficient of the blackman window")
     round_to_power_of_two: bool = option(True, "pad frames with zeros to a power of two")
     snip_edges: bool = option(
-        True, "only frames that fit whole; else one a shift, the signal reflected at its ends"
+        True, "keep only frames inside the signal; otherwise reflect the signal at its ends"
     )
-    energy_floor: float = option(0.0, "floor under the energy, not its logarithm; 0: none", low=0)
-    raw_energy: bool = option(True, "energy before pre-emphasis and windowing")
-    subtract_mean: bool = option(False, "subtract each utterance's mean; apply_cmvn does it better")
+    energy_floor: float = option(0.0, "smallest energy, before the logarithm; 0: none", low=0)
+    raw_energy: bool = option(True, "compute energy before pre-emphasis and windowing")
+    subtract_mean: bool = option(False, "subtract each utterance's mean (better: apply_cmvn.py)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,21 +59,21 @@ class FrameOptions(Options):
 
     @property
     def fft_samples(self) -> int:
-        """The length of a frame in samples after padding."""
+        """The length of a padded frame in samples."""
         size = self.window_samples
         return 1 << (size - 1).bit_length() if self.round_to_power_of_two else size
 
 
 @dataclass(frozen=True, kw_only=True)
 class MelOptions(FrameOptions):
-    """The mel filter bank, which filter-bank features and MFCC share."""
+    """The mel filter bank, which filter-bank features and MFCCs share."""
 
-    num_mel_bins: int = option(23, "triangular mel filters", low=3)
-    low_freq: float = option(20.0, "lower edge of the lowest filter in Hz")
+    num_mel_bins: int = option(23, "number of triangular mel filters", low=3)
+    low_freq: float = option(20.0, "lower edge of the lowest filter, in Hz")
     high_freq: float = option(
-        0.0, "upper edge of the highest filter in Hz; 0 or less: from Nyquist"
+        0.0, "upper edge of the highest filter, in Hz; 0 or less: added to the Nyquist frequency"
     )
-    htk_compat: bool = option(False, "HTK's order: energy, or C0, last")
+    htk_compat: bool = option(False, "put energy or C0 last, as HTK does")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,10 +83,10 @@ class MelOptions(FrameOptions):
         require(
             self.low_freq < high <= nyquist, "high-freq", f"above --low-freq, up to {nyquist:g} Hz"
         )
-        require(self._no_empty_filter(high), "num-mel-bins", "fewer: a filter holds no FFT bin")
+        require(self._no_empty_filter(high), "num-mel-bins", "smaller: a filter has no FFT bin")
 
     def _no_empty_filter(self, high: float) -> bool:
-        """Whether a bin of the transform lies inside every triangle."""
+        """Whether every triangular filter contains a bin of the Fourier transform."""
         low, top = _mel(self.low_freq), _mel(high)
         step = (top - low) / (self.num_mel_bins + 1)
         width = self.sample_frequency / self.fft_samples
@@ -96,18 +99,18 @@ class MelOptions(FrameOptions):
 class FbankOptions(MelOptions):
     """Log mel filter-bank energies."""
 
-    use_energy: bool = option(False, "one more column, the frame's log energy, first")
-    use_log_fbank: bool = option(True, "log energies, else energies")
-    use_power: bool = option(True, "power spectrum, else magnitude")
+    use_energy: bool = option(False, "add the log energy of the frame as the first column")
+    use_log_fbank: bool = option(True, "take the logarithm of the filter energies")
+    use_power: bool = option(True, "use the power spectrum, otherwise the magnitude spectrum")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MfccOptions(MelOptions):
     """Mel-frequency cepstral coefficients."""
 
-    num_ceps: int = option(13, "coefficients, C0 or the energy among them")
-    use_energy: bool = option(True, "the frame's log energy in the place of C0")
-    cepstral_lifter: float = option(22.0, "constant of the liftering; 0: none", low=0)
+    num_ceps: int = option(13, "number of coefficients, with C0 or the energy")
+    use_energy: bool = option(True, "put the log energy of the frame in place of C0")
+    cepstral_lifter: float = option(22.0, "coefficient of cepstral liftering; 0: none", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,10 +124,10 @@ class SpectrogramOptions(FrameOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaOptions(Options):
-    """Differences in time."""
+    """Time derivatives (deltas)."""
 
-    delta_order: int = option(2, "how many times differences are taken", low=0)
-    delta_window: int = option(2, "frames on each side that a difference is taken over", low=1)
+    delta_order: int = option(2, "highest order of time derivatives", low=0)
+    delta_window: int = option(2, "window of a delta: frames on each side", low=1)
 
 
 FeatureOptions: TypeAlias = FbankOptions | MfccOptions | SpectrogramOptions

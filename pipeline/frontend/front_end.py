@@ -1,4 +1,4 @@
-"""The front end of a model: from samples to the features that it was trained on."""
+"""The front end of a model: it computes the features that the model was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """From samples to what a model's CMVN takes. ``delta`` is None where there are no deltas."""
+    """Computes features from samples, before normalisation; ``delta`` is None without deltas."""
 
     options: FeatureOptions
     delta: DeltaOptions | None = None
 
     @classmethod
     def load(cls, directory: str | Path) -> "FrontEnd":
-        """The front end of ``fbank.conf``, ``mfcc.conf`` or ``spectrogram.conf`` in ``directory``,
-        and of ``delta.conf`` if it is there.
+        """Read a front end from the options files of a directory.
+
+        The directory holds one of ``fbank.conf``, ``mfcc.conf`` and ``spectrogram.conf``, and
+        ``delta.conf`` if the features have deltas.
 
         Raises:
-            ConfigError: none or several of the three are there, or one has an unknown option.
+            ConfigError: none or several of the three exist, or one has an unknown option.
         """
         kinds: dict[str, type[FeatureOptions]] = {
             "fbank.conf": FbankOptions,
@@ -46,7 +48,7 @@ class FrontEnd:
         found = [name for name in kinds if (Path(directory) / name).exists()]
         if len(found) != 1:
             raise ConfigError(
-                f"{directory}: exactly one of {', '.join(kinds)} must be here, "
+                f"{directory}: must hold exactly one of {', '.join(kinds)}, "
                 f"not {' and '.join(found) or 'none'}"
             )
         delta = Path(directory) / "delta.conf"
@@ -59,13 +61,13 @@ class FrontEnd:
         """Features ``(T, dim)``, before normalisation.
 
         Raises:
-            AudioError: ``rate`` in Hz is not the front end's.
+            AudioError: ``rate`` is not the sample rate of the front end in Hz.
             FeatureError: the recording is shorter than a frame.
         """
         if rate != self.sample_rate:
             raise AudioError(
-                f"{rate} Hz where this model wants {self.sample_rate} Hz; resample it, "
-                f"e.g. sox IN -r {self.sample_rate} OUT"
+                f"the recording has a sample rate of {rate} Hz, but the model {self.sample_rate}; "
+                f"resample it, e.g. sox IN -r {self.sample_rate} OUT"
             )
         feats = compute_features(samples, self.options)
         if self.delta is None:
@@ -74,12 +76,12 @@ class FrontEnd:
 
     @property
     def mel_from(self) -> int | None:
-        """The column from which on static features are mel filters; None where none are."""
+        """The first column of the mel filters; None if the features are not mel filters."""
         return int(self.options.use_energy) if isinstance(self.options, FbankOptions) else None
 
     @property
     def dim(self) -> int:
-        """Columns of the features, deltas included."""
+        """The number of columns of the features, with deltas."""
         match self.options:
             case FbankOptions() as fbank:
                 columns = fbank.num_mel_bins + fbank.use_energy
@@ -91,10 +93,10 @@ class FrontEnd:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """The sample rate in Hz."""
         return round(self.options.sample_frequency)
 
     @property
     def frame_shift_ms(self) -> float:
-        """From one frame to the next."""
+        """The time from one frame to the next in ms."""
         return self.options.frame_shift

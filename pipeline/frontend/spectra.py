@@ -1,9 +1,8 @@
-"""Kaldi's features: mel filter banks, MFCC and spectrograms.
+"""Kaldi's features: mel filter banks, MFCCs and spectrograms.
 
-kaldi-native-fbank does the arithmetic of filter banks and MFCC, NumPy the rest. Samples are on the
-scale of 16-bit integers (`pipeline.frontend.audio`); features are float32 ``(T, F)``. The same
-recording and options give the same features, on any machine that computes alike and however work is
-split.
+Filter banks and MFCCs are computed by kaldi-native-fbank, everything else with NumPy. Samples are
+on the scale of 16-bit integers (see `pipeline.frontend.audio`); features are float32 ``(T, F)``.
+The same recording and options give the same features, however the utterances are split into jobs.
 """
 
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,17 +22,19 @@ if TYPE_CHECKING:
 
     FloatArray: TypeAlias = NDArray[np.float32]
 
-EPSILON = 2.0**-23  # Kaldi's floor under a logarithm: float32's epsilon
+EPSILON = 2.0**-23  # smallest argument of a logarithm, as in Kaldi: the epsilon of float32
 
 
 def compute_fbank(samples: "FloatArray", options: FbankOptions) -> "FloatArray":
-    """Log mel filter-bank energies, as compute-fbank-feats.
+    """Log mel filter-bank energies, as computed by Kaldi's compute-fbank-feats.
 
     Args:
         samples: ``(S,)`` on the scale of 16-bit integers.
+        options: the options of the features.
 
     Returns:
-        ``(T, num_mel_bins)``, one more column with ``use_energy``: first, or last as in HTK.
+        ``(T, num_mel_bins)``. With ``use_energy`` there is one more column, which is the first, or,
+        with ``htk_compat``, the last.
 
     Raises:
         FeatureError: the recording is shorter than a frame, or the features hold NaN.
@@ -46,7 +47,7 @@ def compute_fbank(samples: "FloatArray", options: FbankOptions) -> "FloatArray":
 
 
 def compute_mfcc(samples: "FloatArray", options: MfccOptions) -> "FloatArray":
-    """Mel-frequency cepstral coefficients ``(T, num_ceps)``, as compute-mfcc-feats."""
+    """Mel-frequency cepstral coefficients ``(T, num_ceps)``, as in Kaldi's compute-mfcc-feats."""
     import kaldi_native_fbank as native
 
     settings = native.MfccOptions()
@@ -55,7 +56,7 @@ def compute_mfcc(samples: "FloatArray", options: MfccOptions) -> "FloatArray":
 
 
 def compute_features(samples: "FloatArray", options: FeatureOptions) -> "FloatArray":
-    """Features ``(T, F)`` of the kind that ``options`` are for."""
+    """Features ``(T, F)`` of the kind that ``options`` describe."""
     match options:
         case FbankOptions():
             return compute_fbank(samples, options)
@@ -93,9 +94,9 @@ def _compute_mel(
 
 
 def compute_spectrogram(samples: "FloatArray", options: SpectrogramOptions) -> "FloatArray":
-    """Log power spectra ``(T, fft_samples / 2 + 1)``, as compute-spectrogram-feats.
+    """Log power spectra ``(T, fft_samples / 2 + 1)``, as in Kaldi's compute-spectrogram-feats.
 
-    The first column is the frame's log energy and not the spectrum's constant term.
+    The first column is the log energy of the frame, not the constant term of the spectrum.
     """
     import numpy as np
 
@@ -114,7 +115,7 @@ def compute_spectrogram(samples: "FloatArray", options: SpectrogramOptions) -> "
 
 
 def _dithered(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
-    """``samples`` with noise, if any: the same noise each time, however the work is split."""
+    """``samples`` with dither, if any; the noise is the same for every utterance and every run."""
     import numpy as np
 
     samples = np.asarray(samples, dtype=np.float32)
@@ -131,7 +132,7 @@ def _frames(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
     window, shift, count = options.window_samples, options.shift_samples, len(samples)
     if options.snip_edges:
         number, first = (1 + (count - window) // shift if count >= window else 0), 0
-    else:  # frame t lies around the middle of the t-th shift, the signal reflected at both ends
+    else:  # frame t is centred on the middle of the t-th shift; the signal is reflected at its ends
         number, first = (count + shift // 2) // shift, shift // 2 - window // 2
     if number == 0:
         return np.zeros((0, window), np.float32)
@@ -141,7 +142,7 @@ def _frames(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
 
 
 def _window(options: FrameOptions) -> "FloatArray":
-    """The taper of a frame ``(window_samples,)``."""
+    """The window function of a frame, ``(window_samples,)``."""
     import numpy as np
 
     at = np.arange(options.window_samples) / (options.window_samples - 1)
@@ -159,7 +160,7 @@ def _window(options: FrameOptions) -> "FloatArray":
 
 
 def _log_energy(frames: "FloatArray", options: FrameOptions) -> "FloatArray":
-    """``(T,)``."""
+    """The log energy of each frame, ``(T,)``."""
     import numpy as np
 
     energy = np.square(frames).sum(axis=1)
@@ -171,7 +172,7 @@ def _finished(feats: "FloatArray", samples: "FloatArray", options: FrameOptions)
     if len(feats) == 0:
         seconds = len(samples) / options.sample_frequency
         raise FeatureError(
-            f"{seconds:.4g} s of audio hold no frame of {options.frame_length:g} ms; "
+            f"{seconds:.4g} s of audio are shorter than a frame of {options.frame_length:g} ms; "
             "leave this utterance out"
         )
     check_features(feats)
@@ -179,11 +180,13 @@ def _finished(feats: "FloatArray", samples: "FloatArray", options: FrameOptions)
 
 
 def check_features(feats: "NDArray[Any]", dim: int | None = None) -> None:
-    """Raise FeatureError where ``feats (T, F)`` hold NaN or infinity, or F is not ``dim``."""
+    """Raise FeatureError if ``feats (T, F)`` hold NaN or infinity, or if F is not ``dim``."""
     import numpy as np
 
     if dim is not None and feats.shape[-1] != dim:
-        raise FeatureError(f"{feats.shape[-1]} columns where {dim} are expected; recompute it")
+        raise FeatureError(
+            f"the features have {feats.shape[-1]} columns, expected {dim}; compute them again"
+        )
     if not np.isfinite(feats).all():
         frame = int(np.flatnonzero(~np.isfinite(feats).all(axis=-1))[0])
-        raise FeatureError(f"NaN or infinity in frame {frame}; look at the recording")
+        raise FeatureError(f"frame {frame} holds NaN or infinity; check the recording")

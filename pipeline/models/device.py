@@ -6,8 +6,7 @@ import torch
 
 from pipeline.errors import UsageError
 from pipeline.jobs.job_step import local_rank
-
-DEVICES = ("cpu", "cuda", "auto")
+from pipeline.options import DEVICES
 
 
 def choose_device(name: str) -> torch.device:

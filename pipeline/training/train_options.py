@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.options import Options, option
+from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,7 @@ class TrainOptions(Options):
     )
     tensorboard: bool = option(True, "write events for TensorBoard beside metrics.jsonl")
     seed: int = option(0, "seed of all random numbers; it determines the model on a CPU", low=0)
-    device: str = option(
-        "auto", "device to compute on: cpu, cuda or auto", choices=("cpu", "cuda", "auto")
-    )
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
     threads: int = option(1, "number of CPU threads; more pay off with large batches", low=1)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.data.data_dir import DataDir
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import AnySearchOptions
 from pipeline.decoding.recogniser import Recogniser
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.models.model_dir import ModelDir
@@ -31,7 +31,9 @@ def features(trained: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def recogniser(trained: Path) -> Callable[..., Recogniser]:
     def make(kind: str, *, beam: int = 4, **options: object) -> Recogniser:
-        return Recogniser(ModelDir.open(trained / kind), CPU, SearchOptions(beam=beam, **options))
+        return Recogniser(
+            ModelDir.open(trained / kind), CPU, AnySearchOptions(beam=beam, **options)
+        )
 
     return make
 
@@ -70,7 +72,7 @@ def test_the_model_normalises_by_its_own_statistics(trained, tmp_path, recognise
     (path / "cmvn.ark").unlink()
     config = (path / "config.json").read_text()
     (path / "config.json").write_text(config.replace('"cmvn": true', '"cmvn": false'))
-    plain = Recogniser(ModelDir.open(path), CPU, SearchOptions(beam=4))
+    plain = Recogniser(ModelDir.open(path), CPU, AnySearchOptions(beam=4))
     for utt, matrix in features.items():
         normalised = stats.apply(matrix, norm_means=True, norm_vars=True)
         assert plain.recognise(utt, normalised) == recogniser(kind).recognise(utt, matrix)
@@ -159,7 +161,7 @@ def test_an_insertion_bonus_moves_the_length(recogniser, features, kind):
         (
             "ctc",
             {"prefix_threshold": 0.0},
-            "--prefix-threshold must be above 0 and at most 1, not 0",
+            "must be above 0 and at most 1, not 0",
         ),
         ("ctc", {"beam": 1, "insertion_bonus": 1.0}, "need a beam search"),
         ("ctc", {"lm_weight": -1.0}, "--lm-weight must be 0 or more, not -1"),

@@ -14,7 +14,7 @@ from pipeline.nn.config import JoinerConfig, ModelConfig, PredictorConfig
 from pipeline.nn.encoders.recurrent import RecurrentConfig
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
-from pipeline.plots.utterance import Subject, load_model, make_subject
+from pipeline.plots.utterance import PlottedUtterance, load_model, make_utterance
 from pipeline.text.tokens import Tokens
 
 MELS, FRAMES = 5, 13
@@ -75,12 +75,14 @@ def make_model(
 
 
 @pytest.fixture(scope="session")
-def subject(make_model: Callable[[str], Path], features: np.ndarray) -> Callable[..., Subject]:
+def utterance(
+    make_model: Callable[[str], Path], features: np.ndarray
+) -> Callable[..., PlottedUtterance]:
     """The utterance ``utt$1`` as a model reads it."""
 
-    def make(name: str, *, reference: tuple[int, ...] | None = None) -> Subject:
+    def make(name: str, *, reference: tuple[int, ...] | None = None) -> PlottedUtterance:
         directory = ModelDir.open(make_model(name))
         model = load_model(directory)
-        return make_subject(directory, model, "utt$1", features, reference=reference)
+        return make_utterance(directory, model, "utt$1", features, reference=reference)
 
     return make

@@ -20,9 +20,9 @@ from pipeline.plots.sweep import Width, draw_sweeps
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_same_picture_is_the_same_bytes(subject, kind: str) -> None:
+def test_the_same_picture_is_the_same_bytes(utterance, kind: str) -> None:
     """Whatever is set elsewhere in this process, and drawn anew."""
-    one = subject("tanh")
+    one = utterance("tanh")
     lattice = compute_lattice(one.model, one.inputs, [3, 1])
     first = render(draw_lattice(one, lattice, [3, 1], title="$\\frac"), kind)
     with matplotlib.rc_context({"font.size": 30.0, "svg.hashsalt": "other"}):
@@ -37,7 +37,7 @@ def test_the_same_picture_is_the_same_bytes(subject, kind: str) -> None:
 
 def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     figure = new_figure(8.0, 2.0)
-    with pytest.raises(UsageError, match=r"ends in \.png or \.svg"):
+    with pytest.raises(UsageError, match=r"must end in \.png or \.svg"):
         save(figure, tmp_path / "x.pdf")
     with pytest.raises(TableError, match="create its directory"):
         save(figure, tmp_path / "none" / "x.png")
@@ -45,9 +45,9 @@ def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_no_label_is_a_formula(subject) -> None:
+def test_no_label_is_a_formula(utterance) -> None:
     """Texts are shown as they are, so matplotlib's own labels must not need typesetting."""
-    one = subject("tanh")
+    one = utterance("tanh")
     widths = [Width(1, "CER", 30.0, 1.0, 9.0, 1e-5), Width(10, "CER", 25.0, 2.0, 8.0, 1e-3)]
     figures = [
         draw_sweeps({"a": widths}, frame_shift_ms=10.0),
@@ -89,10 +89,10 @@ def test_a_damaged_hand_segmentation(tmp_path: Path, text: str, said: str) -> No
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         read_phn(path, 16000)
-    with pytest.raises(DataError, match=r"none: .*: No such file or directory; --phn takes"):
+    with pytest.raises(DataError, match=r"none: .*: No such file or directory; give a \.PHN file"):
         read_phn(tmp_path / "none", 16000)
     path.write_bytes(b"\xff\xfe0\0")
-    with pytest.raises(DataError, match="no UTF-8 text; --phn takes"):
+    with pytest.raises(DataError, match=r"not a UTF-8 text; give a \.PHN file"):
         read_phn(path, 16000)
 
 
@@ -100,9 +100,9 @@ def test_a_ctm(tmp_path: Path) -> None:
     path = tmp_path / "a.ctm"
     path.write_text("u 1 0.5 0.25 ah 0.9\nv 1 0 1 b\n")
     assert read_ctm(path, "u") == [Segment(0.5, 0.75, "ah")]
-    with pytest.raises(DataError, match="nothing of utterance w"):
+    with pytest.raises(DataError, match="lacks utterance w"):
         read_ctm(path, "w")
-    with pytest.raises(DataError, match=r"--ctm takes what --write-ctm of decode_\*.py makes"):
+    with pytest.raises(DataError, match=r"give a file of decode_\*.py --write-ctm"):
         read_ctm(tmp_path / "none", "u")
     path.write_text("u 1 0.5 0.25 a\u00a0b\u2028c\u3000 1\n", encoding="utf-8")
     assert read_ctm(path, "u") == [Segment(0.5, 0.75, "a\u00a0b\u2028c\u3000")]

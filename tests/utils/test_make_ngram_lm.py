@@ -197,7 +197,7 @@ def test_what_is_said(run_bin) -> None:
         ([], "", 1, "nothing was done"),
         ([], "u1\nu2\n", 1, "no tokens to learn from; give it a text that is not empty"),
         ([], "u1 a\n\nu2 b\n", 1, "text:2: the line is empty"),
-        ([], "u1 a\nu1 b\n", 1, "u1 is there twice"),
+        ([], "u1 a\nu1 b\n", 1, "u1 occurs twice"),
         ([], "u1 a\nu2 a <s>\n", 1, 'text: u2: "<s>" is a mark of the model, no token; remove it'),
         ([], "u1 <unk>\n", 1, '"<unk>" is a mark of the model, no token; say --unk'),
         (["--vocab=tokens.txt"], "u1 a\nu2 b c\n", 1, 'text: u2: unknown phone "c"'),
