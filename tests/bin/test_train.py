@@ -225,7 +225,7 @@ def test_a_data_directory_that_is_missing_or_empty(toy, train, tmp_path):
     toy.dev.mkdir()
     fails(train(), 1, f"{toy.dev}/text")
     (toy.dev / "text").write_text("")
-    fails(train(), 1, f"{toy.dev}/text: an empty file")
+    fails(train(), 1, f"{toy.dev}/text: the file is empty")
     assert not (tmp_path / "model").exists()
 
 
@@ -339,7 +339,7 @@ def test_a_device_that_is_not_there(train, monkeypatch):
         ("--optimizer=Adam", "--optimizer must be one of sgd, adam"),
         ("--stop-on=wer", "--stop-on must be one of loss, error-rate"),
         ("--seed=99999999999999999999", "--seed must be at most 2147483647"),
-        ("--skip-short=perhaps", "--skip-short is true or false"),
+        ("--skip-short=perhaps", "--skip-short must be true or false"),
         ("--nonsense=1", "--nonsense"),
     ],
 )

@@ -81,7 +81,7 @@ def test_an_utterance_in_only_one_file_is_named(toy, file, there, missing):
 @pytest.mark.parametrize("file", ["text", "feats.scp"])
 def test_an_empty_or_missing_table_is_named(toy, file):
     (toy.train / file).write_text("")
-    with pytest.raises(DataDirError, match=f"train/{file}: an empty file"):
+    with pytest.raises(DataDirError, match=f"train/{file}: the file is empty"):
         load_dataset(toy.train, TOKENS)
     (toy.train / file).unlink()
     with pytest.raises(DataDirError, match=f"train/{file}"):

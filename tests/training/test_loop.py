@@ -973,5 +973,5 @@ def test_statistics_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(FeatureError, match=r"cmvn\.ark: statistics of 5 columns, .* reads 6"):
         read_cmvn(path, 6)
     write_matrix(str(path), np.zeros((3, 3)))
-    with pytest.raises(FeatureError, match=r"cmvn\.ark: shape \(3, 3\)"):
+    with pytest.raises(FeatureError, match=r"cmvn\.ark: the shape \(3, 3\)"):
         read_cmvn(Path(path), 6)
