@@ -352,7 +352,7 @@ def test_a_scp_that_points_nowhere(decode, feats, write, tmp_path):
 def test_a_table_that_is_missing_or_empty(decode, tmp_path):
     fails(decode(f"scp:{tmp_path}/gone.scp"), 1, "gone.scp")
     (tmp_path / "empty.scp").write_text("")
-    fails(decode(f"scp:{tmp_path}/empty.scp"), 1, "nothing was done: no utterances came through")
+    fails(decode(f"scp:{tmp_path}/empty.scp"), 1, "nothing was done: no utterances succeeded")
 
 
 def test_a_table_that_is_cut_off(decode, feats, write, tmp_path):
