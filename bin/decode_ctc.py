@@ -20,7 +20,7 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.decode_options import DecodeOptions
+from pipeline.decoding.decode_options import CtcDecodeOptions
 from pipeline.tables import parse_rspecifier
 
 
@@ -32,7 +32,7 @@ def main(
     wspecifier: Annotated[
         str, Argument(metavar="HYP_WSPECIFIER", help="best hypothesis of each utterance, to write")
     ],
-    options: DecodeOptions,
+    options: CtcDecodeOptions,
 ) -> int:
     from pipeline.decoding.decode_table import decode_table
     from pipeline.models.model_dir import ModelDir

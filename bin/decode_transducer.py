@@ -23,7 +23,7 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.decode_options import DecodeOptions
+from pipeline.decoding.decode_options import TransducerDecodeOptions
 from pipeline.tables import parse_rspecifier
 
 
@@ -35,7 +35,7 @@ def main(
     wspecifier: Annotated[
         str, Argument(metavar="HYP_WSPECIFIER", help="best hypothesis of each utterance, to write")
     ],
-    options: DecodeOptions,
+    options: TransducerDecodeOptions,
 ) -> int:
     from pipeline.decoding.decode_table import decode_table
     from pipeline.models.model_dir import ModelDir

@@ -19,14 +19,14 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import AnySearchOptions
 from pipeline.errors import DataError
 
 
 def main(
     model_dir: Annotated[Path, Argument(help="directory of a CTC model or a transducer")],
     recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="audio files")],
-    options: SearchOptions,
+    options: AnySearchOptions,
     channel: Annotated[
         int, Option(help="channel to read, from 0; -1: recordings must have only one")
     ] = -1,

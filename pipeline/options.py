@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.errors import ConfigError
 
 LARGEST = 2**31 - 1  # the largest whole number that an option may be
+DEVICES = ("cpu", "cuda", "auto")  # the choices of an option --device
 
 REQUIRED = dataclasses.MISSING  # the default of an option that must be given
 

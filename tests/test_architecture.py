@@ -303,21 +303,6 @@ def test_everything_that_is_imported_is_installed() -> None:
         assert outside(path) <= installed, relative(path)
 
 
-def test_readme_names_every_command() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = {p.name for p in [*BIN, *UTILS]}
-    missing = {name for name in names if not re.search(rf"\b{re.escape(name)}\b", readme)}
-    assert not missing
-
-
-def test_readme_names_nothing_that_is_not_there() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    there = {p.name for folder in ("bin", "utils") for p in (ROOT / folder).iterdir()}
-    there |= {p.name for p in (ROOT / "egs").rglob("*")} | {p.name for p in LIBRARY}
-    there |= {p.name for p in (ROOT / "tests").rglob("*")}
-    assert set(re.findall(r"\b[a-z_0-9]+\.(?:py|sh)\b", readme)) <= there
-
-
 # ---- files ---------------------------------------------------------------------------------------
 
 

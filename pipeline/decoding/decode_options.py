@@ -1,33 +1,60 @@
-"""Options of the decode commands, as dataclasses: each field is an option."""
+"""Options of the decode commands, one dataclass a command: each field is an option that acts there.
+
+[G12] is A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+"""
 
 from dataclasses import dataclass
 
-from pipeline.options import option
+from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """Options of `pipeline.decoding.recogniser.Recogniser`."""
+class SearchOptions(Options):
+    """Options of every search."""
 
-    beam: int = option(10, "beam: number of hypotheses kept after each frame; 1: greedy search")
-    length_normalise: bool = option(False, "sort hypotheses by score/|y|, not by score")
-    max_tokens_per_frame: int = option(10, "number of tokens that a frame may emit (transducer)")
-    prefix_search: bool = option(False, "use prefix search in place of beam search (CTC)")
-    prefix_threshold: float = option(
-        0.995, "probability of the blank above which --prefix-search cuts an utterance"
+    beam: int = option(
+        10, "beam: number of hypotheses kept after each frame; 1: greedy search", low=1
     )
+    length_normalise: bool = option(False, "sort hypotheses by score/|y|, not by score")
     lm: str = option(
         "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
     )
-    lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score")
+    lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score", low=0)
     insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcSearchOptions(SearchOptions):
+    """Options of a search with a CTC network."""
+
+    prefix_search: bool = option(False, "use prefix search [G12] in place of beam search (CTC)")
+    prefix_threshold: float = option(
+        0.995,
+        "probability of the blank above which --prefix-search cuts an utterance",
+        above=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransducerSearchOptions(SearchOptions):
+    """Options of a search with a transducer."""
+
+    max_tokens_per_frame: int = option(
+        10, "number of tokens that a frame may emit (transducer)", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnySearchOptions(CtcSearchOptions, TransducerSearchOptions):
+    """Options of a search with a model of either kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(SearchOptions):
     """Options of `pipeline.decoding.decode_table.decode_table`."""
 
-    nbest: int = option(10, "number of hypotheses per utterance in --write-nbest")
+    nbest: int = option(10, "number of hypotheses per utterance in --write-nbest", low=1)
     write_nbest: str = option(
         "", "wspecifier for UTT-1 score log-probability score/|y| tokens …; empty: none"
     )
@@ -47,5 +74,15 @@ class DecodeOptions(SearchOptions):
         "", "rspecifier of each utterance's speaker; empty: --cmvn is by utterance"
     )
     allow_pipes: bool = option(False, "run the commands of scp entries")
-    device: str = option("auto", "device to compute on: cpu, cuda or auto")
-    threads: int = option(1, "number of utterances to decode in parallel")
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
+    threads: int = option(1, "number of utterances to decode in parallel", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcDecodeOptions(DecodeOptions, CtcSearchOptions):
+    """Options of ``decode_ctc.py``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransducerDecodeOptions(DecodeOptions, TransducerSearchOptions):
+    """Options of ``decode_transducer.py``."""

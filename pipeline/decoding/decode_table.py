@@ -8,7 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,12 +31,12 @@ from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
 
 Entry = np.ndarray | Recording
-Result = dict[str, Any]  # of an utterance: hyp, nbest, tokens, frames
-AHEAD = 2  # utterances a thread that wait for those before them
+Result = dict[str, Any]  # of one utterance: hyp, nbest, tokens, frames
+AHEAD = 2  # utterances per thread whose results may wait for earlier ones
 
 
 class Counter(Protocol):
-    """Who is told what went well and what did not."""
+    """Counts what was decoded and what failed."""
 
     def ok(self, count: int = 1) -> None:
         """Count successes."""
@@ -45,7 +45,7 @@ class Counter(Protocol):
         """Count a failure."""
 
     def require_some(self) -> None:
-        """Raise DataError if nothing was done."""
+        """Raise DataError if there was no success."""
 
 
 def decode_table(
@@ -55,17 +55,18 @@ def decode_table(
     options: DecodeOptions,
     counter: Counter,
 ) -> str:
-    """Decode every utterance of a table, in its order; returns a word on the speed.
+    """Decode every utterance of a table, in its order.
 
-    An utterance that cannot be decoded is told to ``counter`` and left out. What is finished is
-    kept beside the hypotheses in NAME.partial until all are, for ``options.resume``.
+    An utterance that cannot be decoded is left out and counted as a failure. Results are kept in
+    NAME.partial beside the hypotheses until all are finished, for ``options.resume``.
+
+    Returns:
+        The number of frames and the time, for the log.
 
     Raises:
-        UsageError: an option is out of its range.
+        UsageError: an option has an invalid value.
         PipelineError: the model or a table cannot be used.
     """
-    if options.nbest < 1 or options.threads < 1:
-        raise UsageError("--nbest and --threads must be 1 or more")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     recogniser = Recogniser(directory, choose_device(options.device), options)
@@ -107,7 +108,7 @@ def decode_table(
 
 @dataclass(frozen=True)
 class _Decoder:
-    """From an entry of the table to what is written of it, several at a time."""
+    """Decodes the entries of a table, several at a time."""
 
     recogniser: Recogniser
     options: DecodeOptions
@@ -116,7 +117,7 @@ class _Decoder:
     def run(
         self, entries: Iterable[tuple[str, Entry]], journal: Journal
     ) -> Iterator[tuple[str, Result | PipelineError]]:
-        """Each utterance's result or the error it met, in the table's order."""
+        """The result or the error of each utterance, in the order of the table."""
         threads = self.options.threads
         waiting: deque[tuple[str, Future[Result]]] = deque()
         with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
@@ -136,7 +137,7 @@ class _Decoder:
                 pool.shutdown(cancel_futures=True)
 
     def decode(self, utt_id: str, entry: Entry, known: Result | None = None) -> Result:
-        """What is written of one utterance; what is known of the same input is taken over."""
+        """Decode one utterance, or return a known result if it is from the same input."""
         cmvn = self.cmvn_of(utt_id)
         data = entry.load() if isinstance(entry, Recording) else entry.tobytes()
         fingerprint = zlib.crc32(data, zlib.crc32(b"" if cmvn is None else cmvn.matrix.tobytes()))
@@ -203,7 +204,7 @@ def _taken(
 
 
 def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Journal:
-    """Kept where the hypotheses go to a file of their own."""
+    """The journal of a decoding; it keeps nothing unless the hypotheses go to a regular file."""
     target = Path(parse_wspecifier(wspecifier).ark or "-")
     if str(target) == "-" or (target.exists() and not target.is_file()):
         if options.resume:
@@ -215,10 +216,13 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         if files[1].is_dir():
             files[1] /= "final.safetensors"
     stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    searched = SearchOptions(**{k: getattr(options, k) for k in SearchOptions.__dataclass_fields__})
+    of_reading = {field.name for field in fields(DecodeOptions)} - {
+        field.name for field in fields(SearchOptions)
+    }
+    searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
         "model": [list(stat) for stat in stats],
-        **asdict(searched),
+        **searched,
         "nbest": options.nbest if options.write_nbest else 0,
         "ctm": bool(options.write_ctm),
     }
@@ -226,7 +230,10 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
 
 
 def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], CmvnStats | None]:
-    """From an utterance to its speaker's statistics; None: its own, for recordings."""
+    """A function from an utterance id to the statistics of its speaker.
+
+    It gives None if the model has its own statistics or uses those of each utterance.
+    """
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return lambda utt_id: None
     return find_statistics(

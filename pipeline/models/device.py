@@ -6,18 +6,17 @@ import torch
 
 from pipeline.errors import UsageError
 from pipeline.jobs.job_step import local_rank
-
-DEVICES = ("cpu", "cuda", "auto")
+from pipeline.options import DEVICES
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of an option ``--device``: cpu, cuda, or auto for cuda where there is one.
+    """The device that ``--device`` names: cpu, cuda, or auto for cuda if there is a GPU.
 
-    Of several processes on a machine each takes the GPU of its number; where the launcher shows
-    each of them only one, that one.
+    If there are several processes on a machine, each takes the GPU whose number is its local rank,
+    or the only one that the launcher lets it see.
 
     Raises:
-        UsageError: another name, or cuda where there is none.
+        UsageError: the name is unknown, or it is cuda and there is no GPU.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

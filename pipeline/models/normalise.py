@@ -1,4 +1,4 @@
-"""Normalisation of features before a network reads them: by global statistics or a speaker's."""
+"""Normalisation of features before a network reads them, with global or speaker statistics."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,37 +10,37 @@ from pipeline.errors import DataDirError, DataError, FeatureError, UsageError
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.tables import MatrixReader, TextReader, read_matrix
 
-SPEAKER = "speaker"  # instead of global statistics: those of each speaker
+SPEAKER = "speaker"  # the value of --cmvn for the statistics of each speaker
 
 
 def normalise_features(
     features: np.ndarray, utt_id: str, dim: int, cmvn: CmvnStats | None
 ) -> np.ndarray:
-    """Features of one utterance as a network reads them, (T, F) float32.
+    """Check and normalise the features of one utterance for a network, (T, F) float32.
 
     Args:
         features: (T, F), not normalised.
-        utt_id: for messages.
-        dim: F, what the network reads.
-        cmvn: statistics to normalise mean and variance by; None: the features stay as they are.
+        utt_id: the id of the utterance, for error messages.
+        dim: the number F of features per frame that the network reads.
+        cmvn: the statistics for normalising mean and variance; None: no normalisation.
 
     Raises:
-        FeatureError: another dimension, no frames, or values that are not finite.
+        FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
     """
     if features.ndim != 2 or features.shape[1] != dim:
         raise FeatureError(
-            f"{utt_id}: features of shape {features.shape}, but the model reads {dim} a frame; "
+            f"{utt_id}: features of shape {features.shape}, but the model reads {dim} per frame; "
             "compute them as for its training data, or train another model"
         )
     if not len(features):
         raise FeatureError(f"{utt_id}: no frames")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+    with np.errstate(over="ignore"):  # values that are too large become infinite
         features = features.astype(np.float32, copy=False)
     if not np.isfinite(features).all():
         row = int(np.argwhere(~np.isfinite(features))[0][0])
         raise FeatureError(
-            f"{utt_id}: frame {row} is not finite (NaN, infinite or beyond float32); compute "
-            "these features again"
+            f"{utt_id}: frame {row} is not finite (NaN, infinite or too large for float32); "
+            "compute these features again"
         )
     if cmvn is not None:
         features = cmvn.apply(features, norm_means=True, norm_vars=True)
@@ -51,7 +51,7 @@ def normalise_features(
 
 
 def own_statistics(features: np.ndarray) -> CmvnStats | None:
-    """Statistics of one utterance alone; None for one that `normalise_features` will refuse."""
+    """The statistics of one utterance; None for features that `normalise_features` refuses."""
     if features.ndim != 2 or not features.size or not np.isfinite(features).all():
         return None
     stats = CmvnStats.zeros(features.shape[1])
@@ -60,27 +60,35 @@ def own_statistics(features: np.ndarray) -> CmvnStats | None:
 
 
 def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
-    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
+    """Read global statistics of features with ``dim`` columns.
+
+    Raises:
+        FeatureError: the file holds no such statistics; it is named.
+    """
     try:
         stats = CmvnStats(read_matrix(str(path)))
     except FeatureError as error:
         raise FeatureError(f"{path}: {error}") from error
     if stats.dim != dim:
         raise FeatureError(
-            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
+            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features per "
             "frame; make them with compute_cmvn_stats.py from such features"
         )
     return stats
 
 
 def read_speaker_cmvn(data: DataDir, allow_pipes: bool = False) -> dict[str, CmvnStats]:
-    """Statistics by speaker, from ``cmvn.scp``. Raises FeatureError naming file and speaker."""
+    """Read the statistics of each speaker from ``cmvn.scp``.
+
+    Raises:
+        FeatureError: an entry holds no statistics; the file and the speaker are named.
+    """
     found = {}
     for speaker, rxfilename in data.cmvn_scp.items():
         try:
             found[speaker] = CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
             if found[speaker].count < 1:
-                raise FeatureError("statistics of no frames; make them again")
+                raise FeatureError("the statistics have no frames; make them again")
         except FeatureError as error:
             raise FeatureError(f"{data.path}/cmvn.scp: {speaker}: {error}") from error
     return found
@@ -89,14 +97,14 @@ def read_speaker_cmvn(data: DataDir, allow_pipes: bool = False) -> dict[str, Cmv
 def speaker_cmvn(
     data: DataDir, utt_ids: Iterable[str], allow_pipes: bool = False
 ) -> dict[str, CmvnStats]:
-    """Each utterance's statistics in a data directory: those of its speaker in ``cmvn.scp``.
+    """Read the statistics for each utterance: those of its speaker in ``cmvn.scp``.
 
     Raises:
         DataDirError: a file is missing, an utterance has no speaker, or a speaker no statistics.
     """
     if not data.has("cmvn.scp"):
         raise DataDirError(
-            f"{data.path}/cmvn.scp: missing; make it with compute_cmvn_stats.py "
+            f"{data.path}/cmvn.scp: no such file; make it with compute_cmvn_stats.py "
             f"--spk2utt=ark:{data.path}/spk2utt scp:{data.path}/feats.scp "
             f"ark,scp:{data.path}/cmvn_spk.ark,{data.path}/cmvn.scp"
         )
@@ -114,21 +122,23 @@ def speaker_cmvn(
 def find_statistics(
     cmvn: str, utt2spk: str, *, model: Path, allow_pipes: bool = False
 ) -> Callable[[str], CmvnStats]:
-    """From an utterance to its speaker's statistics, as ``--cmvn`` and ``--utt2spk`` name them.
+    """A function from an utterance id to the statistics that ``--cmvn`` and ``--utt2spk`` give.
+
+    It raises DataError for an utterance without statistics.
 
     Args:
-        cmvn: rspecifier of statistics by speaker.
+        cmvn: rspecifier of the statistics by speaker.
         utt2spk: rspecifier of each utterance's speaker; empty: ``cmvn`` is by utterance.
-        model: the model directory that needs them, for messages.
-        allow_pipes: whether an scp may name commands.
+        model: the model directory that needs them, for error messages.
+        allow_pipes: whether an scp file may name commands to run.
 
     Raises:
-        UsageError: there is no ``cmvn``.
-        DataError: a table cannot be read; from the function also: an utterance without statistics.
+        UsageError: ``cmvn`` is empty.
+        DataError: a table cannot be read.
     """
     if not cmvn:
         raise UsageError(
-            f"{model} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
+            f"{model} normalises features by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
             "--utt2spk=ark:DATA_DIR/utt2spk"
         )
     stats = {key: CmvnStats(m) for key, m in MatrixReader(cmvn, allow_pipes=allow_pipes)}

@@ -1,4 +1,4 @@
-"""Weights and the states of trainings on disk: safetensors, and torch files that run no code."""
+"""Weights (safetensors) and training states (torch files, read without running code) on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from pipeline.files import write_bytes, written
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write all weights atomically as safetensors."""
+    """Write all weights atomically as a safetensors file."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    data = save(tensors)  # not save_file: that makes files only their owner can read
+    data = save(tensors)  # save_file would write files that only their owner can read
     write_bytes(path, data)
 
 
@@ -29,7 +29,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]  # torch goes on about pickles that run code
+        reason = str(error).partition("\n")[0]  # the rest is advice on pickles that run code
         raise ModelError(
             f"{path}: damaged checkpoint ({reason}); remove it to start again"
         ) from error
@@ -37,20 +37,25 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name. Raises ModelError if the file is missing or damaged."""
+    """Read tensors by name. Raises ModelError if the file is missing or damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{path}: cannot read these weights ({error}); copy them again, or train again"
+            f"{path}: cannot read these weights ({error}); copy the file or train the model again"
         ) from error
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
-    """Put weights into ``model``; every name and shape must match.
+    """Load weights into ``model``; every name and shape must match.
+
+    Args:
+        model: the model, whose weights are replaced.
+        weights: tensors by name.
+        where: the source of the weights, for error messages.
 
     Raises:
-        ModelError: the list of what does not fit.
+        ModelError: some weights do not fit; all of them are listed.
     """
     own = model.state_dict()
     problems = [f"{name}: not in the file" for name in own if name not in weights]

@@ -1,10 +1,10 @@
-"""Model architectures as data: a TOML file, read into frozen dataclasses.
+"""Model architectures: a TOML file that is read into frozen dataclasses.
 
 ::
 
     num_tokens = 62            # with the blank; optional, checked against tokens.txt
 
-    [encoder]                  # Graves 2012 calls it the transcription network
+    [encoder]                  # the transcription network of Graves (2012)
     kind = "recurrent"         # the default
     input_dim = 123
     layers = 3
@@ -18,8 +18,8 @@
     dim = 250
 
 ``train_ctc.py`` builds the encoder and an output layer, ``train_predictor.py`` the predictor and
-an output layer, ``train_transducer.py`` all three; so one file serves a whole recipe. The keys of a
-section are the options of the class that builds it, which stands beside the network in ``nn/``.
+an output layer, and ``train_transducer.py`` all three parts, so that one file serves a whole
+recipe. The keys of a section are the options of the configuration class in the file of the network.
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ C = TypeVar("C", bound=Options)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Options):
-    """A whole architecture. What is None is not part of the model."""
+    """A whole architecture; a part that is None is not in the model."""
 
     num_tokens: int | None = option(
-        None, "outputs with the blank; None: as many as tokens.txt has", low=2
+        None, "number of tokens with the blank; default: that of tokens.txt", low=2
     )
     encoder: EncoderConfig | None = option(None, "transcription network")
     predictor: PredictorConfig | None = option(None, "prediction network")
@@ -55,7 +55,7 @@ class ModelConfig(Options):
 
     @property
     def kind(self) -> str:
-        """``ctc``, ``predictor`` or ``transducer``, by what is there."""
+        """``ctc``, ``predictor`` or ``transducer``, by the parts that there are."""
         if self.encoder and self.predictor:
             return "transducer"
         return "ctc" if self.encoder else "predictor"
@@ -77,25 +77,25 @@ class ModelConfig(Options):
 
 
 def load_model_config(path: Path) -> ModelConfig:
-    """Read an architecture.
+    """Read an architecture from a TOML file.
 
     Raises:
-        ConfigError: everything that is wrong with it, in one message, each with its key.
+        ConfigError: the file cannot be read, or has errors; all of them are named with their keys.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this architecture: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
     config = model_config_from(data, where=str(path))
     if not (config.encoder or config.predictor):
-        raise ConfigError(f"{path}: no [encoder] and no [predictor]: nothing to build")
+        raise ConfigError(f"{path}: has neither an [encoder] nor a [predictor]; add one")
     return config
 
 
 def model_config_from(data: dict[str, Any], *, where: str) -> ModelConfig:
-    """An architecture from plain data. Raises ConfigError with all that is wrong."""
+    """An architecture from plain data. Raises ConfigError that names all errors."""
     problems: list[str] = []
     config = _build(ModelConfig, data, "", problems)
     if problems or config is None:
@@ -126,7 +126,7 @@ def _build(cls: type[C], data: dict[str, Any], prefix: str, problems: list[str])
         return None
     try:
         return cls(**values)
-    except ConfigError as error:  # options that do not go together
+    except ConfigError as error:  # a combination of options that is not allowed
         problems.append(f"{prefix}{str(error).removeprefix('--').replace('-', '_', 1)}")
         return None
 
@@ -134,8 +134,8 @@ def _build(cls: type[C], data: dict[str, Any], prefix: str, problems: list[str])
 def _value(
     value: Any, hint: Any, f: "dataclasses.Field[Any]", key: str, problems: list[str]
 ) -> Any:
-    """A key's value in the type that ``hint`` names; what is wrong with it joins ``problems``."""
-    if isinstance(hint, types.UnionType):  # with None
+    """The value of a key in the type ``hint``; errors are added to ``problems``."""
+    if isinstance(hint, types.UnionType):  # a type or None
         if value is None:
             return None
         hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
@@ -156,18 +156,18 @@ def _value(
 def _values(
     value: Any, wanted: Any, f: "dataclasses.Field[Any]", key: str, problems: list[str]
 ) -> tuple[Any, ...]:
-    """A list of the file as a tuple, each item checked as a value of its own."""
+    """The items of a list as a tuple, each checked like a single value."""
     if not isinstance(value, list | tuple):
         name = f"list of {wanted.__name__}"
         problems.append(f"{key}: {name} expected, not {value!r}; {f.metadata['help']}")
         return ()
     items = enumerate(value)
-    return tuple(_value(item, wanted, f, f"{key}[{place}]", problems) for place, item in items)
+    return tuple(_value(item, wanted, f, f"{key}[{index}]", problems) for index, item in items)
 
 
 def _section(value: Any, wanted: Any, key: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
-        problems.append(f"{key}: a section [{key}] is expected, not {value!r}")
+        problems.append(f"{key}: must be a section [{key}], not {value!r}")
         return None
     if wanted is EncoderConfig:
         try:

@@ -1,4 +1,10 @@
-"""One recurrent layer of the papers as a module."""
+"""Recurrent and linear layers as modules, and the initialisation of weights.
+
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
+for Large Scale Acoustic Modeling", 2014.
+"""
 
 from collections.abc import Iterable
 
@@ -11,17 +17,18 @@ from pipeline.kernels.ragged import Ragged
 
 
 class RecurrentLayer(nn.Module):
-    """A (bidirectional) LSTM layer with peepholes or a tanh layer, [G13] eq. 1, 3-10.
+    """A layer of LSTM cells with peepholes or of tanh units, in one or both directions.
 
-    An LSTM layer of H cells over F inputs has 4HF + 4H² + 3H + 4H weights a direction; with a
-    recurrent projection to P values [S14], 4HF + 4HP + PH + 3H + 4H.
+    See [G13] eq. 1 and 3-10. An LSTM layer of H cells with F inputs has 4HF + 4H² + 3H + 4H weights
+    in each direction; with a recurrent projection to P values [S14], 4HF + 4HP + PH + 3H + 4H.
 
     Args:
-        input_dim: F.
-        cells: H, of each direction.
+        input_dim: the number F of inputs.
+        cells: the number H of cells in each direction.
         cell: ``lstm`` or ``tanh``.
-        bidirectional: D = 2 directions, else 1.
-        projection: P, what recurs and comes out of each direction; 0: the H values themselves.
+        bidirectional: whether the layer has D = 2 directions; else D = 1.
+        projection: the size P of the recurrent projection, which is also the output of each
+            direction; 0: no projection, the output has H values.
     """
 
     def __init__(
@@ -45,9 +52,10 @@ class RecurrentLayer(nn.Module):
         draw_uniform(self.parameters(), scale, generator)
 
     def forward(self, rows: Tensor, ragged: Ragged) -> Tensor:
-        """(R, F) -> (R, D·H), the frames of a batch without padding; D·P with a projection.
+        """(R, F) -> (R, D·H), or (R, D·P) with a projection.
 
-        Within `torch.autocast` rows and weights are taken in its dtype.
+        The rows are the frames of a batch without padding, as ``ragged`` lays them out. Within
+        `torch.autocast` rows and weights are converted to its dtype.
         """
         weights: list[Tensor] = [self.w_input, self.w_hidden, self.bias]
         if self.peepholes is not None:
@@ -62,7 +70,7 @@ class RecurrentLayer(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear layer on our own matrix products."""
+    """A linear layer that computes its products with `pipeline.kernels.linear`."""
 
     def initialise(self, scale: float, generator: torch.Generator) -> None:
         """See `initialise`."""
@@ -76,16 +84,16 @@ class Linear(nn.Linear):
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension; of half precision in float32."""
+    """The log-softmax over the last dimension; float32 for logits of half precision."""
     return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def initialise(module: nn.Module, *, scale: float, generator: torch.Generator) -> None:
-    """Draw the first weights: every layer its own way, in the order of the layers.
+    """Draw the initial weights, layer by layer.
 
-    A module with weights of its own has a method ``initialise(scale, generator)``; the papers'
-    layers draw uniformly from [-scale, scale]. A module without one, such as torch's norms, whose
-    γ is 1, keeps what it was made with.
+    A module calls its method ``initialise(scale, generator)``; the layers of the papers draw
+    uniformly from [-scale, scale]. A module without this method, such as torch's norms with γ = 1,
+    keeps the weights that it was made with.
     """
     for part in module.modules():
         draw = getattr(part, "initialise", None)
@@ -96,7 +104,7 @@ def initialise(module: nn.Module, *, scale: float, generator: torch.Generator) -
 def draw_uniform(
     parameters: Iterable[nn.Parameter], scale: float, generator: torch.Generator
 ) -> None:
-    """Every weight uniformly from [-scale, scale]; 0.1 in both papers."""
+    """Draw every weight uniformly from [-scale, scale]; the scale is 0.1 in both Graves papers."""
     with torch.no_grad():
         for parameter in parameters:
             values = torch.rand(parameter.shape, generator=generator)
@@ -104,5 +112,5 @@ def draw_uniform(
 
 
 def count_weights(module: nn.Module) -> int:
-    """Number of trainable weights, biases included."""
+    """The number of trainable weights, biases included."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,4 +1,9 @@
-"""The predictor: the prediction network of [G12] section 2.1."""
+"""The predictor: the prediction network of [G12] section 2.1.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
 
 from dataclasses import dataclass
 
@@ -14,19 +19,19 @@ from pipeline.options import REQUIRED, Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig(Options):
-    """Options of a `Predictor`: one layer, one direction, one-hot input."""
+    """Options of a `Predictor`."""
 
-    cells: int = option(REQUIRED, "cells: 128 [G12], 250 [G13]", low=1)
+    cells: int = option(REQUIRED, "number of LSTM cells; 128 in [G12], 250 in [G13]", low=1)
     dropout: float = option(
-        0.0, "share of its output dropped in training; 0 in the papers", low=0, below=1
+        0.0, "probability of dropout on the output; 0 in the papers", low=0, below=1
     )
 
 
 class Predictor(nn.Module):
     """One unidirectional LSTM layer over the tokens so far, [G12] eq. 2.
 
-    A token k is the one-hot vector of size K = V - 1; the start, ∅, is all zeros. So there are K
-    input columns and none for the blank.
+    The input for a token is a one-hot vector of size K = V - 1, without an element for the blank;
+    the input for the start ∅ is a vector of zeros.
     """
 
     def __init__(self, config: PredictorConfig, *, num_tokens: int) -> None:
@@ -42,8 +47,8 @@ class Predictor(nn.Module):
         """Hidden vectors h_0 … h_U after ∅, y_1, …, y_U.
 
         Args:
-            targets: token ids 1 … K, (N, U), anything in the padding.
-            lengths: (N,) tokens.
+            targets: token ids 1 … K, (N, U), with any values in the padding.
+            lengths: the number of tokens of each utterance, (N,).
 
         Returns:
             (N, U+1, H).
@@ -56,23 +61,23 @@ class Predictor(nn.Module):
         return one_hot[:, :, 1:].to(self.layer.w_input.dtype)
 
     def read(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """As `forward`, of input vectors (N, U, K), through which gradients flow."""
+        """Do the same as `forward` with input vectors (N, U, K), through which gradients flow."""
         start = inputs.new_zeros(len(inputs), 1, self.num_labels)
         ragged = layout(lengths + 1, inputs.shape[1] + 1)
         rows: Tensor = self.layer(pack(torch.cat([start, inputs], dim=1), ragged), ragged)
         return unpack(self.dropout(rows), ragged)
 
     def start(self, count: int) -> State:
-        """State before anything is read, (N, H) zeros."""
+        """The state before ∅: zeros, (N, H)."""
         zeros = self.layer.w_hidden.new_zeros(count, self.output_dim)
         return State(zeros, zeros)
 
     def step(self, state: State, tokens: Tensor) -> State:
-        """State after one more token each; id 0 is the start ∅, a vector of zeros.
+        """The state after one more token of each sequence.
 
         Args:
-            state: (N, H) each.
-            tokens: (N,) ids.
+            state: the state before, (N, H).
+            tokens: token ids, (N,); id 0 is the start ∅.
         """
         columns = self.layer.w_input[0].t()  # (K, 4H): row k - 1 is W e_k
         inputs = columns[(tokens - 1).clamp(min=0)] * (tokens > 0)[:, None]
@@ -87,7 +92,7 @@ class Predictor(nn.Module):
         )
 
     def search_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W e_k + b of every token, (V, 4H), of ∅ only b; recurrent weights; peepholes."""
+        """W e_k + b of every token k, (V, 4H), with b for ∅; recurrent weights; peepholes."""
         assert self.layer.peepholes is not None
         columns = torch.nn.functional.pad(self.layer.w_input[0].t(), (0, 0, 1, 0))
         return columns + self.layer.bias[0], self.layer.w_hidden[0], self.layer.peepholes[0]

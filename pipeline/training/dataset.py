@@ -18,18 +18,18 @@ from pipeline.text.tokens import Tokens
 
 @dataclass(frozen=True)
 class Utterance:
-    """One training example; its features stay on disk until a batch needs them."""
+    """One training example, whose features are read when a batch is made."""
 
     utt_id: str
     features: str  # rxfilename
     num_frames: int
     tokens: tuple[int, ...]
-    cmvn: CmvnStats | None = None  # of its speaker, where each has his own
+    cmvn: CmvnStats | None = None  # statistics of its speaker; None: no normalisation by speaker
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded tensors of some utterances."""
+    """Some utterances as padded tensors."""
 
     utt_ids: list[str]
     features: Tensor  # (N, T, F), zero in the padding
@@ -38,7 +38,7 @@ class Batch:
     target_lengths: Tensor  # (N,)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """The same batch on another device."""
         return Batch(
             self.utt_ids,
             self.features.to(device),
@@ -48,7 +48,7 @@ class Batch:
         )
 
     def each(self) -> Iterator["Batch"]:
-        """Its utterances, each as a batch of its own."""
+        """Split the batch into batches of one utterance."""
         for n, utt_id in enumerate(self.utt_ids):
             frames, tokens = int(self.lengths[n]), int(self.target_lengths[n])
             one = slice(n, n + 1)
@@ -69,18 +69,19 @@ def load_dataset(
     by_speaker: bool = False,
     allow_pipes: bool = False,
 ) -> list[Utterance]:
-    """All utterances of a data directory that has text and, unless told otherwise, features.
+    """Read the utterances of a data directory.
 
     Args:
         directory: the data directory.
-        tokens: what its text is made of.
-        with_features: whether feats.scp is read; else frames are tokens.
-        by_speaker: whether each utterance comes with the statistics of its speaker, from cmvn.scp.
-        allow_pipes: whether a feats.scp may name commands, where frames must be counted.
+        tokens: the tokens of its text.
+        with_features: whether to read feats.scp; if not, the length of an utterance is counted in
+            tokens.
+        by_speaker: whether to read the CMVN statistics of each speaker from cmvn.scp.
+        allow_pipes: whether feats.scp and cmvn.scp may name commands to run.
 
     Raises:
-        DataDirError: a file is missing, or ids differ between feats.scp and text.
-        PhoneError: the text has a symbol that is no token.
+        DataDirError: a file is missing, or feats.scp and text have different utterances.
+        PhoneError: the text has a symbol that is not a token.
     """
     data = DataDir(directory)
     text = data.text
@@ -105,15 +106,15 @@ def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str
     if problems:
         shown = "\n  ".join(problems[:10])
         raise DataDirError(
-            f"{directory}: {len(problems)} utterances lack a partner; run "
+            f"{directory}: {len(problems)} utterances are in only one of feats.scp and text; run "
             f"utils/fix_data_dir.py {directory}\n  {shown}"
         )
     if not feats:
-        raise DataDirError(f"{directory}: no utterances: nothing to train on")
+        raise DataDirError(f"{directory}: there are no utterances to train on")
 
 
 def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
-    """Frames of each utterance, from utt2num_frames or else from the features."""
+    """The number of frames of each utterance, from utt2num_frames or else from the features."""
     if data.has("utt2num_frames") and data.utt2num_frames.keys() >= data.feats_scp.keys():
         return data.utt2num_frames
     return {
@@ -124,10 +125,10 @@ def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
 def load_features(
     rxfilename: str, utt_id: str, dim: int, cmvn: CmvnStats | None, *, allow_pipes: bool = False
 ) -> np.ndarray:
-    """Normalised features of one utterance, (T, F) float32.
+    """Read and normalise the features of one utterance, (T, F) float32.
 
     Raises:
-        FeatureError: another dimension, no frames, or values that are not finite.
+        FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
     """
     matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
     return normalise_features(matrix, utt_id, dim, cmvn)
@@ -145,9 +146,9 @@ def make_batch(
     """Read and pad some utterances.
 
     Args:
-        utterances: what the batch is made of.
-        load: reads the features of one, (T, F).
-        targets_of: the ids that are the targets of one with so many frames.
+        utterances: the utterances of the batch.
+        load: reads the features of an utterance, (T, F).
+        targets_of: the target ids of an utterance, given its number of frames.
     """
     features = [torch.from_numpy(load(utterance)) for utterance in utterances]
     targets = [
@@ -170,14 +171,17 @@ def shuffled_batches(
     *,
     frames: int = 0,
 ) -> list[list[Utterance]]:
-    """Batches in random order; within stretches of about 16 batches, of similar length.
+    """Batches in random order, each with utterances of similar length.
+
+    The utterances are shuffled and cut into pools of ``16 · size``; each pool is sorted by length
+    and cut into batches.
 
     Args:
-        utterances: each is in exactly one batch.
-        size: utterances a batch, at most.
-        generator: where the order comes from.
-        frames: frames a batch, padding included, at most; 0: any number. An utterance that has
-            more is a batch of its own.
+        utterances: the utterances, each of which gets into exactly one batch.
+        size: the maximum number of utterances in a batch.
+        generator: the source of the random order.
+        frames: the maximum number of frames in a batch, with padding; 0: any number. A longer
+            utterance is a batch of its own.
     """
     order = torch.randperm(len(utterances), generator=generator).tolist()
     batches: list[list[Utterance]] = []
@@ -203,7 +207,7 @@ def _cut(pool: Sequence[Utterance], size: int, frames: int) -> Iterator[list[Utt
 
 
 def batches_by_length(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
-    """Batches for evaluation: longest first."""
+    """Batches for evaluation, the longest utterances first."""
     ordered = sorted(utterances, key=lambda u: (-u.num_frames, u.utt_id))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]

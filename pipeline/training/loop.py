@@ -1,7 +1,7 @@
-"""The one training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping.
+"""The training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping.
 
-All randomness of an update follows from the seed and the update's place, so a training goes on
-after any interruption as if there had been none.
+The random numbers of an update depend only on the seed, the epoch and the number of the update, so
+an interrupted training can be continued with the same result.
 """
 
 import json
@@ -49,7 +49,7 @@ DEV_BATCH_SIZE = 16
 
 
 class Trainer:
-    """Everything that an epoch needs, and the state that a checkpoint keeps."""
+    """Trains one model: the objects that an epoch needs, and the state that a checkpoint keeps."""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class Trainer:
         self.saved = time.monotonic()
 
     def run(self) -> Position:
-        """Train to the end, from where the last checkpoint stands; write the final weights.
+        """Train from the last checkpoint to the end, and write the final weights.
 
         Raises:
             ModelError: a loss is not finite, or all checkpoints are damaged.
-            FeatureError: an utterance's features are not what the model reads.
-            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
+            FeatureError: the features of an utterance do not fit the model.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
         """
         self._resume()
         try:
@@ -140,7 +140,7 @@ class Trainer:
         return shuffled_batches(self.train, options.batch_size, order, frames=options.batch_frames)
 
     def _prepared(self, epoch: int, batches: Sequence[list[Utterance]]) -> Iterator[Batch | None]:
-        """This process's part of each batch, None where it has none."""
+        """This process's part of each batch; None if it has no utterance of the batch."""
         parts = [self.world.share(batch) for batch in batches]
         if not (parts and self.reads_ahead):
             yield from (self._batch(epoch, part) for part in parts)
@@ -192,17 +192,17 @@ class Trainer:
     # ---- one update ------------------------------------------------------------------------------
 
     def _learn(self, epoch: int, utterances: list[Utterance], batch: Batch | None) -> None:
-        """An update from a batch of which ``batch`` is this process's part."""
+        """Make an update from a batch of ``utterances``; ``batch`` is this process's part."""
         position, seed = self.position, self.options.seed
-        place = epoch, position.updates
+        number = epoch, position.updates
         set_learning_rate(
             self.optimizer,
             self.options,
             done=(position.epoch + position.utterances / len(self.train)) / self.options.epochs,
             share=len(utterances) / len(self.train) / self.options.epochs,
         )
-        torch.manual_seed(seed_of(seed, "dropout", *place, self.world.rank))
-        counts = self._update(batch, generator(seed, "noise", *place))
+        torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
+        counts = self._update(batch, generator(seed, "noise", *number))
         position.updates += 1
         position.utterances += len(utterances)
         position.nats += counts.nats
@@ -220,34 +220,34 @@ class Trainer:
         counts = Counts(sums[0], *map(int, sums[1:]))
         self.stopping = self.interrupts.agree(interrupted, terminated)
         if not math.isfinite(counts.nats):
-            whose = ", ".join(filter(None, self.world.gather(wrong)))
-            self._stop_on_infinite(f"the loss of {whose}")
+            utt_ids = ", ".join(filter(None, self.world.gather(wrong)))
+            self._stop_on_infinite(f"the loss of {utt_ids}")
         self.world.add_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or math.inf)
         if not math.isfinite(norm):
-            utt_ids = batch.utt_ids if batch is not None else []
-            whose = ", ".join(utt for part in self.world.gather(utt_ids) for utt in part)
-            self._stop_on_infinite(f"the gradient of {whose}")
+            own = batch.utt_ids if batch is not None else []
+            utt_ids = ", ".join(utt for part in self.world.gather(own) for utt in part)
+            self._stop_on_infinite(f"the gradient of {utt_ids}")
         self.optimizer.step()
         self.world.average_buffers(floating_buffers(self.model))
         self.average.update()
         return counts
 
-    def _stop_on_infinite(self, whose: str) -> NoReturn:
+    def _stop_on_infinite(self, what: str) -> NoReturn:
         epoch, path = self.position.epoch, self.directory.last_path
         kept, again = "nothing is kept", ""
         if path.exists():
-            kept = f"{f'epoch {epoch}' if epoch else 'the state before'} is kept in {path}"
+            kept = f"{f'epoch {epoch}' if epoch else 'the previous state'} is kept in {path}"
             again = " in another directory"
         raise ModelError(
-            f"{self.directory.path}: {whose} is not finite; {kept}; look at the "
+            f"{self.directory.path}: {what} is not finite; {kept}; check the "
             f"features, or train{again} with a lower --learning-rate or with --clip-norm"
         )
 
     # ---- dev scores ------------------------------------------------------------------------------
 
     def _before_dev(self, epoch: int) -> None:
-        """Save: several processes cannot agree to stop within an evaluation."""
+        """Save the state, as several processes cannot agree to stop within an evaluation."""
         if self.world.size > 1:
             self.stopping = self.interrupts.agree(*self.world.sum(self.interrupts.noted))
             self.saved = -math.inf
@@ -258,20 +258,20 @@ class Trainer:
         try:
             with torch.no_grad(), self.average.in_place():
                 return self.objective.evaluate(self._dev_batches(), self.world.sum)
-        except _Stop:  # here the model has its own weights again
+        except _Interrupted:  # the model has its own weights again here
             self.stopping = True
             self._stop_or_save(epoch)
             raise
 
     def _dev_batches(self) -> Iterator[Batch]:
-        size = min(DEV_BATCH_SIZE, self.options.batch_size)  # what has room in training has here
+        size = min(DEV_BATCH_SIZE, self.options.batch_size)  # fits in memory if training does
         for utterances in self.world.share([*batches_by_length(self.dev, size)]):
             if self.world.size == 1 and self.interrupts.signum:
-                raise _Stop
+                raise _Interrupted
             batch = make_batch(utterances, self._load, self.objective.targets)
             yield batch.to(self.device)
 
-    # ---- what is kept ----------------------------------------------------------------------------
+    # ---- files -----------------------------------------------------------------------------------
 
     def _record(self, epoch: int, scores: DevScores) -> None:
         position = self.position
@@ -298,7 +298,7 @@ class Trainer:
         self.world.wait()
         self.display.clear()
         log.info(
-            "epoch %d: loss %.3f a token, dev loss %.3f (%.2f bits), dev %s %.2f %%, %.0f s%s%s",
+            "epoch %d: loss %.3f per token, dev loss %.3f (%.2f bits), dev %s %.2f %%, %.0f s%s%s",
             epoch,
             line["train_loss"],
             scores.loss,
@@ -311,7 +311,7 @@ class Trainer:
         )
 
     def _write(self, epoch: int, better: bool, line: dict[str, Any]) -> None:
-        """Weights and numbers first, the state last: what is written twice is then the same."""
+        """Write the weights and metrics, then the state, so that a repeated epoch replaces them."""
         with self.average.in_place():
             if better:
                 save_weights(self.model, self.directory.best_path)
@@ -323,7 +323,7 @@ class Trainer:
         self._save()
 
     def _write_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line; of an epoch that is done again after a crash only the last stays."""
+        """Append a line; it replaces an earlier line of an epoch that is repeated after a crash."""
         path = self.directory.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [text for text in lines if _epoch_of(text) < line["epoch"]]
@@ -340,15 +340,15 @@ class Trainer:
         self.saved = time.monotonic()
 
     def _stop_or_save(self, epoch: int) -> None:
-        """Save if it is time to; after a signal save and end."""
+        """Save the state if it is time to; after a signal, save it and end."""
         due = time.monotonic() - self.saved >= self.options.save_every
         if self.world.is_first and (due or self.stopping):
             self._save()
         if self.stopping:
-            self.world.wait()  # or the first process is told to end while it writes
+            self.world.wait()  # else the launcher might stop the first process while it writes
             self.display.clear()
             log.info(
-                "stopped in epoch %d after %d updates, which are kept; the same command goes on",
+                "stopped in epoch %d after %d saved updates; the same command continues from there",
                 epoch,
                 self.position.updates,
             )
@@ -365,9 +365,10 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.load(state["average"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise checkpoint.no_state(self.directory, error) from error
-        more = f" and {self.position.updates} updates" if self.position.updates else ""
-        log.info("going on after epoch %d%s of %s", self.position.epoch, more, self.directory.path)
+            raise checkpoint.wrong_state(self.directory, error) from error
+        position = self.position
+        more = f" and {position.updates} updates" if position.updates else ""
+        log.info("continuing after epoch %d%s of %s", position.epoch, more, self.directory.path)
 
     def _out_of_patience(self) -> bool:
         waited = self.position.epoch - self.position.best_epoch
@@ -388,8 +389,8 @@ class Trainer:
             )
 
 
-class _Stop(Exception):
-    """A signal came while the dev set was evaluated."""
+class _Interrupted(Exception):
+    """A signal arrived while the dev set was evaluated."""
 
 
 def _epoch_of(line: str) -> float:

@@ -1,4 +1,4 @@
-"""The model directory of a training: a new one, or that of the training to go on with."""
+"""The model directory of a training: a new one, or that of an interrupted training."""
 
 import dataclasses
 import hashlib
@@ -25,50 +25,50 @@ log = logging.getLogger("pipeline")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """What is positional on a training command's line, and where its model starts from."""
+    """The positional arguments of a training command, and the sources of its initial weights."""
 
-    kind: str
-    config: Path
+    kind: str  # ctc, predictor or transducer
+    config: Path  # the architecture, a TOML file
     tokens: Path
     train_dir: Path
     dev_dir: Path
     model_dir: Path
     phone_map: Path | None = None
     cmvn: str = ""
-    init: Path | None = None  # all weights, from a model of the same architecture
+    init: Path | None = None  # a model of the same architecture, for all weights
     parts: tuple[tuple[str, Path], ...] = ()  # ("encoder", exp/ctc), ("predictor", exp/predictor)
 
 
 def make_directory(
     arguments: TrainArguments, saved: dict[str, Any], config: ModelConfig, tokens: Tokens
 ) -> ModelDir:
-    """The model directory: that of the training to go on with, or a new one.
+    """Open the model directory of an interrupted training, or make a new one.
 
     Args:
-        arguments: the command's.
-        saved: what `saved_options` gave.
+        arguments: the arguments of the command.
+        saved: the result of `saved_options`.
         config: the architecture.
-        tokens: what the network gives.
+        tokens: the tokens that the network outputs.
 
     Raises:
-        ModelError: it is of another training, or cannot go on.
-        DataError: there are no statistics to normalise features by.
+        ModelError: the directory is that of another training, or has no checkpoints.
+        DataError: there are no CMVN statistics.
     """
     if is_trained(arguments.model_dir):
         directory = ModelDir.open(arguments.model_dir)
         if not directory.has_state:
             raise ModelError(
-                f"{directory.path}: has finished weights, but its checkpoints are gone, so it "
-                "cannot go on; to train again remove the directory, or give another"
+                f"{directory.path}: has finished weights but no checkpoints, so its training "
+                "cannot be continued; to train again remove the directory, or give another"
             )
-        _refuse_changes(directory, config, saved)
+        _require_unchanged(directory, config, saved)
         return directory
     return ModelDir.create(
         arguments.model_dir,
         config,
         tokens,
-        cmvn=_cmvn(arguments, config.encoder.input_dim) if config.encoder else None,
-        front_end=_front_end(arguments, config.encoder.input_dim) if config.encoder else None,
+        cmvn=_find_cmvn(arguments, config.encoder.input_dim) if config.encoder else None,
+        front_end=_find_front_end(arguments, config.encoder.input_dim) if config.encoder else None,
         options=saved,
     )
 
@@ -76,7 +76,7 @@ def make_directory(
 def saved_options(
     arguments: TrainArguments, options: TrainOptions, tokens: Tokens, *, reads_features: bool
 ) -> dict[str, Any]:
-    """What a training was told and has read, as ``config.json`` keeps it: options and hashes."""
+    """The options of a training and the hashes of its data, as ``config.json`` keeps them."""
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
     values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments.cmvn, reads_features)
@@ -89,14 +89,14 @@ def saved_options(
     values["parts"] = {name: str(path) for name, path in arguments.parts}
     starts = [*([arguments.init] if arguments.init else []), *dict(arguments.parts).values()]
     weights = [path / "final.safetensors" for path in starts]
-    if all(path.exists() for path in weights):  # a training that goes on can do without them
+    if all(path.exists() for path in weights):  # a training can be continued without them
         data = b"".join(path.read_bytes() for path in weights)
         values["starts_sha256"] = hashlib.sha256(data).hexdigest()
     return values
 
 
 def _data_hash(path: Path, cmvn: str, reads_features: bool) -> str:
-    """Of what a training reads of a data directory; other files may come and go."""
+    """The SHA-256 of those files of a data directory that a training reads."""
     data, digest = DataDir(path), hashlib.sha256()
     names = ["text"]
     if reads_features:
@@ -111,24 +111,24 @@ def _data_hash(path: Path, cmvn: str, reads_features: bool) -> str:
     return digest.hexdigest()
 
 
-# Known better by the hash of what is there: the same may be given by another path.
+# Options that name a file or a model are compared by its hash, since its path may change.
 BY_HASH = {"init": "starts_sha256", "parts": "starts_sha256", "phone_map": "phone_map_sha256"}
 
 
-def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
-    # Options that are younger than the directory had their default there.
+def _require_unchanged(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
+    # An option that did not exist when the directory was made had its default value there.
     defaults = dataclasses.asdict(TransducerTrainOptions())
-    there = {**defaults, **directory.options}
-    there["stop_on"] = {"per": "error-rate"}.get(there["stop_on"], there["stop_on"])
+    before = {**defaults, **directory.options}
+    before["stop_on"] = {"per": "error-rate"}.get(before["stop_on"], before["stop_on"])
     changed = [
-        f"{name}: {there[name]!r} there, {value!r} now"
+        f"{name}: {before[name]!r} before, {value!r} now"
         for name, value in saved.items()
         if name not in RESUMABLE_CHANGES
-        and there.get(name, value) != value
-        and not (BY_HASH.get(name) in saved and BY_HASH.get(name) in there)
+        and before.get(name, value) != value
+        and not (BY_HASH.get(name) in saved and BY_HASH.get(name) in before)
     ]
     if config != directory.config:
-        changed.append(f"architecture: {directory.config} there, {config} now")
+        changed.append(f"architecture: {directory.config} before, {config} now")
     if changed:
         raise ModelError(
             f"{directory.path}: was trained with other options or data; give another directory, "
@@ -136,8 +136,8 @@ def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, A
         )
 
 
-def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
-    """Global statistics of the training features; by default ``TRAIN_DIR/cmvn.ark``."""
+def _find_cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
+    """Global CMVN statistics, by default ``TRAIN_DIR/cmvn.ark``; "speaker"; or None."""
     if arguments.cmvn == "none":
         return None
     if arguments.cmvn == SPEAKER:
@@ -145,22 +145,22 @@ def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
     path = arguments.cmvn or str(arguments.train_dir / "cmvn.ark")
     if not arguments.cmvn and not Path(path).exists():
         raise DataError(
-            f"{path}: missing; make it with compute_cmvn_stats.py "
+            f"{path}: no such file; make it with compute_cmvn_stats.py "
             f"scp:{arguments.train_dir}/feats.scp {path}, or give --cmvn=none"
         )
     return read_cmvn(path, dim)
 
 
-def _front_end(arguments: TrainArguments, dim: int) -> Path | None:
-    """Where it is said how the training features were made, if it is."""
+def _find_front_end(arguments: TrainArguments, dim: int) -> Path | None:
+    """The directory with the options of the training features, if there is one."""
     path = arguments.train_dir / "conf"
     if not path.is_dir():
-        log.warning("%s is missing: the model will read features only, no recordings", path)
+        log.warning("%s is missing: the model will recognise features only, no recordings", path)
         return None
-    made = FrontEnd.load(path).dim  # an unusable one is found now, not at recognition
-    if made != dim:
+    computed = FrontEnd.load(path).dim  # an unusable front end is found now, not at recognition
+    if computed != dim:
         raise ModelError(
-            f"{path}: makes {made} features a frame, but the architecture reads {dim}; make the "
-            "features again, or change input_dim"
+            f"{path}: gives {computed} features per frame, but the architecture reads {dim}; "
+            "compute the features again, or change input_dim"
         )
     return path

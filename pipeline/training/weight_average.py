@@ -1,7 +1,7 @@
-"""A running average of the weights, which is what is evaluated and kept.
+"""A running average of the weights, which is evaluated and saved in place of the weights.
 
-B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
-weights that decay exponentially into the past.
+The method is that of B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by
+Averaging", 1992, with exponentially decaying averages.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """ā ← d ā + (1 - d) w after every update, d smaller in the first updates.
+    """ā ← d ā + (1 - d) w after every update, with a smaller decay d in the first updates.
 
-    Buffers that are no whole numbers, such as the means of a norm, are averaged like weights.
+    Floating-point buffers, such as the running means of a norm, are averaged like weights.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -25,7 +25,7 @@ class WeightAverage:
         return [*self.model.parameters(), *floating_buffers(self.model)]
 
     def update(self) -> None:
-        """Take in the model's weights as they are after an update."""
+        """Update the average with the model's weights after an update of the training."""
         if not self.weights:
             return
         self.updates += 1
@@ -35,7 +35,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the model has the averages for weights; after it, its own again."""
+        """Within the block the model has the averaged weights; after it, its own again."""
         own = [w.detach().clone() for w in self._own()] if self.weights else []
         self._put(self.weights)
         try:
@@ -49,19 +49,19 @@ class WeightAverage:
                 mine.copy_(value)
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint keeps."""
+        """The averages as a checkpoint keeps them."""
         return {"weights": self.weights, "updates": self.updates}
 
     def load(self, state: dict[str, object]) -> None:
-        """Go on from `state`. Raises ValueError for another model's."""
+        """Restore what `state` gave. Raises ValueError if it is of another model."""
         weights, updates = state["weights"], state["updates"]
         if not isinstance(weights, list) or len(weights) != len(self.weights):
-            raise ValueError("an average of other weights")
+            raise ValueError("the average has other weights")
         for mine, theirs in zip(self.weights, weights, strict=True):
             mine.copy_(theirs)
         self.updates = int(str(updates))
 
 
 def floating_buffers(model: nn.Module) -> list[Tensor]:
-    """The buffers of a network that can be averaged: those that are no whole numbers."""
+    """The buffers of a network that can be averaged: those of floating-point numbers."""
     return [b for b in model.buffers() if b.is_floating_point()]

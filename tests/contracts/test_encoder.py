@@ -1,4 +1,4 @@
-"""A new encoder is one file and one ``case``: here a toy, trained and decoded like any other."""
+"""A new encoder is one file and one ``case``: a toy encoder is trained and decoded like others."""
 
 import itertools
 import json
@@ -22,22 +22,22 @@ from pipeline.nn.layers import Linear, draw_uniform
 from pipeline.options import REQUIRED, option
 from pipeline.tables import read_matrix
 
-# ---- the file that one would write ---------------------------------------------------------------
+# ---- the file of the encoder ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig(EncoderConfig):
-    """Options of a `ToyEncoder`; the widths are a list in the TOML."""
+    """Options of a `ToyEncoder`; the widths are a list in the TOML file."""
 
     kind: str = option("toy", "kind of encoder", choices=("toy",))
-    widths: tuple[int, ...] = option(REQUIRED, "vectors' sizes, layer by layer", low=1)
+    widths: tuple[int, ...] = option(REQUIRED, "sizes of the layers' output vectors", low=1)
 
     def build(self) -> "ToyEncoder":
         return ToyEncoder(self)
 
 
 class ToyEncoder(Encoder):
-    """Every other frame through linear layers, a norm with running averages behind the first."""
+    """Linear layers over every other frame, with batch normalisation after the first layer."""
 
     stride = 2
 
@@ -51,7 +51,7 @@ class ToyEncoder(Encoder):
         self.output_dim = sizes[-1]
 
     def initialise(self, scale: float, generator: torch.Generator) -> None:
-        """Its own weights only; those of its layers are theirs."""
+        """Draw only the weights of this module; its layers draw their own."""
         draw_uniform([self.shift], 2 * scale, generator)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class ToyEncoder(Encoder):
         return x + self.shift, lengths
 
 
-# ---- the line that one would add -----------------------------------------------------------------
+# ---- the added case ------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ def test_it_is_trained_and_decoded(kind: str, corpus, execute: Callable, tmp_pat
     text = (corpus.dev / "text").read_text()
     wrong = [line for line in text.splitlines() if line not in recognised.splitlines()]
     assert len(wrong) <= (0 if kind == "ctc" else 2), recognised  # of four, learnt by heart
-    # Frames of 10 ms, of which every other one is read.
+    # The frame shift is 10 ms, and every other frame is read.
     starts = [float(line.split()[2]) for line in ctm.read_text().splitlines()]
     assert all(round(start * 100) % 2 == 0 for start in starts)
     assert max(starts) > (0.1 if kind == "ctc" else 0.01)
@@ -138,7 +138,9 @@ def test_it_is_trained_and_decoded(kind: str, corpus, execute: Callable, tmp_pat
     assert recogniser.step_s == pytest.approx(0.02)
 
 
-def test_a_training_goes_on_as_if_it_had_not_stopped(corpus, execute, tmp_path) -> None:
+def test_a_continued_training_gives_the_bytes_of_an_uninterrupted_one(
+    corpus, execute, tmp_path
+) -> None:
     options = ("--patience=0", "--average=0.9", "--schedule=constant")
     train(execute, "ctc", corpus, tmp_path / "whole", *options, "--epochs=4")
     train(execute, "ctc", corpus, tmp_path / "parts", *options, "--epochs=2")
@@ -174,7 +176,7 @@ def test_an_average_of_the_weights_has_one_of_the_buffers(corpus, execute, tmp_p
 
 
 def test_each_module_draws_its_own_first_weights(corpus, execute, tmp_path) -> None:
-    """γ of a norm is 1, its β 0; the layers' weights are uniform in the range asked for."""
+    """A norm has γ = 1 and β = 0; the layers' weights are uniform in the range of the option."""
     standing = ("--optimizer=sgd", "--momentum=0", "--learning-rate=1e-30")
     train(execute, "ctc", corpus, tmp_path / "m", "--epochs=1", "--init-scale=0.5", *standing)
     weights = read_weights(tmp_path / "m" / "final.safetensors")
@@ -199,14 +201,14 @@ def test_frames_for_outputs() -> None:
         ("width = [4]", r"encoder.width: unknown key; did you mean widths\?"),
     ],
 )
-def test_what_is_wrong_with_its_options_is_named(corpus, line: str, problem: str) -> None:
+def test_errors_in_its_options_are_named(corpus, line: str, problem: str) -> None:
     path = corpus.path / "model.toml"
     path.write_text(f'[encoder]\nkind = "toy"\ninput_dim = 6\n{line}\n')
     with pytest.raises(ConfigError, match=problem):
         load_model_config(path)
 
 
-def test_a_kind_that_is_not_there(corpus) -> None:
+def test_an_unknown_kind(corpus) -> None:
     path = corpus.path / "model.toml"
     path.write_text('[encoder]\nkind = "tory"\ninput_dim = 6\n')
     with pytest.raises(ConfigError, match=r'encoder.kind: there is no encoder of kind "tory"'):

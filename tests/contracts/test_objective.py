@@ -1,4 +1,4 @@
-"""A new objective is one file and one ``case``: here a toy, frame-wise cross-entropy."""
+"""A new objective is one file and one ``case``: a toy, frame-wise cross-entropy, is trained."""
 
 import json
 import math
@@ -15,11 +15,11 @@ from pipeline.training.dataset import Batch, Utterance
 from pipeline.training.objectives.kinds import make_objective
 from pipeline.training.objectives.objective import DevScores, Objective, Total
 
-# ---- the file that one would write ---------------------------------------------------------------
+# ---- the file of the objective -------------------------------------------------------------------
 
 
 class ToyObjective(Objective):
-    """Each frame has a target, the utterance's tokens stretched over its frames."""
+    """Each frame has a target: the tokens of the utterance, stretched over its frames."""
 
     metric = "frame error"
 
@@ -28,10 +28,10 @@ class ToyObjective(Objective):
         self.model = model
 
     def targets(self, utterance: Utterance, frames: int) -> list[int]:
-        places = [t * len(utterance.tokens) // frames for t in range(frames)]
+        indices = [t * len(utterance.tokens) // frames for t in range(frames)]
         return [
-            0 if t and places[t] != places[t - 1] else utterance.tokens[place]
-            for t, place in enumerate(places)
+            0 if t and indices[t] != indices[t - 1] else utterance.tokens[index]
+            for t, index in enumerate(indices)
         ]
 
     def frames_needed(self, utterance: Utterance) -> int:
@@ -55,7 +55,7 @@ class ToyObjective(Objective):
         return DevScores(nats / frames_in_all, 100.0 * wrong_in_all / frames_in_all)
 
 
-# ---- the line that one would add -----------------------------------------------------------------
+# ---- the added case ------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_it_is_trained_and_decoded(toy, execute: Callable, tmp_path: Path) -> No
 
 
 def test_utterances_too_short_for_it_are_left_out(toy, execute: Callable, tmp_path: Path) -> None:
-    """It says how many frames it needs; here one utterance has more tokens than that allows."""
+    """The objective states the frames that it needs; one utterance has too many tokens for that."""
     text = toy.train / "text"
     first, *rest = text.read_text().splitlines()
     utt = first.split()[0]

@@ -1,4 +1,4 @@
-"""Architectures from TOML: what is right is read, and all that is wrong is said at once."""
+"""Architectures from TOML files: they are read, and all errors are reported at once."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def toml(tmp_path: Path):
 
 
 def problems(path: Path) -> list[str]:
-    """The lines of the error, without the file's name."""
+    """The lines of the error message, without the name of the file."""
     with pytest.raises(ConfigError) as caught:
         load_model_config(path)
     lines = str(caught.value).splitlines()
@@ -112,10 +112,10 @@ def test_a_missing_section_is_named(toml) -> None:
 
 @pytest.mark.parametrize("text", ["", "num_tokens = 62\n", '[joiner]\nkind = "sum"\n'])
 def test_nothing_to_build(toml, text: str) -> None:
-    assert problems(toml(text)) == ["no [encoder] and no [predictor]: nothing to build"]
+    assert problems(toml(text)) == ["has neither an [encoder] nor a [predictor]; add one"]
 
 
-# ---- what is wrong -------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_nothing_to_build(toml, text: str) -> None:
         ("cels = 3", "encoder.cels: unknown key; did you mean cells?"),
         ("bidirectionnal = true", "encoder.bidirectionnal: unknown key; did you mean bidirec"),
         ("zzz = 3", "encoder.zzz: unknown key; known: kind, input_dim, layers, cells, cell,"),
-        ("cell = 3", "encoder.cell: str expected, not 3; lstm with peepholes"),
+        ("cell = 3", "encoder.cell: str expected, not 3; kind of cell: lstm"),
         ('cell = "gru"', "encoder.cell must be one of lstm, tanh, not 'gru'"),
         ("stack_frames = 0", "encoder.stack_frames must be 1 or more, not 0"),
         ("stack_frames = 2.0", "encoder.stack_frames: int expected, not 2.0"),
@@ -166,11 +166,11 @@ def test_there_is_a_token_beside_the_blank(toml, tokens: str) -> None:
 @pytest.mark.parametrize("joiner", ['kind = "tanh"', "", 'kind = "tanh"\ndim = 0'])
 def test_a_tanh_joiner_needs_a_size(toml, joiner: str) -> None:
     text = f"[encoder]\ninput_dim=1\nlayers=1\ncells=1\n[predictor]\ncells=1\n[joiner]\n{joiner}"
-    assert problems(toml(text)) == ["joiner.dim must be given for a tanh joiner, e.g. 250"]
+    assert problems(toml(text)) == ["joiner.dim must be given for a tanh joiner, such as 250"]
 
 
 def test_a_section_that_is_a_value(toml) -> None:
-    assert problems(toml("encoder = 3")) == ["encoder: a section [encoder] is expected, not 3"]
+    assert problems(toml("encoder = 3")) == ["encoder: must be a section [encoder], not 3"]
 
 
 def test_an_unknown_section(toml) -> None:
@@ -178,7 +178,7 @@ def test_an_unknown_section(toml) -> None:
     assert problem == "encodr: unknown key; did you mean encoder?"
 
 
-def test_all_errors_are_said_at_once(toml) -> None:
+def test_all_errors_are_reported_at_once(toml) -> None:
     text = 'num_token = 3\n[encoder]\nlayers = 0\ncells = "many"\n[predictor]\n[joiner]\nkind="sun"'
     said = problems(toml(text))
     assert [re.split(":| must", problem)[0] for problem in said] == [
@@ -189,7 +189,7 @@ def test_all_errors_are_said_at_once(toml) -> None:
         "predictor.cells",
         "joiner.kind",
     ]
-    assert said[3].startswith("encoder.input_dim: missing; features a frame")
+    assert said[3].startswith("encoder.input_dim: missing; number of features per frame")
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -208,14 +208,14 @@ def test_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[encoder", "cells = ", "a = 1\na = 2"])
 def test_no_toml(toml, text: str) -> None:
     (problem,) = problems(toml(text))
-    assert problem.startswith("not TOML: ")
+    assert problem.startswith("not a TOML file: ")
 
 
 def test_no_text(tmp_path: Path) -> None:
     path = tmp_path / "model.toml"
     path.write_bytes(b"\xff\xfe\x00")
     (problem,) = problems(path)
-    assert problem.startswith("not TOML: ")
+    assert problem.startswith("not a TOML file: ")
 
 
 def test_errors_of_config_json_name_it() -> None:

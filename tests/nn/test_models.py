@@ -1,4 +1,9 @@
-"""The networks: the papers' numbers of weights, their equations, and what must not matter."""
+"""The networks: the papers' numbers of weights and equations; padding and batches do not matter.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
 
 import re
 import tomllib
@@ -162,7 +167,7 @@ def test_initialising_leaves_the_global_generator_alone() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "tanh"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_each_layer_reads_both_directions_of_the_one_below(cell: str, bidirectional: bool) -> None:
-    """[G13] eq. 8-11, by the reference."""
+    """[G13] eq. 8-11, compared with the reference implementation."""
     config = RecurrentConfig(input_dim=3, layers=3, cells=4, cell=cell, bidirectional=bidirectional)
     encoder = drawn(RecurrentEncoder(config))
     x = normal(1, 6, 3)
@@ -229,7 +234,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_the_predictor_reads_one_hot_labels_after_zeros() -> None:
-    """[G12] section 2.1, by the reference: ŷ = (∅, y_1, …, y_U), ∅ all zeros."""
+    """[G12] section 2.1, compared with the reference: ŷ = (∅, y_1, …, y_U), with ∅ all zeros."""
     predictor = drawn(Predictor(PredictorConfig(cells=6), num_tokens=5))
     labels = [3, 1, 1, 4]
     inputs = np.zeros((5, 4))
@@ -244,7 +249,7 @@ def test_the_predictor_reads_one_hot_labels_after_zeros() -> None:
     np.testing.assert_allclose(got[0].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_step_by_step_is_the_whole_sequence() -> None:
+def test_single_steps_give_the_whole_sequence() -> None:
     predictor = drawn(Predictor(PredictorConfig(cells=6), num_tokens=5))
     targets = torch.tensor([[3, 1, 1, 4], [2, 2, 4, 1]])
     whole = predictor(targets, torch.tensor([4, 4]))
@@ -295,7 +300,7 @@ def arrays(linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def test_the_tanh_joiner_is_the_output_network_of_the_paper() -> None:
-    """[G13] eq. 15-17, cell by cell."""
+    """[G13] eq. 15-17, computed for each node of the lattice."""
     joiner = drawn(TanhJoiner(encoder_dim=8, predictor_dim=6, dim=7, num_tokens=5))
     h, p = normal(1, 3, 8), normal(1, 4, 6, seed=1)
     rows, columns = joiner.project_encoder(h), joiner.project_predictor(p)
@@ -366,7 +371,7 @@ def test_a_hypothesis_has_the_probability_that_the_loss_gives_it(joiner: str) ->
     model = model_of("transducer", joiner, num_tokens=3)
     with torch.no_grad():
         output = model.joiner.output if joiner == "tanh" else model.joiner.encoder_output
-        output.bias[0] += 3.0  # rather blanks, so that little is pruned
+        output.bias[0] += 3.0  # makes blanks more likely, so that little is pruned
         encoded, _ = model.encoder(normal(1, 3, 3), torch.tensor([3]))
         frames = model.joiner.project_encoder(encoded)
         (hyps,) = transducer_beam_search(frames, torch.tensor([3]), model, width=200)

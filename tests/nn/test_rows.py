@@ -1,4 +1,4 @@
-"""The networks of both papers' tables as they are: gradients, and two utterances by heart."""
+"""The networks in the tables of both Graves papers: gradients, and learning two utterances."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ each_row = pytest.mark.parametrize("row", ROWS)
 
 
 def settings(row: str) -> dict[str, str]:
-    """The assignments of a row's file."""
+    """The assignments in the file of a row."""
     text = (CONF / "rows" / f"{row}.row").read_text()
     lines = " ".join(line for line in text.splitlines() if not line.startswith("#"))
     return {k: v.strip('"') for k, v in re.findall(r'(\w+)=("[^"]*"|\S+)', lines)}
@@ -53,7 +53,7 @@ def batch_of(
     dim = config.encoder.input_dim if config.encoder else 1
     shape = (len(frames), max(frames), dim)
     tokens = torch.randint(1, config.num_tokens, (len(frames), max(labels)), generator=generator)
-    if not config.encoder:  # what was read so far must say what follows
+    if not config.encoder:  # the tokens so far must determine the next one
         tokens[:] = tokens[0]
     return Batch(
         [f"u{n}" for n in range(len(frames))],
@@ -76,7 +76,7 @@ def test_both_tables_are_there() -> None:
 
 @each_row
 def test_every_phase_has_its_options(row: str) -> None:
-    """By the papers: sequence by sequence, noise in the phases that are named for it."""
+    """As in the papers: batches of one sequence, weight noise in the phases named after it."""
     found = settings(row)
     phases = [
         found[k].split() for k in ("pretrain_ctc", "pretrain_predictor", "phases") if k in found
@@ -101,7 +101,7 @@ def test_every_phase_has_its_options(row: str) -> None:
 
 @each_row
 def test_the_gradient_is_the_slope_of_the_loss(row: str) -> None:
-    """Of the whole network in float64, along random directions through all weights."""
+    """The gradient of the whole network in float64, along random directions in weight space."""
     config, kind = config_of(row), settings(row)["kind"]
     assert config.num_tokens is not None
     model = build_model(config, num_tokens=config.num_tokens).double()
@@ -145,7 +145,7 @@ SMALL = {
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_gradcheck_of_every_weight(kind: str, tmp_path: Path) -> None:
-    """Each kind of network of the tables, small."""
+    """A small network of each kind in the tables."""
     (tmp_path / "model.toml").write_text("num_tokens = 4\n" + SMALL[kind])
     config = load_model_config(tmp_path / "model.toml")
     model = build_model(config, num_tokens=4).double()
@@ -164,8 +164,8 @@ def test_gradcheck_of_every_weight(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @each_row
-def test_two_utterances_are_learnt_by_heart(row: str) -> None:
-    """0 % PER of the greedy path (a prediction network: every next token right)."""
+def test_two_utterances_are_learnt(row: str) -> None:
+    """Greedy decoding has 0 % PER; a prediction network predicts every next token."""
     config, kind = config_of(row), settings(row)["kind"]
     assert config.num_tokens is not None
     model = build_model(config, num_tokens=config.num_tokens)

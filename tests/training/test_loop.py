@@ -1,4 +1,4 @@
-"""The training loop: what an update does, which epoch is kept, how it stops and goes on."""
+"""The training loop: updates, the choice of the best epoch, interruption and continuation."""
 
 import dataclasses
 import json
@@ -116,7 +116,7 @@ def one_batch(trainer: Trainer) -> loop.Batch:
 
 
 def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
-    """Let the dev scores be these, one an epoch, and note the weights they were taken at."""
+    """Give these dev scores, one per epoch, and record the weights at each evaluation."""
     remaining = iter(scores)
     trainer.seen = []
 
@@ -265,7 +265,7 @@ def test_the_constant_schedule_is_constant(make_trainer):
     assert trainer.optimizer.param_groups[0]["lr"] == 0.01
 
 
-# ---- which epoch is kept -------------------------------------------------------------------------
+# ---- the choice of the best epoch ----------------------------------------------------------------
 
 
 def scores(*pairs: tuple[float, float]) -> list[DevScores]:
@@ -317,7 +317,7 @@ def test_a_finished_training_is_not_trained_further(make_trainer):
     assert len(metrics(again)) == 4
 
 
-def test_more_patience_goes_on(make_trainer):
+def test_more_patience_continues_the_training(make_trainer):
     trainer = make_trainer(dataclasses.replace(SMALL, epochs=20, patience=1))
     scripted(trainer, scores((1, 0), (2, 0)))
     assert trainer.run().epoch == 2
@@ -326,7 +326,7 @@ def test_more_patience_goes_on(make_trainer):
     assert more.run().epoch == 3
 
 
-def test_metrics_have_a_line_an_epoch(make_trainer):
+def test_metrics_have_a_line_for_each_epoch(make_trainer):
     trainer = make_trainer()
     trainer.run()
     lines = metrics(trainer)
@@ -352,7 +352,7 @@ def test_metrics_of_an_epoch_that_is_done_again_are_replaced(make_trainer):
     assert metrics(again)[2]["train_loss"] != 99
 
 
-# ---- the same seed, and going on -----------------------------------------------------------------
+# ---- the same seed, and continuation -------------------------------------------------------------
 
 
 NOISY = dataclasses.replace(
@@ -385,7 +385,7 @@ def use_engine(monkeypatch) -> Iterator[Callable[[str], None]]:
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
 def test_compiled_kernels_give_the_loss_curve_of_plain_torch(make_trainer, use_engine, kind):
-    """They differ in rounding alone, which 60 updates do not let grow much."""
+    """They differ only in rounding, and the difference stays small over 60 updates."""
     options = dataclasses.replace(NOISY, optimizer="sgd", learning_rate=0.01, epochs=15)
     curves = {}
     for engine in ("plain", "compiled"):
@@ -400,7 +400,9 @@ def test_compiled_kernels_give_the_loss_curve_of_plain_torch(make_trainer, use_e
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
-def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, schedule):
+def test_a_continued_training_gives_the_bytes_of_an_uninterrupted_one(
+    make_trainer, optimizer, schedule
+):
     options = dataclasses.replace(NOISY, optimizer=optimizer, schedule=schedule)
     whole = final_bytes(make_trainer(options, name="whole", dropout=0.2))
     for stop_at in (1, 6, 11):  # of 16 updates
@@ -423,12 +425,14 @@ def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, sc
 
 
 def full(**changed: object) -> TransducerTrainOptions:
-    """Everything random at once, and averages."""
+    """All kinds of random changes at once, and averaged weights."""
     return dataclasses.replace(NOISY, **{"average": 0.9, "speed": 0.1, "batch_size": 2, **changed})
 
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
-def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_no_interruption(make_trainer, kind):
+def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_an_uninterrupted_training(
+    make_trainer, kind
+):
     options = full(save_every=0.0, optimizer="adamw", ctc_weight=0.3 * (kind == "transducer"))
     whole = final_bytes(make_trainer(options, kind=kind, name="whole", dropout=0.2))
     stop_at = iter((1, 1, 2, 0, 3))  # updates of each process; two are an epoch
@@ -479,7 +483,7 @@ def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
 
 
 def test_the_same_signal_twice_at_once_is_one(make_trainer):
-    """As a scheduler sends it, to a process group and to its members."""
+    """Schedulers send a signal to a process group and to its members."""
     trainer = make_trainer(full())
     losses_of = trainer.objective.losses
 
@@ -546,10 +550,12 @@ def test_a_damaged_state_is_replaced_by_the_one_before(make_trainer, caplog):
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         assert final_bytes(make_trainer(full())) == whole
     assert f"{last}: damaged checkpoint" in caplog.text
-    assert "going on from" in caplog.text
+    assert "continuing from" in caplog.text
 
 
-def test_a_death_while_the_state_is_replaced_leaves_the_one_before(make_trainer, monkeypatch):
+def test_an_interruption_while_the_state_is_replaced_leaves_the_previous_one(
+    make_trainer, monkeypatch
+):
     whole = final_bytes(make_trainer(full(), name="whole"))
     trainer, replace, calls = make_trainer(full()), os.replace, []
 
@@ -569,7 +575,9 @@ def test_a_death_while_the_state_is_replaced_leaves_the_one_before(make_trainer,
 
 
 @pytest.mark.parametrize("after", ["save_weights", "_write_metrics", "_save"])
-def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, monkeypatch, after):
+def test_an_interruption_between_the_files_of_an_epoch_changes_nothing(
+    make_trainer, monkeypatch, after
+):
     """best.safetensors, metrics.jsonl and last.pt are written one after the other."""
     whole = final_bytes(make_trainer(NOISY, name="whole"))
     trainer, count = make_trainer(NOISY), iter(range(100))
@@ -590,7 +598,7 @@ def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, mon
     assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
 
 
-def test_more_epochs_on_a_finished_training_go_on(make_trainer):
+def test_more_epochs_continue_a_finished_training(make_trainer):
     whole = final_bytes(make_trainer(SMALL, name="whole"))
     make_trainer(dataclasses.replace(SMALL, epochs=2)).run()
     assert final_bytes(make_trainer(SMALL)) == whole
@@ -599,7 +607,7 @@ def test_more_epochs_on_a_finished_training_go_on(make_trainer):
 # ---- averages, epochs that are kept, batches by frames -------------------------------------------
 
 
-def test_averages_are_evaluated_and_kept_and_the_weights_go_on(make_trainer):
+def test_averages_are_evaluated_and_kept_and_the_weights_are_trained_on(make_trainer):
     options = dataclasses.replace(SMALL, average=0.5, epochs=1)
     trainer, seen, by_hand = make_trainer(options), [], []
     step, evaluate = trainer.optimizer.step, trainer.objective.evaluate
@@ -648,7 +656,7 @@ def test_reading_ahead_changes_nothing(make_trainer):
     assert final_bytes(trainer) == whole
 
 
-def test_an_error_while_reading_ahead_arrives(make_trainer):
+def test_an_error_while_reading_ahead_is_raised(make_trainer):
     trainer = make_trainer()
     trainer.reads_ahead = True
     trainer.train[2] = dataclasses.replace(trainer.train[2], num_frames=99)
@@ -659,8 +667,10 @@ def test_an_error_while_reading_ahead_arrives(make_trainer):
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def test_what_memory_has_no_room_for_is_taken_one_by_one_and_then_skipped(make_trainer, caplog):
-    """The gradient is that of the others."""
+def test_a_batch_too_large_for_memory_is_split_and_a_too_large_utterance_skipped(
+    make_trainer, caplog
+):
+    """The gradient is that of the other utterances."""
     options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.0, batch_size=4)
     trainer, other = make_trainer(options), make_trainer(options, name="other")
     batch, losses_of = one_batch(trainer), trainer.objective.losses
@@ -674,7 +684,7 @@ def test_what_memory_has_no_room_for_is_taken_one_by_one_and_then_skipped(make_t
     trainer.objective.losses = limited
     counts = trainer._update(batch, torch.Generator())
     assert counts.skipped == 1
-    assert f"{huge}: {int(batch.lengths[2])} frames take more memory than there is" in caplog.text
+    assert f"{huge}: {int(batch.lengths[2])} frames need more memory than there is" in caplog.text
     everyone, kept = other.objective.losses(batch), [0, 1, 3]
     everyone[kept].sum().backward()
     assert counts.nats == pytest.approx(float(everyone[kept].detach().sum()))
@@ -698,7 +708,7 @@ def test_another_error_is_no_lack_of_memory(make_trainer):
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
 def test_half_precision_learns_about_the_same(make_trainer, kind):
-    """The weights stay float32."""
+    """The weights are still float32."""
     options = dataclasses.replace(SMALL, batch_size=4, epochs=8)
     exact, half = (
         make_trainer(options, kind=kind),
@@ -712,7 +722,7 @@ def test_half_precision_learns_about_the_same(make_trainer, kind):
     assert last == pytest.approx(metrics(exact)[-1]["train_loss"], rel=0.05)
 
 
-def test_layers_that_only_training_needs_are_on_its_device(make_trainer):
+def test_auxiliary_layers_are_on_the_device_of_the_training(make_trainer):
     trainer = make_trainer(dataclasses.replace(SMALL, ctc_weight=0.25), kind="transducer")
     meta = Trainer(
         trainer.model.to("meta"),
@@ -727,7 +737,7 @@ def test_layers_that_only_training_needs_are_on_its_device(make_trainer):
 
 
 def test_a_ctc_loss_beside_the_transducers(make_trainer):
-    """Its layer learns, is no part of the model, and the loss is the weighted sum."""
+    """Its layer is trained but is not part of the model, and the loss is the weighted sum."""
     options = dataclasses.replace(SMALL, ctc_weight=0.25, batch_size=3)
     trainer = make_trainer(options, kind="transducer")
     batch = one_batch(trainer)
@@ -793,7 +803,9 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(make_trainer):
     trainer.objective.losses = poisoned
     with pytest.raises(ModelError) as error:
         trainer.run()
-    assert f"the gradient of {calls[1]} is not finite; the state before is kept" in str(error.value)
+    assert f"the gradient of {calls[1]} is not finite; the previous state is kept" in str(
+        error.value
+    )
     state = load_state(trainer.directory.last_path)
     assert state["progress"]["updates"] == 1
     assert all(torch.isfinite(t).all() for t in state["model"].values())
@@ -892,7 +904,7 @@ def ctc_objective() -> CtcObjective:
     return CtcObjective(model, token_metric(TOKENS))
 
 
-def test_too_short_an_utterance_is_named_with_what_it_needs():
+def test_too_short_an_utterance_is_named_with_the_frames_it_needs():
     with pytest.raises(DataError) as error:
         fitting(long_and_short(), ctc_objective(), skip_short=False)
     assert "short: 2 frames, 3 needed for 2 tokens" in str(error.value)
@@ -900,7 +912,7 @@ def test_too_short_an_utterance_is_named_with_what_it_needs():
     assert "long" not in str(error.value).replace("too long", "")
 
 
-def test_too_short_an_utterance_is_skipped_unless_told_otherwise(caplog):
+def test_too_short_an_utterance_is_skipped_by_default(caplog):
     left = fitting(long_and_short(), ctc_objective(), skip_short=True)
     assert [u.utt_id for u in left] == ["long"]
     assert "skipping 1 utterances too short" in caplog.text
@@ -930,7 +942,7 @@ def test_an_option_outside_its_range_is_named(name, value):
         dataclasses.replace(TransducerTrainOptions(), **{name: value}).check()
 
 
-def test_the_defaults_are_in_range_and_the_papers():
+def test_the_defaults_are_in_range_and_those_of_the_papers():
     options = TransducerTrainOptions()
     options.check()
     assert (options.optimizer, options.learning_rate, options.momentum) == ("sgd", 1e-4, 0.9)
@@ -961,5 +973,5 @@ def test_statistics_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(FeatureError, match=r"cmvn\.ark: statistics of 5 columns, .* reads 6"):
         read_cmvn(path, 6)
     write_matrix(str(path), np.zeros((3, 3)))
-    with pytest.raises(FeatureError, match=r"cmvn\.ark: shape \(3, 3\)"):
+    with pytest.raises(FeatureError, match=r"cmvn\.ark: the shape \(3, 3\)"):
         read_cmvn(Path(path), 6)

@@ -1,7 +1,11 @@
-"""What every encoder is, whatever is inside: frames in, vectors at a known rate out.
+"""The interface of all encoders: frames in, vectors at a known rate out.
 
-A new encoder is a file beside this one, with a class that derives from `Encoder` and its options in
-one that derives from `EncoderConfig`, and a ``case`` in `kinds.encoder_config`.
+A new encoder is a file beside this one, with a class that derives from `Encoder` and one for its
+options that derives from `EncoderConfig`, and a ``case`` in `kinds.encoder_config`.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
 """
 
 from dataclasses import dataclass
@@ -13,34 +17,37 @@ from pipeline.options import REQUIRED, Options, option
 
 
 class Encoder(nn.Module):
-    """Graves 2012's transcription network, deep and bidirectional as in 2013, or another one.
+    """Base class of encoders, such as the transcription network of [G12].
 
     Attributes:
-        output_dim: E, size of a vector that comes out.
-        stride: frames of the input from one output to the next.
+        output_dim: the size E of the output vectors.
+        stride: the number of input frames from one output vector to the next.
     """
 
     output_dim: int
     stride: int = 1
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
-        """Vectors that come out of sequences of so many frames, (N,) -> (N,); never falling."""
+        """The number of output vectors, (N,), for these numbers of input frames, (N,).
+
+        More frames never give fewer vectors.
+        """
         return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
 
         Args:
-            features: (N, T, F), anything in the padding.
-            lengths: (N,) frames.
+            features: (N, T, F), with any values in the padding.
+            lengths: the number of frames of each utterance, (N,).
 
         Returns:
-            (N, T', E) and (N,) lengths, those of `output_lengths`.
+            The output vectors, (N, T', E), and the `output_lengths`, (N,).
         """
         raise NotImplementedError
 
     def frames_for(self, outputs: int) -> int:
-        """The fewest frames of which at least ``outputs`` vectors come out."""
+        """The minimum number of frames for at least ``outputs`` output vectors."""
 
         def enough(frames: int) -> bool:
             return int(self.output_lengths(torch.tensor([frames]))[0]) >= outputs
@@ -48,7 +55,7 @@ class Encoder(nn.Module):
         high = 1
         while not enough(high):
             high *= 2
-        low = high // 2  # too few, or 0
+        low = high // 2  # too few frames
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
@@ -57,14 +64,16 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(Options):
-    """Options that all encoders have: the keys of ``[encoder]`` in an architecture.
+    """Options that all encoders have: keys of ``[encoder]`` in an architecture.
 
-    Each kind of encoder has a class of its own, whose ``kind`` is its name.
+    Each kind of encoder derives its own class, whose ``kind`` is the name of the kind.
     """
 
     kind: str = option("recurrent", "kind of encoder")
-    input_dim: int = option(REQUIRED, "features a frame: 123 [G13], 26 [G12]", low=1)
+    input_dim: int = option(
+        REQUIRED, "number of features per frame; 26 in [G12], 123 in [G13]", low=1
+    )
 
     def build(self) -> Encoder:
-        """The network, its weights not yet drawn."""
+        """Make the network; its weights are not initialised."""
         raise NotImplementedError

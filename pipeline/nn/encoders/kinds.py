@@ -1,4 +1,4 @@
-"""The kinds of encoders that an architecture may name."""
+"""The kinds of encoders, and `encoder_config`, which finds the options of a kind by its name."""
 
 from pipeline.errors import ConfigError
 from pipeline.nn.encoders.encoder import EncoderConfig
@@ -6,7 +6,7 @@ from pipeline.nn.encoders.recurrent import RecurrentConfig
 
 
 def encoder_config(kind: str) -> type[EncoderConfig]:
-    """The options of a kind of encoder, which build it.
+    """The class of the options of a kind of encoder, which builds the encoder.
 
     Raises:
         ConfigError: there is no such kind.

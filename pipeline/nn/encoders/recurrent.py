@@ -1,8 +1,9 @@
-"""The encoder of both Graves papers: recurrent layers, each over both directions of the one below.
+"""The encoder of both Graves papers: a stack of recurrent layers, bidirectional by default.
 
-[G13] is A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
-2013; [S14] is H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network
-Architectures for Large Scale Acoustic Modeling", 2014.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
+for Large Scale Acoustic Modeling", 2014.
 """
 
 from dataclasses import dataclass
@@ -21,20 +22,22 @@ class RecurrentConfig(EncoderConfig):
     """Options of a `RecurrentEncoder`."""
 
     kind: str = option("recurrent", "kind of encoder", choices=("recurrent",))
-    layers: int = option(REQUIRED, "recurrent layers", low=1)
-    cells: int = option(REQUIRED, "cells a layer and direction", low=1)
+    layers: int = option(REQUIRED, "number of recurrent layers", low=1)
+    cells: int = option(REQUIRED, "number of cells per layer and direction", low=1)
     cell: str = option(
-        "lstm", "lstm with peepholes [G13] eq. 3-7, or tanh", choices=("lstm", "tanh")
+        "lstm",
+        "kind of cell: lstm (with peepholes, [G13] eq. 3-7) or tanh",
+        choices=("lstm", "tanh"),
     )
-    bidirectional: bool = option(True, "every layer reads both directions [G13] eq. 8-10")
+    bidirectional: bool = option(True, "read in both directions in every layer, [G13] eq. 8-10")
     projection: int = option(
-        0, "size of the recurrent projection of each direction [S14]; 0 for none", low=0
+        0, "size of the recurrent projection of each direction [S14]; 0: no projection", low=0
     )
     stack_frames: int = option(
-        1, "frames put beside each other and read as one; 1 in the papers", low=1
+        1, "number of frames that are joined to one input vector; 1 in the papers", low=1
     )
     dropout: float = option(
-        0.0, "share of each layer's input dropped in training; 0 in the papers", low=0, below=1
+        0.0, "probability of dropout on the output of each layer; 0 in the papers", low=0, below=1
     )
 
     def __post_init__(self) -> None:
@@ -44,7 +47,7 @@ class RecurrentConfig(EncoderConfig):
         )
 
     def build(self) -> "RecurrentEncoder":
-        """The network, its weights not yet drawn."""
+        """Make the network; its weights are not initialised."""
         return RecurrentEncoder(self)
 
 
@@ -75,7 +78,7 @@ class RecurrentEncoder(Encoder):
         return (lengths + self.stride - 1) // self.stride
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden vectors of the uppermost layer: (N, T, F) -> (N, T', D·H); see `Encoder`."""
+        """The hidden vectors of the last layer: (N, T, F) -> (N, T', D·H); see `Encoder`."""
         x = stack_frames(features, lengths, self.stride)
         lengths = self.output_lengths(lengths)
         ragged = layout(lengths, x.shape[1])
@@ -86,10 +89,10 @@ class RecurrentEncoder(Encoder):
 
 
 def stack_frames(x: Tensor, lengths: Tensor, count: int) -> Tensor:
-    """Put ``count`` frames beside each other: (N, T, F) -> (N, ceil(T/count), count·F).
+    """Join each ``count`` frames to one vector: (N, T, F) -> (N, ceil(T/count), count·F).
 
-    What the last group lacks is zero, whatever the padding holds, so an utterance's values do not
-    depend on its batch.
+    The last group is filled with zeros whatever the padding holds, so the values of an utterance
+    do not depend on its batch.
     """
     if count == 1:
         return x

@@ -1,1 +1,1 @@
-"""What a network is trained on: one file an objective."""
+"""Training objectives, one file for each."""

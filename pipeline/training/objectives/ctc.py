@@ -1,4 +1,8 @@
-"""Connectionist temporal classification as an objective: [G13] (Graves, 2013) section 3.1."""
+"""Connectionist temporal classification as an objective.
+
+A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks", 2013,
+section 3.1.
+"""
 
 import itertools
 from collections.abc import Iterable
@@ -20,14 +24,14 @@ from pipeline.training.objectives.objective import (
 
 
 class CtcObjective(Objective):
-    """-ln Pr(y|x) of a CTC network; errors of the most probable token of each frame."""
+    """The loss -ln Pr(y|x) of a CTC network; errors are those of greedy decoding."""
 
     def __init__(self, model: CtcModel, metric: Metric) -> None:
         super().__init__()
         self.model, self.token_metric, self.metric = model, metric, metric.name
 
     def frames_needed(self, utterance: Utterance) -> int:
-        """Those of which a vector a token comes out, and one between equal neighbours."""
+        """The frames that give an output per token and one for the blank between equal tokens."""
         tokens = utterance.tokens
         repeats = sum(a == b for a, b in itertools.pairwise(tokens))
         return self.model.encoder.frames_for(max(1, len(tokens) + repeats))
@@ -50,7 +54,13 @@ class CtcObjective(Objective):
 
 
 def ctc_losses(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
-    """-ln Pr(y|x) of each utterance, (N,), from log Pr(k|t), (N, T', V), and (N,) lengths T'."""
+    """The loss -ln Pr(y|x) of each utterance, (N,), in nats.
+
+    Args:
+        log_probs: log Pr(k|t), (N, T', V).
+        lengths: the number T' of outputs of each utterance, (N,).
+        batch: the targets.
+    """
     return ctc_loss(
         log_probs.transpose(0, 1),
         batch.targets,

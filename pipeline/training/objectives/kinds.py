@@ -1,4 +1,4 @@
-"""The kinds of objectives that a training may have."""
+"""The kinds of objectives, and `make_objective`, which makes one by its name."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ from pipeline.training.train_options import TrainOptions, TransducerTrainOptions
 def make_objective(
     kind: str, model: Model, tokens: Tokens, options: TrainOptions, *, phone_map: Path | None
 ) -> Objective:
-    """The objective of a kind for a network.
+    """Make the objective of a training.
 
     Args:
         kind: ``ctc``, ``predictor`` or ``transducer``.
-        model: the network that is trained.
-        tokens: its tokens, which name the error rate.
-        options: of the training.
-        phone_map: phones are folded to 39 by this map before they are compared; None: not.
+        model: the network to train.
+        tokens: the tokens of the network, whose kind decides the metric.
+        options: the options of the training.
+        phone_map: a map that folds phones to 39 before they are compared; None: no folding.
 
     Raises:
-        UsageError: there is no such objective, or the network is not one for it.
+        UsageError: there is no such objective, or the network does not fit it.
         PhoneError: the map lacks a phone.
     """
     match kind, model:

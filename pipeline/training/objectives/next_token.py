@@ -1,4 +1,8 @@
-"""Next-token prediction on transcriptions as an objective: [G13] (2013) section 3.2."""
+"""Next-token prediction on transcriptions as an objective.
+
+A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks", 2013,
+section 3.2.
+"""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -12,7 +16,7 @@ from pipeline.training.objectives.objective import DevScores, Objective, Total
 
 
 class NextTokenObjective(Objective):
-    """-ln Pr(y) of a prediction network; errors are the tokens that it does not rank first."""
+    """The loss -ln Pr(y) of a prediction network; errors are tokens that it does not rank first."""
 
     metric = "next-token error"
     reads_features: ClassVar[bool] = False
@@ -22,7 +26,7 @@ class NextTokenObjective(Objective):
         self.model = model
 
     def frames_needed(self, utterance: Utterance) -> int:
-        """None: no features are read."""
+        """Always 0, because no features are read."""
         return 0
 
     def losses(self, batch: Batch) -> Tensor:
@@ -45,8 +49,8 @@ class NextTokenObjective(Objective):
 
     @staticmethod
     def _picked(log_probs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """log Pr of each target (N, U), and which of them are no padding."""
-        columns = (batch.targets - 1).clamp(min=0)[:, :, None]
-        picked = log_probs[:, :-1].gather(2, columns).squeeze(2)
-        places = torch.arange(picked.shape[1]).to(picked.device)
-        return picked, places < batch.target_lengths[:, None]
+        """The log-probability of each target, (N, U), and a mask that is false in the padding."""
+        labels = (batch.targets - 1).clamp(min=0)[:, :, None]
+        picked = log_probs[:, :-1].gather(2, labels).squeeze(2)
+        positions = torch.arange(picked.shape[1]).to(picked.device)
+        return picked, positions < batch.target_lengths[:, None]

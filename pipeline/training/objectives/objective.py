@@ -1,6 +1,6 @@
-"""What every objective is: the loss of a batch, and scores of a dev set.
+"""The interface of all objectives: the loss of a batch, and the scores of a dev set.
 
-A new objective is a file beside this one, with a class that derives from `Objective`, and a
+A new objective is a file beside this one with a class that derives from `Objective`, and a
 ``case`` in `kinds.make_objective`.
 """
 
@@ -26,9 +26,9 @@ Total = Callable[[Sequence[float]], list[float]]
 
 @dataclass(frozen=True)
 class DevScores:
-    """Scores of a dev set: ``loss`` in nats a target, ``error_rate`` in percent.
+    """Scores of a dev set: ``loss`` in nats per target, ``error_rate`` in percent.
 
-    What the error rate counts is the objective's `Objective.metric`.
+    `Objective.metric` names the error rate.
     """
 
     loss: float
@@ -36,17 +36,21 @@ class DevScores:
 
     @property
     def bits(self) -> float:
-        """The loss in bits a target, as [G12] (A. Graves, 2012) Table 1 gives it."""
+        """The loss in bits per target.
+
+        This is the unit of Table 1 in A. Graves, "Sequence Transduction with Recurrent Neural
+        Networks", 2012.
+        """
         return self.loss / math.log(2.0)
 
 
 class Objective:
-    """What a network learns from a batch, and what its dev scores are.
+    """The loss that a network is trained with, and its scores on a dev set.
 
     Attributes:
-        metric: name of the error rate: PER, WER, CER, …
-        reads_features: whether batches hold features; else only targets.
-        auxiliary: layers that only training needs.
+        metric: the name of the error rate: PER, WER, CER, …
+        reads_features: whether batches have features; if not, they have only targets.
+        auxiliary: layers that are trained with the network but are not part of the model.
     """
 
     metric: str
@@ -56,28 +60,28 @@ class Objective:
         self.auxiliary: nn.Module = nn.Module()
 
     def targets(self, utterance: Utterance, frames: int) -> Sequence[int]:
-        """What the network is to give for an utterance: ids, by default those of its tokens.
+        """The target ids of an utterance, by default its tokens.
 
         Args:
             utterance: the utterance.
-            frames: frames of its features as they are read, which another speed may have changed.
+            frames: the number of its frames in this batch, which ``--speed`` may have changed.
         """
         return utterance.tokens
 
     def frames_needed(self, utterance: Utterance) -> int:
-        """The fewest frames of the input with which the loss is finite."""
+        """The minimum number of input frames for which the loss is finite."""
         return 1
 
     def losses(self, batch: Batch) -> Tensor:
-        """The loss of each utterance, (N,), in nats; its sum is what gradients are of."""
+        """The loss of each utterance, (N,), in nats; training minimises the sum."""
         raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Batch], total: Total = list) -> DevScores:
-        """Scores of a dev set; the model must be in evaluation mode.
+        """Compute the scores of a dev set; the model must be in evaluation mode.
 
         Args:
             batches: the dev set, or this process's part of it.
-            total: makes sums over all processes from this one's.
+            total: adds up counts over all processes.
         """
         raise NotImplementedError
 
@@ -87,18 +91,18 @@ class Objective:
 
 @dataclass(frozen=True)
 class Metric:
-    """An error rate of token sequences: its name, and the symbols of token ids that it counts."""
+    """An error rate: its name, and a function from token ids to the symbols that it counts."""
 
     name: str
     symbols: Callable[[Iterable[int]], list[str]]
 
 
 def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
-    """The error rate that fits the tokens: of phones PER, of characters and subwords WER.
+    """The error rate that fits the tokens: PER for phones, WER for characters and subwords.
 
     Args:
-        tokens: what the network gives; characters and subwords are joined to words.
-        phone_map: phones are folded to 39 by this map before they are compared.
+        tokens: the tokens of the network; characters and subwords are joined to words.
+        phone_map: a map that folds phones to 39 before they are compared; None: no folding.
 
     Raises:
         PhoneError: the map lacks a phone.
@@ -111,7 +115,7 @@ def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
 
 
 class Tally:
-    """Sums of losses and of a metric's errors over a dev set."""
+    """Adds up the loss and the errors over a dev set."""
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
@@ -119,7 +123,7 @@ class Tally:
         self.errors, self.ref_symbols = 0, 0
 
     def add(self, losses: Tensor, batch: Batch, hyps: list[list[int]]) -> None:
-        """Count a batch: its losses (N,), and the token ids recognised in each utterance."""
+        """Add a batch, with its losses (N,) and the recognised token ids of each utterance."""
         self.nats += float(losses.double().sum())
         self.tokens += int(batch.target_lengths.sum())
         for target, length, hyp in zip(
@@ -137,7 +141,7 @@ class Tally:
 
 
 def is_broken(values: Tensor) -> bool:
-    """Whether the weights have come to NaN, which no search takes and the loss will show."""
+    """Whether there is a NaN: a search would fail, while the loss will show it."""
     return bool(values.isnan().any())
 
 
@@ -150,7 +154,7 @@ def fitting(
     """The utterances that are long enough for their targets.
 
     Raises:
-        DataError: some are not and ``skip_short`` is off, or none is.
+        DataError: an utterance is too short and ``skip_short`` is off, or all are too short.
     """
     short = [u for u in utterances if u.num_frames < objective.frames_needed(u)]
     shown = "\n  ".join(
@@ -160,12 +164,12 @@ def fitting(
     )
     if short and not skip_short:
         raise DataError(
-            f"{len(short)} utterances are too short for their tokens; drop them from the data "
+            f"{len(short)} utterances are too short for their tokens; remove them from the data "
             f"directory or give --skip-short=true\n  {shown}"
         )
     if short:
         log.warning("skipping %d utterances too short for their tokens\n  %s", len(short), shown)
     left = [u for u in utterances if u.num_frames >= objective.frames_needed(u)]
     if not left:
-        raise DataError("no utterance is long enough for its tokens; is the text the right one?")
+        raise DataError("no utterance is long enough for its tokens; is this the right text?")
     return left

@@ -1,6 +1,7 @@
 """The RNN transducer as an objective.
 
-[G12] A. Graves, 2012, section 2; [G13] A. Graves, A. Mohamed, G. Hinton, 2013, section 3.2.
+A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012, section 2; A. Graves,
+A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks", 2013, section 3.2.
 """
 
 from collections.abc import Iterable
@@ -24,10 +25,10 @@ from pipeline.training.objectives.objective import (
 
 
 class TransducerObjective(Objective):
-    """-ln Pr(y|x) of a transducer; errors of the greedy path.
+    """The loss -ln Pr(y|x) of a transducer; errors are those of greedy decoding.
 
-    With a ``ctc_weight`` w the loss is (1 - w) transducer + w CTC, the latter by an output layer on
-    the encoder that is not part of the model.
+    With a ``ctc_weight`` w the loss is (1 - w) times the transducer loss plus w times a CTC loss,
+    whose output layer on the encoder is not part of the model.
     """
 
     def __init__(self, model: TransducerModel, metric: Metric, *, ctc_weight: float = 0.0) -> None:
@@ -45,9 +46,9 @@ class TransducerObjective(Objective):
         if self.ctc_weight == 0.0:
             return losses
         log_probs = log_softmax(self.ctc_output(encoded))
-        of_ctc = ctc_losses(log_probs, lengths, batch)
-        possible = torch.isfinite(of_ctc)  # a transducer may have more tokens than frames
-        return losses + self.ctc_weight * torch.where(possible, of_ctc - losses, 0.0)
+        ctc = ctc_losses(log_probs, lengths, batch)
+        possible = torch.isfinite(ctc)  # unlike a transducer, CTC needs a frame for each token
+        return losses + self.ctc_weight * torch.where(possible, ctc - losses, 0.0)
 
     def _losses(self, encoded: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         return self.model.losses(encoded, lengths, batch.targets, batch.target_lengths)
