@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Append differences in time to features.
+"""Append time derivatives (deltas) to features.
 
 Usage: add_deltas.py [options] FEATS_RSPECIFIER FEATS_WSPECIFIER
 
@@ -20,18 +20,20 @@ from pipeline.frontend.feature_options import DeltaOptions
 @options_from_fields
 def main(
     feats_rspecifier: Annotated[
-        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features to read, (frames, columns)")
     ],
     feats_wspecifier: Annotated[
-        str, Argument(metavar="FEATS_WSPECIFIER", help="features of (order + 1) x the columns")
+        str,
+        Argument(metavar="FEATS_WSPECIFIER", help="features to write: (order + 1) x the columns"),
     ],
     options: DeltaOptions,
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
-    from pipeline.frontend.features import add_deltas, check_features
+    from pipeline.frontend.deltas import add_deltas
+    from pipeline.frontend.spectra import check_features
     from pipeline.tables import MatrixReader, MatrixWriter
 
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)

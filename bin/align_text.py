@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Alignment of two text tables, token by token, in Kaldi's form: "utt a a ; b <eps> ; c d ".
+"""Align two text tables, token by token, in the form of Kaldi: "utt a a ; b <eps> ; c d ".
 
 Usage: align_text.py [options] REF_RSPECIFIER HYP_RSPECIFIER ALIGNMENT_WSPECIFIER
 
-Each pair is a reference token and what was recognised for it. Insertions, deletions and
-substitutions cost 1 each; among the best alignments a substitution is preferred to a deletion,
-and that to an insertion, from the end backwards. --alignment=nist is sclite's: costs 4, 3, 3.
+Each pair holds a reference token and the token that was recognised in its place. Insertions,
+deletions and substitutions cost 1 each. Where several alignments are equally good, the choice is
+made from the end backwards: a substitution is preferred to a deletion, and a deletion to an
+insertion. --alignment=nist aligns as NIST's sclite does, with costs of 4 for a substitution and 3
+for a deletion or an insertion.
 
 e.g.: align_text.py --special-symbol="<eps>" ark:data/test/text ark:hyp.txt ark,t:-
 
@@ -26,21 +28,25 @@ from pipeline.tables import open_output, parse_rspecifier, parse_wspecifier
 
 
 def main(
-    ref_rspecifier: Annotated[str, Argument(metavar="REF_RSPECIFIER", help="what was said")],
-    hyp_rspecifier: Annotated[str, Argument(metavar="HYP_RSPECIFIER", help="what was recognised")],
+    ref_rspecifier: Annotated[
+        str, Argument(metavar="REF_RSPECIFIER", help="references, a text table")
+    ],
+    hyp_rspecifier: Annotated[
+        str, Argument(metavar="HYP_RSPECIFIER", help="hypotheses, a text table")
+    ],
     wspecifier: Annotated[
-        str, Argument(metavar="ALIGNMENT_WSPECIFIER", help="the alignments, a text table")
+        str, Argument(metavar="ALIGNMENT_WSPECIFIER", help="alignments to write, a text table")
     ],
     options: ScoringOptions,
-    special_symbol: Annotated[str, Option(help="stands where a token has no partner")] = EPS,
-    separator: Annotated[str, Option(help="stands between pairs")] = ";",
+    special_symbol: Annotated[str, Option(help="symbol where a token has no partner")] = EPS,
+    separator: Annotated[str, Option(help="symbol between two pairs")] = ";",
 ) -> int:
     reserved = {special_symbol, separator}
     if len(reserved) != 2 or any(symbol.split() != [symbol] for symbol in reserved):
-        raise UsageError("--special-symbol and --separator are two different, single words")
+        raise UsageError("--special-symbol and --separator must be single words, and differ")
     target = parse_wspecifier(wspecifier)
     if target.ark is None or target.scp is not None:
-        raise SpecifierError(f"{wspecifier}: alignments are one text file; write ark,t:FILE")
+        raise SpecifierError(f"{wspecifier}: alignments go to one text file; write ark,t:FILE")
     fold = options.fold()
     refs = read_transcripts(ref_rspecifier, fold=fold)
     hyps = read_transcripts(hyp_rspecifier, fold=fold)
@@ -61,11 +67,18 @@ def main(
 
 
 def find(hyps: dict[str, list[str]], utt_id: str, ref: list[str], reserved: set[str]) -> Pair:
-    """The pair of an utterance, if it has a hypothesis and both can be laid out."""
+    """The reference and the hypothesis of an utterance.
+
+    Raises:
+        DataError: there is no hypothesis, or the text holds a reserved symbol.
+    """
     if utt_id not in hyps:
-        raise DataError("no hypothesis for this utterance; decode it")
+        raise DataError("there is no hypothesis for this utterance; decode it")
     if clash := reserved & {*ref, *hyps[utt_id]}:
-        raise DataError(f'the text holds "{min(clash)}"; choose another symbol for it')
+        raise DataError(
+            f'the text holds the symbol "{min(clash)}"; choose another --special-symbol '
+            "or --separator"
+        )
     return utt_id, ref, hyps[utt_id]
 
 

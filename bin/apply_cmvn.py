@@ -3,8 +3,8 @@
 
 Usage: apply_cmvn.py [options] STATS_RSPECIFIER|STATS_RXFILENAME FEATS_RSPECIFIER FEATS_WSPECIFIER
 
-Statistics in a plain file are for all utterances; those of a table for the utterance of that name,
-or for its speaker with --utt2spk.
+Statistics in a plain file are used for all utterances. In a table they are looked up by utterance,
+or, with --utt2spk, by speaker.
 
 e.g.: apply_cmvn.py --norm-vars=true train/cmvn.mat scp:test/feats.scp ark:-
 
@@ -23,21 +23,22 @@ from pipeline.errors import DataError, FeatureError, UsageError
 from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
 
 
 def main(
     stats: Annotated[
         str,
         Argument(
-            metavar="STATS_RSPECIFIER|STATS_RXFILENAME", help="output of compute_cmvn_stats.py"
+            metavar="STATS_RSPECIFIER|STATS_RXFILENAME",
+            help="CMVN statistics of compute_cmvn_stats.py",
         ),
     ],
     feats_rspecifier: Annotated[
-        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features to read, (frames, columns)")
     ],
     feats_wspecifier: Annotated[
-        str, Argument(metavar="FEATS_WSPECIFIER", help="the same, normalised")
+        str, Argument(metavar="FEATS_WSPECIFIER", help="normalised features to write")
     ],
     norm_means: Annotated[
         bool, Option("--norm-means/--no-norm-means", help="subtract the mean")
@@ -49,17 +50,18 @@ def main(
         bool, Option("--reverse/--no-reverse", help="undo the normalisation instead")
     ] = False,
     utt2spk: Annotated[
-        str, Option(help="table from an utterance to its speaker, whose statistics to use")
+        str,
+        Option(help="rspecifier of each utterance's speaker; empty: statistics by utterance"),
     ] = "",
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Write each utterance's normalised features."""
     from pipeline.tables import MatrixReader, MatrixWriter
 
     if norm_vars and not norm_means:
-        raise UsageError("--norm-vars needs --norm-means; drop --norm-means=false")
+        raise UsageError("--norm-vars needs --norm-means; leave off --norm-means=false")
     stats_of = _stats_of(stats, utt2spk)
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
@@ -80,8 +82,8 @@ def main(
 
 
 def _stats_of(stats: str, utt2spk: str) -> "Callable[[str], CmvnStats]":
-    """A function from an utterance to the statistics that it is normalised with."""
-    from pipeline.frontend.features import CmvnStats
+    """A function that gives the statistics for normalising an utterance."""
+    from pipeline.frontend.cmvn import CmvnStats
     from pipeline.tables import RandomAccessReader, read_matrix
 
     if not is_specifier(stats):
@@ -97,10 +99,10 @@ def _stats_of(stats: str, utt2spk: str) -> "Callable[[str], CmvnStats]":
 
     def look_up(utt_id: str) -> CmvnStats:
         if speakers is not None and utt_id not in speakers:
-            raise FeatureError(f"not in {utt2spk}; add its speaker there")
+            raise FeatureError(f"has no speaker in {utt2spk}; add one there")
         key = utt_id if speakers is None else speakers[utt_id]
         if key not in table:
-            raise FeatureError(f"no statistics of {key} in {stats}; make them again")
+            raise FeatureError(f"{stats} has no statistics of {key}; compute them again")
         return CmvnStats(table[key])
 
     return look_up

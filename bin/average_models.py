@@ -3,9 +3,10 @@
 
 Usage: average_models.py [options] MODEL_DIR … OUT_DIR
 
-With --last=N the last N epochs of each MODEL_DIR are averaged, which train_*.py keeps with
---keep-epochs=N; else the finished weights. The models must be of one architecture and have the
-same tokens; front end and normalisation are the first one's.
+With --last=N the weights of the last N epochs of each MODEL_DIR are averaged; train_*.py keeps them
+if it is run with --keep-epochs=N. Otherwise the finished weights are averaged. All models must have
+the same architecture and the same tokens. The front end and the normalisation of the first model
+are used.
 
 e.g.: average_models.py --last=5 exp/ctc exp/ctc_average
 e.g.: average_models.py exp/ctc_seed0 exp/ctc_seed1 exp/ctc_both
@@ -23,19 +24,24 @@ from pipeline.errors import UsageError
 
 
 def main(
-    models: Annotated[list[Path], Argument(metavar="MODEL_DIR… OUT_DIR", help="from and to")],
-    last: Annotated[int, Option(help="epochs of each model; 0: its finished weights")] = 0,
+    models: Annotated[
+        list[Path],
+        Argument(metavar="MODEL_DIR… OUT_DIR", help="models to average, then the new directory"),
+    ],
+    last: Annotated[
+        int, Option(help="number of last epochs to average; 0: the finished weights")
+    ] = 0,
 ) -> int:
     from pipeline.models.averaging import average, sources_of, write_average
     from pipeline.models.model_dir import ModelDir
 
     if len(models) < 2:
-        raise UsageError("expected MODEL_DIR … OUT_DIR; give where the average goes")
+        raise UsageError("expected MODEL_DIR … OUT_DIR; name the new directory at the end")
     if last < 0:
         raise UsageError(f"--last must be 0 or more, not {last}")
     *sources, out = models
     if out.exists():
-        raise UsageError(f"{out}: is there already; give a new directory, or remove it")
+        raise UsageError(f"{out}: already exists; give a new directory, or remove this one")
     directories = [ModelDir.open(source) for source in sources]
     files = sources_of(directories, last=last)
     write_average(directories[0], average(directories, files), files, out)

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Do systems differ? Matched pairs, sign, Wilcoxon and McNemar tests, as NIST's sc_stats has them.
+"""Test whether the error rates of systems differ, by the four tests of NIST's sc_stats.
 
 Usage: compare_wer.py [options] REF_RSPECIFIER HYP_RSPECIFIER HYP2_RSPECIFIER…
 
-Each pair of systems is tested four ways, two-tailed: MP (matched pairs of sentence segments), SI
-(signs) and WI (Wilcoxon's ranks) on the speakers' error rates, MN (McNemar) on whole utterances.
-A row says which system is better ("~": none at 5 %), the probability p of such a difference
-between equal systems, "*", "**" or "***" for 5, 1 and 0.1 %, and what the test rests on. p has
-sc_stats' own rounding of z to two decimals. Use --alignment=nist for sclite's alignments too.
+Each pair of systems gets four two-tailed tests: matched pairs of sentence segments (MP), the sign
+test (SI) and Wilcoxon's signed-rank test (WI) on the error rates of the speakers, and McNemar's
+test (MN) on whole utterances. A row shows the better system ("~" if the difference is not
+significant at 5 %), the probability p of such a difference between equal systems, "*", "**" or
+"***" for significance at 5, 1 and 0.1 %, and the numbers behind the test. As in sc_stats, z is
+rounded to two decimals before p is looked up. --alignment=nist also aligns as NIST's sclite does.
 
 e.g.: compare_wer.py --utt2spk=ark:data/dev/utt2spk ark:data/dev/text \\
         ark:exp/ctc/decode_dev/hyp.txt ark:exp/transducer/decode_dev/hyp.txt
@@ -23,24 +24,31 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, UsageError
-from pipeline.scoring.score_options import ScoringOptions, bracket
+from pipeline.scoring.score_options import MODE_HELP, ScoringOptions, bracket
 
 
 def main(
-    ref_rspecifier: Annotated[str, Argument(metavar="REF_RSPECIFIER", help="what was said")],
+    ref_rspecifier: Annotated[
+        str, Argument(metavar="REF_RSPECIFIER", help="references, a text table")
+    ],
     hyp_rspecifiers: Annotated[
-        list[str], Argument(metavar="HYP_RSPECIFIER…", help="what two systems or more recognised")
+        list[str], Argument(metavar="HYP_RSPECIFIER…", help="hypotheses of two systems or more")
     ],
     options: ScoringOptions,
     utt2spk: Annotated[
-        str, Option(help="rspecifier of speakers; empty: what is before the first - or _")
+        str, Option(help="rspecifier of speakers; empty: the name up to its first - or _")
     ] = "",
-    name: Annotated[list[str] | None, Option(help="of each system, in their order")] = None,
-    mode: Annotated[
-        str, Option(help="an utterance that not all tables have: strict, present or all")
-    ] = "strict",
-    min_correct: Annotated[int, Option(help="right tokens on end between two segments")] = 2,
-    as_json: Annotated[bool, Option("--json", help="print JSON, with everything")] = False,
+    name: Annotated[
+        list[str] | None,
+        Option(help="name of a system, given once for each; default: the rspecifiers"),
+    ] = None,
+    mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
+    min_correct: Annotated[
+        int, Option(help="consecutive correct tokens that separate two segments")
+    ] = 2,
+    as_json: Annotated[
+        bool, Option("--json/--no-json", help="print JSON, with all details")
+    ] = False,
 ) -> int:
     from pipeline.scoring.alignment import align_all
     from pipeline.scoring.comparison import as_data, find_speakers, table
@@ -51,16 +59,20 @@ def main(
     if len(hyp_rspecifiers) < 2:
         raise UsageError("give the hypotheses of two systems or more")
     if len(names) != len(hyp_rspecifiers):
-        raise UsageError(f"{len(names)} names for {len(hyp_rspecifiers)} systems")
+        raise UsageError(
+            f"{len(names)} names for {len(hyp_rspecifiers)} systems; give one --name for each"
+        )
     if len(set(names)) != len(names):
-        raise UsageError("two systems have the same name; tell them apart with --name")
+        raise UsageError("two systems have the same name; give each its own --name")
     texts = read_systems(ref_rspecifier, hyp_rspecifiers, fold=options.fold(), mode=mode)
     found = [
         align_all(texts.pairs(number), options.rule, optional=options.optional)
         for number in range(len(names))
     ]
     if not any(map(len, (texts.refs[utt_id] for utt_id in texts.utt_ids))):
-        raise DataError("the references hold no tokens, so there is nothing to compare")
+        raise DataError(
+            "the references hold no tokens, so there is nothing to compare; give others"
+        )
     speakers = find_speakers(texts.utt_ids, utt2spk)
     results = {
         (a, b): compare(found[a], found[b], speakers, min_correct=min_correct)

@@ -3,8 +3,9 @@
 
 Usage: compute_cmvn_stats.py [options] FEATS_RSPECIFIER STATS_WSPECIFIER|STATS_WXFILENAME
 
-A plain file gets one matrix over all utterances; a table gets one for each utterance, or for each
-speaker with --spk2utt. Matrices are 2 x (columns + 1): sums and count; sums of squares and 0.
+A plain file gets one matrix over all utterances; a table gets one for each utterance, or, with
+--spk2utt, for each speaker. A matrix is 2 x (columns + 1): the first row holds the sums of the
+columns and the number of frames, the second the sums of squares and 0.
 
 e.g.: compute_cmvn_stats.py scp:train/feats.scp train/cmvn.mat
 
@@ -23,25 +24,25 @@ from pipeline.errors import FeatureError, TableError, UsageError
 from pipeline.tables.specifiers import is_specifier
 
 if TYPE_CHECKING:
-    from pipeline.frontend.features import CmvnStats
+    from pipeline.frontend.cmvn import CmvnStats
 
 
 def main(
     feats_rspecifier: Annotated[
-        str, Argument(metavar="FEATS_RSPECIFIER", help="features (frames, columns)")
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features to read, (frames, columns)")
     ],
     stats: Annotated[
         str,
-        Argument(metavar="STATS_WSPECIFIER|STATS_WXFILENAME", help="where the statistics go"),
+        Argument(metavar="STATS_WSPECIFIER|STATS_WXFILENAME", help="statistics to write"),
     ],
     spk2utt: Annotated[
-        str, Option(help="table from a speaker to its utterances: one matrix a speaker")
+        str, Option(help="rspecifier of each speaker's utterances; empty: no sums by speaker")
     ] = "",
     binary: Annotated[
-        bool, Option("--binary/--no-binary", help="write a plain file in binary")
+        bool, Option("--binary/--no-binary", help="write a plain file in binary form")
     ] = True,
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Write the statistics of all utterances, of each, or of each speaker."""
@@ -69,14 +70,14 @@ def main(
 
 
 def _speaker_of(spk2utt: str) -> dict[str, str]:
-    """Utterance to speaker, in the table's order."""
+    """The speaker of each utterance, in the order of the table."""
     from pipeline.tables import TextReader
 
     speaker_of: dict[str, str] = {}
     for speaker, utterances in TextReader(spk2utt):
         for utt_id in utterances.split():
             if utt_id in speaker_of:
-                raise TableError(f"{spk2utt}: {utt_id} is there twice; make spk2utt again")
+                raise TableError(f"{spk2utt}: {utt_id} occurs twice; keep it once")
             speaker_of[utt_id] = speaker
     return speaker_of
 
@@ -84,8 +85,11 @@ def _speaker_of(spk2utt: str) -> dict[str, str]:
 def _sum(
     reader: Any, speaker_of: dict[str, str] | None, tally: Tally, each: Any
 ) -> "dict[str, CmvnStats]":
-    """Statistics by speaker, or all under "". ``each`` is a writer for every utterance's own."""
-    from pipeline.frontend.features import CmvnStats
+    """Statistics by speaker, or of all utterances under the name "".
+
+    If the writer ``each`` is given, the statistics of every utterance are written to it instead.
+    """
+    from pipeline.frontend.cmvn import CmvnStats
 
     sums: dict[str, CmvnStats] = {}
     missing = dict(speaker_of or {})
@@ -93,7 +97,7 @@ def _sum(
     for utt_id, feats in progress(reader):
         group = "" if speaker_of is None else missing.pop(utt_id, None)
         if group is None:
-            continue  # of no speaker that is asked for
+            continue  # spk2utt does not have this utterance
         dim = dim or feats.shape[1]
         total = CmvnStats.zeros(dim) if each or group not in sums else sums[group]
         try:
@@ -107,7 +111,7 @@ def _sum(
             sums[group] = total
         tally.ok()
     for utt_id in missing:
-        tally.fail(utt_id, "is in spk2utt but has no features; compute them or fix spk2utt")
+        tally.fail(utt_id, "is in spk2utt but has no features; compute them, or correct spk2utt")
     return sums
 
 

@@ -3,8 +3,9 @@
 
 Usage: compute_spectrogram_feats.py [options] WAV_RSPECIFIER FEATS_WSPECIFIER
 
-Recordings are WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE, without a pipe.
-Options are those of Kaldi's compute-spectrogram-feats and have its defaults, but for --dither.
+Recordings may be WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE files; no pipe is needed.
+The options and their defaults are those of Kaldi's compute-spectrogram-feats, except that --dither
+is 0.
 
 e.g.: compute_spectrogram_feats.py scp:wav.scp ark,scp:spectrogram.ark,spectrogram.scp
 
@@ -24,10 +25,11 @@ from pipeline.frontend.feature_options import SpectrogramOptions
 @options_from_fields
 def main(
     wav_rspecifier: Annotated[
-        str, Argument(metavar="WAV_RSPECIFIER", help="scp: of files, or ark: of RIFF files")
+        str,
+        Argument(metavar="WAV_RSPECIFIER", help="recordings: scp: of files, ark: of RIFF data"),
     ],
     feats_wspecifier: Annotated[
-        str, Argument(metavar="FEATS_WSPECIFIER", help="where the features go")
+        str, Argument(metavar="FEATS_WSPECIFIER", help="features to write")
     ],
     options: SpectrogramOptions,
     extraction: ExtractionOptions,

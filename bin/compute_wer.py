@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Error rate of hypotheses against references: %WER and %SER, Kaldi's lines.
+"""Compute the error rate of hypotheses against references; print %WER and %SER lines as Kaldi does.
 
 Usage: compute_wer.py [options] REF_RSPECIFIER HYP_RSPECIFIER
 
-The two are text tables; the tokens may be words, phones or numbers. With --map both sides are
-folded to --map-to phones before they are aligned. Insertions, deletions and substitutions cost 1
-each; "[PARTIAL]" says that some references had no hypothesis, and a second bracket names the
-variants of the rule that were asked for, such as "[collapse-sil]": such rates compare only with
-their like.
+References and hypotheses are text tables; their tokens may be words, phones or numbers. With --map
+both sides are folded to --map-to phones before they are aligned. Insertions, deletions and
+substitutions cost 1 each. "[PARTIAL]" in the output means that some references had no hypothesis. A
+second bracket names the variants of the scoring rule that were chosen, such as "[collapse-sil]";
+error rates under different variants cannot be compared.
 
 e.g.: compute_wer.py --text --mode=strict ark:data/test/text ark:exp/ctc/decode_test/hyp.txt
 e.g.: compute_wer.py --name=PER --map=conf/phones.60-48-39.map ark:data/dev/text ark:hyp.txt
@@ -21,32 +21,30 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import UsageError
-from pipeline.scoring.score_options import ScoringOptions, bracket
+from pipeline.scoring.score_options import MODE_HELP, ScoringOptions, bracket
 
 
 def main(
-    ref_rspecifier: Annotated[str, Argument(metavar="REF_RSPECIFIER", help="what was said")],
-    hyp_rspecifier: Annotated[str, Argument(metavar="HYP_RSPECIFIER", help="what was recognised")],
+    ref_rspecifier: Annotated[
+        str, Argument(metavar="REF_RSPECIFIER", help="references, a text table")
+    ],
+    hyp_rspecifier: Annotated[
+        str, Argument(metavar="HYP_RSPECIFIER", help="hypotheses, a text table")
+    ],
     options: ScoringOptions,
-    mode: Annotated[
-        str,
-        Option(
-            help="an utterance that not both tables have: strict is an error, present leaves it "
-            "out, all counts a missing hypothesis as deleted"
-        ),
-    ] = "strict",
+    mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
     text: Annotated[
         bool,
-        Option("--text/--no-text", help="taken for Kaldi's sake; tokens are always text"),
+        Option("--text/--no-text", help="option of Kaldi's program; ignored, tokens are text"),
     ] = True,
-    name: Annotated[str, Option(help="what the first line calls the error rate")] = "WER",
+    name: Annotated[str, Option(help="name of the error rate in the first line")] = "WER",
 ) -> int:
     from pipeline.scoring.alignment import KALDI, KALDI_COUNTS, align_all
     from pipeline.scoring.kaldi_forms import wer_lines
     from pipeline.scoring.transcripts import read_systems
 
     if name.split() != [name]:
-        raise UsageError(f"--name is a word, such as PER, not {name!r}")
+        raise UsageError(f"--name must be one word, such as PER, not {name!r}")
     texts = read_systems(ref_rspecifier, [hyp_rspecifier], fold=options.fold(), mode=mode)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
     counts = align_all(texts.pairs(), rule, optional=options.optional).total()

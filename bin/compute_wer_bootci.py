@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Error rate with its 95 % interval, and how probably one system beats another.
+"""Compute an error rate with its 95 % interval, and the probability that a second system is better.
 
 Usage: compute_wer_bootci.py [options] REF_RSPECIFIER HYP_RSPECIFIER [HYP2_RSPECIFIER]
 
-Test sets are drawn from the given one, utterance by utterance, with replacement (M. Bisani, H. Ney,
-ICASSP 2004); the interval is 1.96 standard deviations of their error rates to both sides. Both
-systems are scored on the same sets. The lines are those of Kaldi's compute-wer-bootci; its random
-numbers are others.
+The method is the bootstrap (M. Bisani and H. Ney, ICASSP 2004): new test sets are drawn from the
+utterances of the given one with replacement, and the interval reaches 1.96 standard deviations of
+their error rates to either side of the mean. Both systems are scored on the same test sets. The
+output has the form of Kaldi's compute-wer-bootci, which draws other random numbers.
 
 e.g.: compute_wer_bootci.py ark:data/dev/text ark:exp/ctc/hyp.txt ark:exp/transducer/hyp.txt
 
@@ -18,24 +18,24 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
-from pipeline.scoring.score_options import ScoringOptions, bracket
+from pipeline.scoring.score_options import MODE_HELP, ScoringOptions, bracket
 
 
 def main(
-    ref_rspecifier: Annotated[str, Argument(metavar="REF_RSPECIFIER", help="what was said")],
-    hyp_rspecifier: Annotated[str, Argument(metavar="HYP_RSPECIFIER", help="what was recognised")],
+    ref_rspecifier: Annotated[
+        str, Argument(metavar="REF_RSPECIFIER", help="references, a text table")
+    ],
+    hyp_rspecifier: Annotated[
+        str, Argument(metavar="HYP_RSPECIFIER", help="hypotheses, a text table")
+    ],
     options: ScoringOptions,
     hyp2_rspecifier: Annotated[
-        str, Argument(metavar="[HYP2_RSPECIFIER]", help="the same by another system")
+        str, Argument(metavar="[HYP2_RSPECIFIER]", help="hypotheses of a second system")
     ] = "",
-    mode: Annotated[
-        str,
-        Option(help="an utterance that not all tables have: strict is an error, present leaves it "
-               "out, all counts a missing hypothesis as deleted"),
-    ] = "strict",
-    replications: Annotated[int, Option(help="test sets drawn")] = 10000,
-    seed: Annotated[int, Option(help="of the random draws")] = 0,
-) -> int:  # fmt: skip
+    mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
+    replications: Annotated[int, Option(help="number of test sets to draw")] = 10000,
+    seed: Annotated[int, Option(help="seed of the random draws")] = 0,
+) -> int:
     import numpy as np
 
     from pipeline.scoring.alignment import align_all

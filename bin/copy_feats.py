@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Copy features: between archives and scp files, binary, text and compressed forms.
+"""Copy features, from one archive or form (binary, text, compressed) to another.
 
 Usage: copy_feats.py [options] FEATS_RSPECIFIER FEATS_WSPECIFIER
 
 Usage: copy_feats.py [options] FEATS_RXFILENAME FEATS_WXFILENAME
 
-float32 stays float32 and float64 float64; compressed and text features are read as float32.
+Binary features keep their precision, float32 or float64. Compressed features and text are read as
+float32.
 
 e.g.: copy_feats.py ark:feats.ark ark,t:-
 
@@ -31,28 +32,30 @@ def main(
         str, Argument(metavar="FEATS_RSPECIFIER|FEATS_RXFILENAME", help="features to read")
     ],
     target: Annotated[
-        str, Argument(metavar="FEATS_WSPECIFIER|FEATS_WXFILENAME", help="where to write them")
+        str, Argument(metavar="FEATS_WSPECIFIER|FEATS_WXFILENAME", help="features to write")
     ],
     compress: Annotated[
-        bool, Option("--compress/--no-compress", help="write 8 or 16 bits a value, lossy")
+        bool,
+        Option("--compress/--no-compress", help="compress to 8 or 16 bits per value, with loss"),
     ] = False,
     compression_method: Annotated[
         int,
         Option(
             min=1,
             max=7,
-            help="with --compress: 1 automatic, 2 speech features, 3 two bytes, 4 two-byte "
-            "integers, 5 one byte, 6 integers 0 to 255, 7 values 0 to 1",
+            help="method of --compress: 1 automatic, 2 speech, 3 16-bit, 4 integers (16-bit), "
+            "5 8-bit, 6 0…255, 7 0…1",
         ),
     ] = 1,
     binary: Annotated[
-        bool, Option("--binary/--no-binary", help="form of a single file; a table says t or b")
+        bool,
+        Option("--binary/--no-binary", help="write a single file in binary; for tables: ark,t:"),
     ] = True,
     write_num_frames: Annotated[
-        str, Option(help="table to write lengths to, in frames, e.g. ark,t:utt2num_frames")
+        str, Option(help="wspecifier for the lengths in frames; empty: they are not written")
     ] = "",
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Copy a table, or one matrix."""
@@ -63,7 +66,7 @@ def main(
     if is_specifier(source):
         return _copy_table(source, target, method, write_num_frames, allow_pipes)
     if write_num_frames:
-        raise UsageError("--write-num-frames is for tables; leave it off")
+        raise UsageError("--write-num-frames applies only to tables; leave it off")
     from pipeline.tables import read_matrix, write_matrix
 
     write_matrix(target, read_matrix(source), text=not binary, compression_method=method)

@@ -6,9 +6,10 @@ Usage: decode_ctc.py [options] MODEL_DIR FEATS_RSPECIFIER HYP_WSPECIFIER
 e.g.: decode_ctc.py --beam=100 exp/ctc scp:data/dev/feats.scp ark,t:exp/ctc/decode_dev/hyp.txt
       decode_ctc.py --lm=lm.arpa --write-ctm=hyp.ctm --from-audio exp/ctc scp:wav.scp ark,t:hyp.txt
 
---beam=1 takes the most probable token of each frame; a wider beam searches over prefixes and
-sums all paths that spell the same one ([G13]); --prefix-search is the search of [G12]. The model
-normalises features with its own statistics.
+--beam=1 takes the most probable token of each frame. A larger beam searches over prefixes and adds
+up all paths that spell the same prefix ([G13]: A. Graves, A. Mohamed and G. Hinton, Speech
+Recognition with Deep RNNs, 2013). --prefix-search is the search of [G12] (A. Graves, Sequence
+Transduction with RNNs, 2012). Features are normalised with the statistics in MODEL_DIR.
 
 See also: decode_transducer.py, recognize.py, compute_wer.py, map_phones.py
 """
@@ -19,15 +20,19 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.decode_options import DecodeOptions
+from pipeline.decoding.decode_options import CtcDecodeOptions
 from pipeline.tables import parse_rspecifier
 
 
 def main(
-    model_dir: Annotated[Path, Argument(help="directory made by train_ctc.py")],
-    rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
-    wspecifier: Annotated[str, Argument(metavar="HYP_WSPECIFIER", help="best hypotheses")],
-    options: DecodeOptions,
+    model_dir: Annotated[Path, Argument(help="model directory of train_ctc.py")],
+    rspecifier: Annotated[
+        str, Argument(metavar="FEATS_RSPECIFIER", help="features, or recordings (--from-audio)")
+    ],
+    wspecifier: Annotated[
+        str, Argument(metavar="HYP_WSPECIFIER", help="best hypothesis of each utterance, to write")
+    ],
+    options: CtcDecodeOptions,
 ) -> int:
     from pipeline.decoding.decode_table import decode_table
     from pipeline.models.model_dir import ModelDir

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Cut recordings into utterances, as the file `segments` of a data directory says.
+"""Cut recordings into utterances, as listed in the file `segments` of a data directory.
 
 Usage: extract_segments.py [options] WAV_RSPECIFIER SEGMENTS WAV_WSPECIFIER
 
 e.g.: extract_segments.py scp:data/train/wav.scp data/train/segments ark:- |
         compute_fbank_feats.py ark:- ark:feats.ark
 
-A line of SEGMENTS is: utterance recording start end, in seconds; an end of -1 is the end of the
-recording. An end at most --max-overshoot past the recording's is cut to it.
+A line of SEGMENTS is "utterance recording start end", with times in seconds; an end of -1 means the
+end of the recording. An end that lies at most --max-overshoot seconds after the end of the
+recording is moved to the end of the recording.
 
 See also: compute_fbank_feats.py, make_feats.sh
 """
@@ -26,14 +27,24 @@ from pipeline.errors import AudioError, DataDirError
 
 
 def main(
-    wav_rspecifier: Annotated[str, Argument(metavar="WAV_RSPECIFIER", help="recordings")],
-    segments: Annotated[Path, Argument(metavar="SEGMENTS", help="what to cut out of them")],
-    wav_wspecifier: Annotated[str, Argument(metavar="WAV_WSPECIFIER", help="RIFF, 16 bits")],
-    min_segment_length: Annotated[float, Option(help="leave out shorter ones, seconds")] = 0.1,
-    max_overshoot: Annotated[float, Option(help="how far an end may lie outside, seconds")] = 0.5,
-    channel: Annotated[int, Option(help="of a recording with several; -1: only one allowed")] = -1,
+    wav_rspecifier: Annotated[str, Argument(metavar="WAV_RSPECIFIER", help="recordings to read")],
+    segments: Annotated[
+        Path, Argument(metavar="SEGMENTS", help="file of the utterances' times in seconds")
+    ],
+    wav_wspecifier: Annotated[
+        str, Argument(metavar="WAV_WSPECIFIER", help="utterances to write, 16-bit RIFF")
+    ],
+    min_segment_length: Annotated[
+        float, Option(help="shortest segment to accept, in seconds")
+    ] = 0.1,
+    max_overshoot: Annotated[
+        float, Option(help="time that an end may exceed the recording's, in seconds")
+    ] = 0.5,
+    channel: Annotated[
+        int, Option(help="channel to read, from 0; -1: recordings must have only one")
+    ] = -1,
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Write each utterance's samples, in the order of the recordings."""
@@ -61,7 +72,7 @@ def main(
                 try:
                     first, last = _bounds(segment, len(samples) / rate, max_overshoot)
                     if last - first < min_segment_length:
-                        raise AudioError(f"{last - first:.3f} s is below --min-segment-length")
+                        raise AudioError(f"{last - first:.3f} s is less than --min-segment-length")
                 except AudioError as error:
                     tally.fail(utt_id, error)
                     continue
@@ -89,10 +100,14 @@ def _bounds(segment: Segment, duration_s: float, max_overshoot_s: float) -> tupl
     end = duration_s if segment.end_s == -1 else segment.end_s
     if segment.start_s < 0 or segment.start_s >= min(end, duration_s):
         raise AudioError(
-            f"from {segment.start_s} to {end} s of a recording of {duration_s:.3f} s: nothing there"
+            f"the segment from {segment.start_s} s to {end} s lies outside the recording of "
+            f"{duration_s:.3f} s; correct it"
         )
     if end > duration_s + max_overshoot_s:
-        raise AudioError(f"ends at {end} s, but the recording at {duration_s:.3f} s")
+        raise AudioError(
+            f"the segment ends at {end} s, but the recording at {duration_s:.3f} s; correct it, or "
+            "raise --max-overshoot"
+        )
     return segment.start_s, min(end, duration_s)
 
 

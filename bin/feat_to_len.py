@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write how many frames each utterance has, or print how many there are in all.
+"""Write the number of frames of each utterance, or print the number of all frames.
 
 Usage: feat_to_len.py [options] FEATS_RSPECIFIER [LEN_WSPECIFIER]
 
-The lengths are lines ``utterance frames``. Only headers are read from binary features.
+The lengths are written as lines "utterance frames". Of binary features only the headers are read.
 
 e.g.: feat_to_len.py scp:feats.scp ark,t:utt2num_frames
 
@@ -20,17 +20,17 @@ from pipeline.cli import Tally, progress, run
 
 
 def main(
-    rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features")],
+    rspecifier: Annotated[str, Argument(metavar="FEATS_RSPECIFIER", help="features to read")],
     wspecifier: Annotated[
         str | None,
         Argument(
             metavar="[LEN_WSPECIFIER]",
-            help="lengths in frames, one a line; without it their sum is printed",
+            help="lengths to write, in frames; default: print their sum",
             show_default=False,
         ),
     ] = None,
     allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run commands that an scp file names")
+        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
     """Count frames."""

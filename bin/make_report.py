@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Put what models can do on one page that opens from disk.
+"""Write a report on decoded and scored models: one HTML page that opens from disk.
 
 Usage: make_report.py [options] MODEL_DIR… --output=REPORT_HTML
 
 e.g.: make_report.py exp/ctc exp/transducer -o report.html
       make_report.py --set=dev --utt=fxbp0_si574 --audio=20 exp/ctc exp/transducer -o report.html
 
-Every decode_NAME in a MODEL_DIR that score.py has scored is shown: error rates with their
-intervals and whether they differ, speakers, confusions, the worst and the best utterances with
-their recordings, learning curves, sweep_*/sweep.tsv, and the papers' pictures of a few utterances.
-The page needs no network. Run it in the folder of the recipe, where the paths of its data begin.
+The report covers every decode_NAME in a MODEL_DIR that score.py has scored. It shows error rates
+with confidence intervals and significance tests, speakers, confusions, the worst and the best
+utterances with their recordings, learning curves, the beam sweeps in sweep_*/sweep.tsv, and for a
+few utterances the pictures of the papers. The page needs no network. Run the command in the folder
+of the recipe, because the paths in its data directories are relative to that folder.
 
 See also: score.py, plot_lattice.py, plot_sensitivity.py, plot_posteriors.py, plot_training.py
 """
@@ -23,20 +24,25 @@ from pipeline.cli import log, run
 
 
 def main(
-    models: Annotated[list[Path], Argument(metavar="MODEL_DIR…", help="of train_*.py")],
-    output: Annotated[str, Option("--output", "-o", help="the page; - is stdout")],
-    title: Annotated[str, Option(help="of the page; empty: it names the models")] = "",
+    models: Annotated[
+        list[Path], Argument(metavar="MODEL_DIR…", help="model directories of train_*.py")
+    ],
+    output: Annotated[str, Option("--output", "-o", help="HTML file to write; - is stdout")],
+    title: Annotated[str, Option(help="title of the page; empty: the names of the models")] = "",
     sets: Annotated[
-        list[str] | None, Option("--set", help="NAME of decode_NAME, repeated; all if not given")
+        list[str] | None,
+        Option("--set", help="set to show, NAME of decode_NAME; may be repeated; default: all"),
     ] = None,
     utts: Annotated[
         list[str] | None,
-        Option("--utt", help="whose pictures are drawn, repeated; a typical one if not given"),
+        Option("--utt", help="utterance to draw; may be repeated; default: a typical one"),
     ] = None,
-    audio: Annotated[int, Option(help="how many recordings to put in")] = 8,
-    worst: Annotated[int, Option(help="how many of the worst utterances of a set to show")] = 10,
-    best: Annotated[int, Option(help="how many of the best")] = 5,
-    pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw pictures")] = True,
+    audio: Annotated[int, Option(help="number of recordings to include")] = 8,
+    worst: Annotated[int, Option(help="number of worst utterances to show per set")] = 10,
+    best: Annotated[int, Option(help="number of best utterances to show per set")] = 5,
+    pictures: Annotated[
+        bool, Option("--pictures/--no-pictures", help="draw pictures of utterances")
+    ] = True,
 ) -> int:
     from pipeline.report.report import ReportOptions, make_report
     from pipeline.tables.streams import open_output

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fold the phones of a text table: TIMIT's 61 to the 48 modelled or the 39 scored.
+"""Fold the phones of a text table, such as TIMIT's 61 phones to the 39 that are scored.
 
 Usage: map_phones.py [options] MAP TEXT_RSPECIFIER TEXT_WSPECIFIER
 
-Phones without a name in the target set (q) are dropped, those that are in it already stay, equal
-neighbours are not merged, and an utterance that loses all its phones keeps its key.
+Phones without a name in the target set (TIMIT's q) are dropped, and phones that are already in the
+target set stay as they are. Equal neighbours are not merged. An utterance that loses all its phones
+is written with its key alone.
 
 e.g.: map_phones.py conf/phones.60-48-39.map ark:data/test/text ark:data/test/text.39
 e.g.: map_phones.py --from-set=48 conf/phones.60-48-39.map - - < hyp48.txt > hyp39.txt
@@ -23,11 +24,17 @@ from pipeline.text.phones import fold_with, load_phone_map
 
 
 def main(
-    phone_map: Annotated[str, Argument(metavar="MAP", help="phone map: names in 61, 48, 39")],
-    rspecifier: Annotated[str, Argument(metavar="TEXT_RSPECIFIER", help="text; - is stdin")],
-    wspecifier: Annotated[str, Argument(metavar="TEXT_WSPECIFIER", help="text; - is stdout")],
-    from_set: Annotated[int, Option(help="set of the input: 61, 48 or 39 phones")] = 61,
-    to_set: Annotated[int, Option(help="set of the output: 61, 48 or 39 phones")] = 39,
+    phone_map: Annotated[
+        str, Argument(metavar="MAP", help="phone map: names in the sets of 61, 48 and 39")
+    ],
+    rspecifier: Annotated[
+        str, Argument(metavar="TEXT_RSPECIFIER", help="text to read; - is stdin")
+    ],
+    wspecifier: Annotated[
+        str, Argument(metavar="TEXT_WSPECIFIER", help="text to write; - is stdout")
+    ],
+    from_set: Annotated[int, Option(help="size of the input's phone set: 61, 48 or 39")] = 61,
+    to_set: Annotated[int, Option(help="size of the output's phone set: 61, 48 or 39")] = 39,
 ) -> int:
     folds = load_phone_map(phone_map).folds(to=to_set, from_set=from_set)
     rspecifier = "ark:-" if rspecifier == "-" else rspecifier

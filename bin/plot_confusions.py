@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Draw which token was recognised for which, from an alignment.
+"""Draw the confusion matrix of alignments: which token was recognised in place of which.
 
 Usage: plot_confusions.py [options] ALIGNMENTS PICTURE
 
 e.g.: plot_confusions.py alignments confusions.png
       plot_confusions.py --title="TIMIT, core test" scoring/alignments confusions.svg
 
-ALIGNMENTS is what align_text.py writes, a file or an rspecifier. Rows are reference tokens, each in
-percent of its count; the last column are deletions, the last row insertions, in percent of all of
-them. Phones stand by class (vowels, semivowels, nasals, …), other tokens by the alphabet. Colours
-go by the root of the percentage, so that rare confusions show. PICTURE ends in .png or .svg.
+ALIGNMENTS is the output of align_text.py, a file or an rspecifier. A row belongs to a reference
+token and shows percentages of its count; the last column shows deletions. The last row shows
+insertions, in percent of all insertions. Phones are ordered by class (vowels, semivowels, nasals,
+…), other tokens alphabetically. The colour follows the square root of the percentage, so that rare
+confusions stay visible. PICTURE ends in .png or .svg.
 
 See also: align_text.py, compute_wer.py
 """
@@ -23,12 +24,18 @@ from pipeline.cli import run
 
 
 def main(
-    alignments: Annotated[str, Argument(help="file or rspecifier of align_text.py")],
-    picture: Annotated[Path, Argument(help="where to: .png or .svg")],
-    title: Annotated[str, Option(help="above the picture; empty: the file's name")] = "",
-    special_symbol: Annotated[str, Option(help="stands where a token has no partner")] = "<eps>",
-    separator: Annotated[str, Option(help="stands between pairs")] = ";",
-    most: Annotated[int, Option(help="tokens with a row of their own, the most frequent")] = 62,
+    alignments: Annotated[
+        str, Argument(help="alignments of align_text.py, a file or an rspecifier")
+    ],
+    picture: Annotated[Path, Argument(help="picture to write, .png or .svg")],
+    title: Annotated[
+        str, Option(help="title above the picture; empty: the name of ALIGNMENTS")
+    ] = "",
+    special_symbol: Annotated[str, Option(help="symbol where a token has no partner")] = "<eps>",
+    separator: Annotated[str, Option(help="symbol between two pairs")] = ";",
+    most: Annotated[
+        int, Option(help="number of most frequent tokens that get a row of their own")
+    ] = 62,
 ) -> int:
     from pipeline.plots.confusions import count_confusions, draw_confusions, read_pairs
     from pipeline.plots.figures import check_picture, save

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Print the tokens that a model hears in recordings.
+"""Print the tokens that a model recognises in recordings.
 
 Usage: recognize.py [options] MODEL_DIR RECORDING…
 
 e.g.: recognize.py exp/transducer a.wav b.flac
 
-A model directory is enough: it holds the front end, the normalisation, the weights and the
-tokens. WAV, FLAC, Ogg and NIST SPHERE are read, of one channel and the model's sample rate. Each
-line of output is a file name, a tab and the tokens.
+MODEL_DIR holds all that is needed: the front end, the normalisation, the weights and the tokens.
+Recordings may be WAV, FLAC, Ogg, MP3 or NIST SPHERE files; they must have one channel (or
+--channel) and the sample rate of the model. Each line of the output is a file name, a tab and the
+tokens.
 
 See also: decode_ctc.py, decode_transducer.py
 """
@@ -18,24 +19,26 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import AnySearchOptions
 from pipeline.errors import DataError
 
 
 def main(
     model_dir: Annotated[Path, Argument(help="directory of a CTC model or a transducer")],
-    recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="sound files")],
-    options: SearchOptions,
-    channel: Annotated[int, Option(help="of a recording with several; -1: only one allowed")] = -1,
-    device: Annotated[str, Option(help="cpu, cuda or auto")] = "auto",
+    recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="audio files")],
+    options: AnySearchOptions,
+    channel: Annotated[
+        int, Option(help="channel to read, from 0; -1: recordings must have only one")
+    ] = -1,
+    device: Annotated[str, Option(help="device to compute on: cpu, cuda or auto")] = "auto",
 ) -> int:
     from pipeline.decoding.recogniser import Recogniser
+    from pipeline.models.device import choose_device
     from pipeline.models.model_dir import ModelDir
-    from pipeline.training.run import choose_device
 
     directory = ModelDir.open(model_dir)
     recogniser = Recogniser(directory, choose_device(device), options)
-    directory.front_end()  # a model without one cannot read recordings: say so once
+    _ = recogniser.front_end  # a model without one cannot read recordings: fail at once
     tally = Tally("recordings")
     for recording in recordings:
         try:

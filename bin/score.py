@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
-"""Score a decode directory whole: totals, groups, confusions, alignments, in everybody's forms.
+"""Score a decode directory and write the results in the formats of Kaldi and of NIST's sclite.
 
 Usage: score.py [options] DATA_DIR DECODE_DIR
 
 e.g.: score.py --map=conf/phones.60-48-39.map data/test exp/ctc/decode_test
 e.g.: score.py --collapse-sil --alignment=nist data/test exp/ctc/decode_test
 
-DECODE_DIR/hyp.txt is compared with DATA_DIR/text; both are folded first where --map is given. The
-rule is Kaldi's unless a variant is asked for, and it is printed with the number, because error
-rates under different rules do not compare. DECODE_DIR/scoring gets
+DECODE_DIR/hyp.txt is compared with DATA_DIR/text. With --map both are folded first. The scoring
+rule is Kaldi's unless the options choose a variant. It is printed together with the error rate,
+because error rates under different rules cannot be compared. These files are written to
+DECODE_DIR/scoring:
 
-  wer                  the %WER, %SER and Scored lines of compute-wer, which always says %WER
-  ref.txt, hyp.txt, alignments        both sides under the rule, and align-text's alignments
-  wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's tools write them, and
-                       per_gender, per_dialect … for each file spk2gender, spk2dialect … there is
-  sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the forms of NIST's sclite, and what
-                       that reads: ref.trn and hyp.trn, ref.stm and hyp.ctm where times are known
-  score.json           all numbers, for programs
+  wer                  the %WER, %SER and Scored lines of Kaldi's compute-wer, always with %WER
+  ref.txt, hyp.txt     references and hypotheses after the rule was applied
+  alignments           their alignments in the form of Kaldi's align-text
+  wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's scripts write them, and
+                       per_gender, per_dialect … if DATA_DIR has spk2gender, spk2dialect …
+  sclite/              hyp.sys, .raw, .dtl, .pra and .sgml in the formats of NIST's sclite, and its
+                       input: ref.trn and hyp.trn, and ref.stm and hyp.ctm if times are known
+  score.json           all numbers and the name of the error rate, for print_scores.py and others
 
-See also: compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
+
+See also: print_scores.py, compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
 """
 
 from pathlib import Path
@@ -27,25 +30,27 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.scoring.score_options import ScoringOptions
+from pipeline.scoring.score_options import MODE_HELP, ScoringOptions
 
 
 def main(
-    data_dir: Annotated[Path, Argument(metavar="DATA_DIR", help="holds text and utt2spk")],
-    decode_dir: Annotated[Path, Argument(metavar="DECODE_DIR", help="holds hyp.txt")],
+    data_dir: Annotated[
+        Path, Argument(metavar="DATA_DIR", help="data directory with text and utt2spk")
+    ],
+    decode_dir: Annotated[
+        Path, Argument(metavar="DECODE_DIR", help="decode directory with hyp.txt")
+    ],
     options: ScoringOptions,
-    mode: Annotated[
-        str,
-        Option(
-            help="an utterance that not both have: strict is an error, present leaves it out, all "
-            "counts a missing hypothesis as deleted"
-        ),
-    ] = "strict",
-    name: Annotated[str, Option(help="of the error rate; empty: PER with --map, else WER")] = "",
-    replications: Annotated[int, Option(help="test sets drawn for the 95 % interval")] = 10000,
-    seed: Annotated[int, Option(help="of the random draws")] = 0,
+    mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
+    name: Annotated[
+        str, Option(help="name of the error rate, such as CER; empty: PER with --map, else WER")
+    ] = "",
+    replications: Annotated[
+        int, Option(help="number of test sets to draw for the 95 % interval")
+    ] = 10000,
+    seed: Annotated[int, Option(help="seed of the random draws")] = 0,
     sclite: Annotated[
-        bool, Option("--sclite/--no-sclite", help="write the files of and for sclite")
+        bool, Option("--sclite/--no-sclite", help="write the output and input files of sclite")
     ] = True,
 ) -> int:
     from pipeline.scoring.kaldi_forms import wer_lines

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Print the layers of a model and count its weights.
+"""Print the layers of a model and the number of its weights.
 
 Usage: show_model.py [options] MODEL
 
 e.g.: show_model.py conf/ctc_3l_250h.toml
       show_model.py --json exp/ctc
 
-MODEL is a directory made by train_*.py or an architecture (TOML).
+MODEL is a model directory of train_*.py, or a TOML file that describes an architecture.
 
 See also: train_ctc.py, train_predictor.py, train_transducer.py
 """
@@ -20,23 +20,26 @@ from typer import Argument, Option
 
 from pipeline.cli import run
 from pipeline.errors import ConfigError
-from pipeline.nn.config import load_model_config
 
 
 def main(
-    model: Annotated[Path, Argument(help="model directory or architecture TOML")],
+    model: Annotated[Path, Argument(help="model directory, or TOML file of an architecture")],
     num_tokens: Annotated[
-        int, Option(help="outputs with the blank, for a TOML that does not say; 0: as it says")
+        int, Option(help="number of tokens with the blank; 0: as stated in the TOML file")
     ] = 0,
     as_json: Annotated[bool, Option("--json/--no-json", help="print JSON")] = False,
 ) -> int:
+    from pipeline.nn.config import load_model_config
+
     if model.suffix == ".toml":
         config = load_model_config(model)
         config = config.part(config.kind, str(model))
         if num_tokens:
             config = dataclasses.replace(config, num_tokens=num_tokens)
         if config.num_tokens is None or config.num_tokens < 2:
-            raise ConfigError(f"{model}: give --num-tokens, the blank and at least one more")
+            raise ConfigError(
+                f"{model}: does not state the number of tokens; give --num-tokens, 2 or more"
+            )
     else:
         from pipeline.models.model_dir import ModelDir
 

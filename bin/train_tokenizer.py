@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Tokens of a text: its phones, its characters, or subwords learnt from it by sentencepiece.
+"""Make the tokens of a text: its phones, its characters, or subwords learnt by sentencepiece.
 
 Usage: train_tokenizer.py [options] TEXT_RSPECIFIER TOKENS
 
-TOKENS is the file tokens.txt: "<blk> 0", then a symbol and its number a line. Subwords have the
-sentencepiece model beside it, tokens.model for tokens.txt. The same text gives the same bytes.
+TOKENS is the file tokens.txt: its first line is "<blk> 0", and every further line holds a symbol
+and its number. For subwords, the sentencepiece model is written beside it, as tokens.model. The
+same text gives the same bytes.
 
 e.g.: train_tokenizer.py ark:data/train/text exp/tokens.txt
 e.g.: train_tokenizer.py --phone-map=conf/phones.60-48-39.map ark:data/train/text exp/tokens.txt
@@ -37,19 +38,26 @@ class Kind(StrEnum):
 
 
 def main(
-    rspecifier: Annotated[str, Argument(metavar="TEXT_RSPECIFIER", help="text; - is stdin")],
-    tokens_path: Annotated[Path, Argument(metavar="TOKENS", help="the tokens file to write")],
-    kind: Annotated[Kind, Option(help="phones: every item of the text is a token")] = Kind.PHONES,
+    rspecifier: Annotated[
+        str, Argument(metavar="TEXT_RSPECIFIER", help="text to read; - is stdin")
+    ],
+    tokens_path: Annotated[Path, Argument(metavar="TOKENS", help="tokens file to write")],
+    kind: Annotated[
+        Kind, Option(help="kind of tokens; phones: every item of the text is a token")
+    ] = Kind.PHONES,
     vocab_size: Annotated[
-        int, Option(min=2, help="tokens with the blank, for bpe and unigram")
+        int, Option(min=2, help="number of tokens with the blank, for bpe and unigram")
     ] = 500,
     phone_map: Annotated[
-        str, Option(metavar="MAP", help="take the phones from this map, all of a set")
+        str,
+        Option(metavar="MAP", help="phone map that lists the phones; empty: those of the text"),
     ] = "",
-    phone_set: Annotated[int, Option(help="the map's set: 61, 48 or 39 phones")] = 61,
+    phone_set: Annotated[
+        int, Option(help="size of the set to take from --phone-map: 61, 48 or 39")
+    ] = 61,
 ) -> int:
     if phone_map and kind is not Kind.PHONES:
-        raise UsageError(f"--phone-map goes with --kind=phones, not {kind}")
+        raise UsageError(f"--phone-map applies to --kind=phones, not to {kind}; leave it off")
     text = list(read_transcripts(rspecifier).values())
     if phone_map:
         tokens = phones_of_map(phone_map, phone_set, text)
@@ -68,7 +76,7 @@ def main(
 
 
 def phones_of_map(path: str, size: int, text: Iterable[list[str]]) -> Tokens:
-    """All phones of a set; those of the text must be among them."""
+    """The tokens of all phones of a set. Raises PhoneError if the text has a phone beyond them."""
     tokens = Tokens([BLANK, *load_phone_map(path).phones(size)], where=f"the {size} of {path}")
     for phones in text:
         tokens.encode(phones)

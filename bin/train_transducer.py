@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train an RNN transducer: encoder, predictor and joiner together ([G12]; [G13] section 3.2).
+"""Train an RNN transducer: encoder, predictor and joiner together.
 
 Usage: train_transducer.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
 
@@ -7,11 +7,13 @@ e.g.: train_transducer.py --config=conf/g13/train_transducer.conf --init-ctc=exp
         --init-predictor=exp/predictor conf/trans_3l_250h.toml data/tokens.txt \\
         data/train data/dev exp/transducer
 
-With --init-ctc and --init-predictor the encoder and the predictor start from trained networks;
-their output layers are dropped and the joiner starts random, as PreTrans-3l-250h in [G13]. The
-same command on the same MODEL_DIR goes on where it stopped.
+The method is that of A. Graves, Sequence Transduction with RNNs, 2012 ([G12]), and of section 3.2
+in A. Graves, A. Mohamed and G. Hinton, Speech Recognition with Deep RNNs, 2013 ([G13]). With
+--init-ctc and --init-predictor the encoder and the predictor start from trained networks, whose
+output layers are dropped, and the joiner starts from random weights, as in PreTrans-3l-250h of
+[G13]. The same command with the same MODEL_DIR continues an interrupted training.
 
-Several processes train one model together, on one machine or more:
+Several processes can train one model together, on one machine or several:
   torchrun --nproc-per-node=4 --max-restarts=3 bin/train_transducer.py --device=cuda ...
   srun --ntasks-per-node=4 --kill-on-bad-exit=1 train_transducer.py ...  (in a Slurm job)
 
@@ -24,30 +26,35 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 
 def main(
     architecture: Annotated[
-        Path, Argument(help="TOML file with [encoder], [predictor] and [joiner]")
+        Path, Argument(help="TOML file with [encoder], [predictor] and [joiner] tables")
     ],
-    tokens: Annotated[Path, Argument(help="tokens.txt")],
+    tokens: Annotated[Path, Argument(help="tokens.txt of train_tokenizer.py")],
     train_dir: Annotated[Path, Argument(help="data directory to train on")],
-    dev_dir: Annotated[Path, Argument(help="data directory that chooses the best epoch")],
-    model_dir: Annotated[Path, Argument(help="where the model goes")],
-    options: TrainOptions,
-    init_ctc: Annotated[Path | None, Option(help="CTC model whose encoder to start from")] = None,
+    dev_dir: Annotated[Path, Argument(help="data directory for choosing the best epoch")],
+    model_dir: Annotated[Path, Argument(help="model directory to write")],
+    options: TransducerTrainOptions,
+    init_ctc: Annotated[
+        Path | None, Option(help="CTC model to take the encoder from; default: random weights")
+    ] = None,
     init_predictor: Annotated[
-        Path | None, Option(help="predictor model whose predictor to start from")
+        Path | None,
+        Option(help="predictor model to take the predictor from; default: random weights"),
     ] = None,
     init: Annotated[
-        Path | None, Option(help="start from this whole transducer, e.g. for weight noise")
+        Path | None, Option(help="transducer to start from; default: random initial weights")
     ] = None,
     phone_map: Annotated[
-        Path | None, Option(help="fold to 39 phones by this map before dev PER")
+        Path | None,
+        Option(help="phone map for scoring the dev set with 39 phones; default: no folding"),
     ] = None,
     cmvn: Annotated[
-        str, Option(help="statistics; empty: TRAIN_DIR/cmvn.ark; speaker: cmvn.scp; none")
+        str,
+        Option(help="CMVN statistics: a file, speaker or none; empty: TRAIN_DIR/cmvn.ark"),
     ] = "",
 ) -> int:
     from pipeline.training.run import train

@@ -1,16 +1,16 @@
-"""What all commands share: option dialects, exit status, log lines, progress, the final count.
+"""What all commands share: reading options, exit status, log lines, progress and the final count.
 
-A command is a typed function in a file of ``bin/``; its module docstring is its help::
+A command is a typed function in a file of ``bin/``; the docstring of that file is its help::
 
     if __name__ == "__main__":
         run(main)
 
-Both of Kaldi's dialects are understood: ``--use-energy=true`` (its programs) and ``--use-energy
-true`` (its scripts), with ``_`` for ``-``; ``--config=FILE`` holds one ``--name=value`` a line,
-and the command line wins. This is the only module that imports typer.
+Options may be written as for Kaldi's programs (``--use-energy=true``) or as for its scripts
+(``--use-energy true``), and with ``_`` in place of ``-``. A file given by ``--config=FILE`` holds
+lines ``--name=value``; options on the command line take precedence over it. This is the only module
+that imports typer.
 """
 
-import difflib
 import errno
 import inspect
 import logging
@@ -23,15 +23,16 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
-os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, and 0.2 s less of it
+os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, which starts 0.2 s sooner
 import typer
 
 from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
+from pipeline.options import nearest, normal_name, read_options_file
 
 log = logging.getLogger("pipeline")
 
 STANDARD_OPTIONS = """\
-Standard options: --config=FILE (lines of --name=value; the command line wins),
+Standard options: --config=FILE (lines --name=value; the command line takes precedence),
 --verbose=N (-1 warnings only, 0 normal, 1 debug), --print-args=true|false, --help."""
 
 EXIT_FAILED = 1
@@ -43,10 +44,11 @@ T = TypeVar("T")
 
 
 def run(main: Callable[..., int | None]) -> NoReturn:
-    """Run ``main`` with the process's arguments and exit.
+    """Run ``main`` with the arguments of this process, and exit.
 
-    Exit status: 0 all done; 1 data or run failure; 2 usage or config; 130 interrupted;
-    141 the reader of our pipe closed it; 143 terminated.
+    The exit status is 0 if all was done, 1 after a failure of the data or the run, 2 for wrong
+    usage or configuration, 130 if interrupted, 141 if the reader of the output closed the pipe, and
+    143 if terminated.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
     _replace_closed_streams()
@@ -54,7 +56,10 @@ def run(main: Callable[..., int | None]) -> NoReturn:
 
 
 def execute(main: Callable[..., int | None], arguments: list[str], program: str) -> int:
-    """Run ``main`` on ``arguments`` and return the exit status; never raises a user's error."""
+    """Run ``main`` on ``arguments`` and return the exit status.
+
+    Errors that a user can cause are reported on standard error and never raised.
+    """
     try:
         command = _typer_command(main)
         arguments, verbose, print_args = _take_standard_options(arguments)
@@ -82,7 +87,7 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         _report(program, "interrupted")
         return EXIT_INTERRUPTED
     except MemoryError:
-        _report(program, "out of memory; try fewer jobs, a smaller batch or a narrower beam")
+        _report(program, "out of memory; try fewer jobs, a smaller batch or a smaller beam")
         return EXIT_FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -92,14 +97,14 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         _report(program, f"{where}{error.strerror or error}")
         return EXIT_FAILED
     except Exception as error:
-        log.debug("where it happened", exc_info=True)
+        log.debug("traceback of the unexpected error", exc_info=True)
         what = f"{type(error).__name__}: {error}".partition("\n")[0]
-        _report(program, f"unexpected {what}; --verbose=1 shows where; please report this")
+        _report(program, f"unexpected {what}; --verbose=1 shows a traceback; please report this")
         return EXIT_FAILED
 
 
 def _replace_closed_streams() -> None:
-    """Closed standard input reads as empty; writing to closed standard output is an error."""
+    """Let closed standard input read as empty, and make writing to closed standard output fail."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115
     if sys.stdout is None:
@@ -107,7 +112,7 @@ def _replace_closed_streams() -> None:
 
 
 def _discard_stdout() -> None:
-    """Send what is still in standard output's buffer nowhere, or Python complains at exit."""
+    """Discard what is still buffered for standard output; otherwise Python complains at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -120,7 +125,7 @@ def _raise_terminated(signum: int, frame: object) -> NoReturn:
 
 
 def _typer_command(main: Callable[..., int | None]) -> Any:
-    """``main`` as a click command whose help is its module's docstring."""
+    """``main`` as a click command with the docstring of its module as help."""
     help_text = inspect.getdoc(inspect.getmodule(main)) or inspect.getdoc(main) or ""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     paragraphs = (help_text + "\n\n" + STANDARD_OPTIONS).split("\n\n")
@@ -137,11 +142,14 @@ def _set_up_logging(program: str, verbose: int) -> None:
     log.setLevel(level)
 
 
-# ---- Kaldi's option dialects -------------------------------------------------------------------
+# ---- options in Kaldi's notations --------------------------------------------------------------
 
 
 def _take_standard_options(arguments: list[str]) -> tuple[list[str], int, bool]:
-    """Remove ``--verbose`` and ``--print-args``: (other arguments, verbosity, print arguments)."""
+    """Take out ``--verbose`` and ``--print-args``.
+
+    Returns the other arguments, the verbosity and whether to print the arguments.
+    """
     rest: list[str] = []
     verbose, print_args = 0, False
     queue = list(arguments)
@@ -167,11 +175,12 @@ def _take_standard_options(arguments: list[str]) -> tuple[list[str], int, bool]:
 
 
 def _split_option(token: str) -> tuple[str, bool, str]:
-    """``--Use_Energy=true`` -> (``--use-energy``, True, ``true``); no option -> empty name."""
+    """``--Use_Energy=true`` -> (``--use-energy``, True, ``true``); the name is empty if there is no
+    option."""
     if not token.startswith("--") or token == "--":
         return "", False, ""
     name, equals, value = token.partition("=")
-    return name.replace("_", "-").lower(), bool(equals), value
+    return normal_name(name), bool(equals), value
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -179,11 +188,11 @@ def _boolean(name: str, value: str) -> bool:
         return True
     if value.lower() in ("false", "f", "0", "no"):
         return False
-    raise UsageError(f"{name} is true or false, not {value!r}")
+    raise UsageError(f"{name} must be true or false, not {value!r}")
 
 
 def _expand_config(command: Any, arguments: list[str]) -> list[str]:
-    """Put the options of ``--config`` files first and all options into click's dialect."""
+    """The arguments in click's notation, the options of ``--config`` files before all others."""
     from_files: list[str] = []
     typed: list[str] = []
     queue = list(arguments)
@@ -205,35 +214,21 @@ def _expand_config(command: Any, arguments: list[str]) -> list[str]:
 
 
 def read_config_options(path: Path, command: Any = None) -> list[str]:
-    """The ``--name=value`` lines of an options file, comments and blank lines dropped.
+    """The ``--name=value`` lines of an options file, without comments and blank lines.
 
-    With ``command`` an option that it lacks is an error naming file, line and the nearest option.
+    Raises:
+        ConfigError: the file cannot be read, or ``command`` has no such option. The message names
+            the file, the line and the most similar option.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read this options file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not text (UTF-8); an options file has --name=value") from error
     options = []
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        name, has_value, value = _split_option(text)
-        if not name or any(c.isspace() for c in name):
-            raise ConfigError(f"{path}:{number}: expected --name=value, not {text!r}")
+    for number, key, value in read_options_file(path):
+        name = f"--{key}"
         if command is not None:
             known = [n for p in command.params for n in [*p.opts, *p.secondary_opts]]
             if name not in known:
-                raise ConfigError(f"{path}:{number}: unknown option {name}{_nearest(name, known)}")
-        options.append(f"{name}={value.strip()}" if has_value else name)
+                raise ConfigError(f"{path}:{number}: unknown option {name}{nearest(name, known)}")
+        options.append(name if value is None else f"{name}={value}")
     return options
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _to_click(command: Any, tokens: list[str]) -> list[str]:
@@ -269,11 +264,11 @@ def _to_click(command: Any, tokens: list[str]) -> list[str]:
 
 
 class Tally:
-    """Counts what was done and what failed, and says so in a command's last line.
+    """Counts successes and failures, which the last line of a command reports.
 
     Args:
         noun: what is counted, in the plural.
-        permissive: failures are skipped without a bad exit status (an rspecifier with ``,p``).
+        permissive: whether failures leave the exit status 0, as for an rspecifier with ``,p``.
     """
 
     def __init__(self, noun: str = "utterances", *, permissive: bool = False) -> None:
@@ -285,16 +280,19 @@ class Tally:
         self.done += count
 
     def fail(self, key: str, error: object) -> None:
-        """Count a failure and warn, naming the utterance."""
+        """Count a failure and log a warning that names the utterance."""
         self.failed += 1
         log.warning("%s: %s", key, error)
 
     def require_some(self) -> None:
-        """Raise DataError if nothing was done. Within a writer's block it keeps an older file."""
+        """Raise DataError if nothing was done.
+
+        Within the block of a writer this keeps an older file of the same name.
+        """
         if self.done == 0:
             raise DataError(
-                f"nothing was done: no {self.noun} came through, {self.failed} failed; "
-                "nothing is written"
+                f"nothing was done: no {self.noun} succeeded, {self.failed} failed; "
+                "no output was written"
             )
 
     def finish(self, extra: str = "") -> int:
@@ -302,13 +300,13 @@ class Tally:
         tail = f", {extra}" if extra else ""
         log.info("Done %d %s, %d failed%s", self.done, self.noun, self.failed, tail)
         if self.done == 0:
-            log.error("nothing was done: no %s came through", self.noun)
+            log.error("nothing was done: no %s succeeded", self.noun)
             return EXIT_FAILED
         return EXIT_FAILED if self.failed and not self.permissive else 0
 
 
 def progress(items: Iterable[T], *, total: int | None = None, what: str = "done") -> Iterator[T]:
-    """Yield ``items``, showing a bar on a terminal, else a log line every 30 s, on stderr."""
+    """Yield ``items`` and show progress on stderr: a bar on a terminal, else a line every 30 s."""
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         with typer.progressbar(items, length=total, label=what, file=sys.stderr) as bar:
             yield from bar
@@ -325,9 +323,10 @@ def progress(items: Iterable[T], *, total: int | None = None, what: str = "done"
 
 
 def options_from_fields(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """``main`` with each parameter that is a dataclass replaced by one option a field.
+    """``main`` with each dataclass parameter replaced by one option for each field.
 
-    The field's name, type, default and ``metadata["help"]`` make the option.
+    An option takes its name, type and default from the field, and its help from
+    ``metadata["help"]``.
     """
     hints = get_type_hints(main, include_extras=True)
     groups: dict[str, Any] = {n: kind for n, kind in hints.items() if is_dataclass(kind)}

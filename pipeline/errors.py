@@ -2,47 +2,48 @@
 
 ::
 
-    PipelineError                 1   whatever a person can mend
-    ├── DataError                 1   what is on disk is wrong
-    │   ├── TableError            1   an ark, an scp, a text table, a pipe
+    PipelineError                 1   any error that the user can correct
+    ├── DataError                 1   files on disk are wrong
+    │   ├── TableError            1   an archive, an scp file, a text table or a pipe
     │   ├── AudioError            1   a recording
     │   ├── DataDirError          1   a Kaldi data directory
-    │   ├── PhoneError            1   a phone or token that no map or list knows
-    │   ├── FeatureError          1   features: NaN, another dimension, no frames
-    │   └── ModelError            1   a model directory, or data that do not fit the model
-    └── UsageError                2   what was typed is wrong
+    │   ├── PhoneError            1   a phone or token that is in no map or list
+    │   ├── FeatureError          1   features with NaN, another dimension or no frames
+    │   ├── ModelError            1   a model directory, or data that do not fit the model
+    │   └── OutputError           1   a file that cannot be written
+    └── UsageError                2   the command line or a configuration is wrong
         ├── SpecifierError        2   an rspecifier or a wspecifier
-        └── ConfigError           2   an options file or an architecture TOML
+        └── ConfigError           2   the value of an option, an options file, a TOML file
 
-The message of each says where, what, and what to do about it, e.g.
+The number is the exit status. Every message names the place, the problem and the remedy, e.g.
 ``data/train/text:17: unknown phone "axr2"; add it to conf/phones.60-48-39.map``.
 """
 
 
 class PipelineError(Exception):
-    """Base of all errors that a person can mend. ``exit_code`` is what a command exits with."""
+    """Base of all errors that the user can correct. A command exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class DataError(PipelineError):
-    """What is on disk is wrong."""
+    """Files on disk are wrong."""
 
 
 class TableError(DataError):
-    """An archive, a script file, a text table or a pipe is wrong. Names file, key and offset."""
+    """An archive, scp file, text table or pipe is wrong. Names the file, the key and the offset."""
 
 
 class AudioError(DataError):
-    """A recording cannot be read, or is not what the command needs. Names the file."""
+    """A recording cannot be read, or is not of the kind that the command needs. Names the file."""
 
 
 class DataDirError(DataError):
-    """A Kaldi data directory is inconsistent. Names file and line."""
+    """A Kaldi data directory is inconsistent. Names the file and the line."""
 
 
 class PhoneError(DataError):
-    """A phone or token is unknown. Names file and line where there are any."""
+    """A phone or token is unknown. Names the file and the line if there are any."""
 
 
 class FeatureError(DataError):
@@ -50,18 +51,22 @@ class FeatureError(DataError):
 
 
 class ModelError(DataError):
-    """A model directory is not whole, or the data do not fit the model."""
+    """A model directory is incomplete, or the data do not fit the model."""
+
+
+class OutputError(DataError):
+    """A file cannot be written, such as on a full disk or in a missing folder. Names the file."""
 
 
 class UsageError(PipelineError):
-    """What was typed is wrong."""
+    """The command line or a configuration is wrong."""
 
     exit_code = 2
 
 
 class SpecifierError(UsageError):
-    """An rspecifier, a wspecifier or an extended file name cannot be understood."""
+    """An rspecifier, a wspecifier or an extended file name is malformed."""
 
 
 class ConfigError(UsageError):
-    """An options file or an architecture file is wrong. Names file, line or key."""
+    """An option, options file or architecture is wrong. Names the option, file, line or key."""

@@ -139,7 +139,7 @@ class Toy:
     def write_feats(self, folder: Path, feats: dict[str, np.ndarray]) -> None:
         """Write features of a data directory, their counts and their statistics."""
         from pipeline.data.data_dir import write_map
-        from pipeline.frontend.features import CmvnStats
+        from pipeline.frontend.cmvn import CmvnStats
         from pipeline.tables import MatrixWriter, write_matrix
 
         stats = CmvnStats.zeros(next(iter(feats.values())).shape[1])
@@ -193,7 +193,7 @@ def toy(make_toy: Callable[..., Toy], tmp_path: Path) -> Toy:
     return make_toy(tmp_path / "toy")
 
 
-LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=per")
+LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=error-rate")
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,16 @@
 # e.g.: decode.sh --nj 4 --options "--beam=100" decode_transducer.py exp/transducer data/test \
 #         exp/transducer/decode_test
 #
-# Writes DECODE_DIR/hyp.txt, hyp.ctm and nbest in the order of DATA_DIR/feats.scp, the same whatever
-# the number of jobs. Each job leaves log/.done.JOB with a digest of its command and inputs; run
-# again, only what is missing is decoded, utterance by utterance. An utterance that cannot be decoded
-# fails its job, after all others of it; --skip-bad true leaves such utterances out.
+# Writes DECODE_DIR/hyp.txt, hyp.ctm and nbest in the order of DATA_DIR/feats.scp; they are the same
+# for any number of jobs. speed.jsonl has the frames and the seconds of each job. A job leaves
+# log/.done.JOB with a digest of its command and inputs, so that a second run decodes only the
+# utterances that are missing. An utterance that cannot be decoded fails its job after the others of
+# that job are done; --skip-bad true leaves such utterances out.
 set -euo pipefail
 
-nj=2         # jobs; at most one an utterance
-cmd=run.py   # what runs them
-options=     # of PROGRAM
+nj=2         # number of jobs; at most one for each utterance
+cmd=run.py   # program that runs them
+options=     # options of PROGRAM
 skip_bad=false
 . "$(dirname "$0")/parse_options.sh"
 
@@ -29,13 +30,13 @@ if [ ! -s "$data/feats.scp" ]; then
 fi
 utterances=$(wc -l < "$data/feats.scp")
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
-cmvn=()  # for models that normalise by speaker
+cmvn=()  # statistics of the speakers, for models that normalise by them
 if [ -s "$data/cmvn.scp" ]; then
   cmvn=(--cmvn="scp:$data/cmvn.scp" --utt2spk="ark:$data/utt2spk")
 fi
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
-rm -rf "$dir/scoring" # of the hypotheses that were there
+rm -rf "$dir/scoring" # the score of the hypotheses that were there
 split_data.py --per-utt "$data" "$nj"
 feats=$data/split${nj}utt/JOB/feats.scp
 inputs=$model/final.safetensors,$model/config.json
@@ -45,14 +46,17 @@ if [ "$skip_bad" = true ]; then permissive=,p; fi
 # shellcheck disable=SC2086  # $cmd and $options are several words
 $cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
   once.py --inputs="scp:$feats" --inputs="$inputs" \
-  --outputs="$dir/log/hyp.JOB,$dir/log/ctm.JOB,$dir/log/nbest.JOB" "$dir/log/.done.JOB" \
+  --outputs="$dir/log/hyp.JOB,$dir/log/ctm.JOB,$dir/log/nbest.JOB,$dir/log/speed.JOB" \
+  "$dir/log/.done.JOB" \
   "$program" $options "${cmvn[@]}" --resume --write-nbest="ark,t:$dir/log/nbest.JOB" \
-  --write-ctm="$dir/log/ctm.JOB" "$model" "scp$permissive:$feats" "ark,t:$dir/log/hyp.JOB"
-for what in nbest ctm hyp; do
+  --write-ctm="$dir/log/ctm.JOB" --write-speed="$dir/log/speed.JOB" \
+  "$model" "scp$permissive:$feats" "ark,t:$dir/log/hyp.JOB"
+for what in speed nbest ctm hyp; do
   for job in $(seq "$nj"); do cat "$dir/log/$what.$job"; done > "$dir/.$what.tmp"
 done
+mv "$dir/.speed.tmp" "$dir/speed.jsonl"
 mv "$dir/.nbest.tmp" "$dir/nbest"
 mv "$dir/.ctm.tmp" "$dir/hyp.ctm"
 mv "$dir/.hyp.tmp" "$dir/hyp.txt"
-rm -f "$dir"/log/*.partial  # what --resume would go on from
+rm -f "$dir"/log/*.partial  # from which --resume would continue
 touch "$dir/.done"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make_feats.sh: features of a data directory, in parallel jobs.
+# make_feats.sh: compute the features of a data directory, in parallel jobs.
 #
 # Usage: make_feats.sh [options] DATA_DIR FEATS_DIR
 #
@@ -7,14 +7,14 @@
 #         feats/train
 #
 # Writes FEATS_DIR/feats_NAME.JOB.{ark,scp}, then DATA_DIR/{feats.scp,utt2num_frames,frame_shift}
-# and DATA_DIR/conf, which says how the features were made. The conf file's name chooses the
-# program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added. Run
-# again after a failure, only the jobs that are missing are done. A recording that cannot be read
-# fails its job; --skip-bad true leaves such recordings out (then run fix_data_dir.py).
+# and DATA_DIR/conf, which says how the features were made. The name of the --conf file chooses the
+# program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added. When
+# it is run again after a failure, only the jobs that are missing are run. A recording that cannot be
+# read fails its job; --skip-bad true leaves such recordings out (run fix_data_dir.py afterwards).
 set -euo pipefail
 
-nj=2             # jobs; at most one an utterance
-cmd=run.py       # what runs them
+nj=2             # number of jobs; at most one for each utterance
+cmd=run.py       # program that runs them
 conf=conf/fbank.conf
 delta_conf=
 skip_bad=false
@@ -48,7 +48,7 @@ mkdir -p "$feats/log"
 feats=$(cd "$feats" && pwd)
 split_data.py --per-utt "$data" "$nj"
 split=$data/split${nj}utt
-made=$feats/.feats_$name.JOB # until all jobs are done
+made=$feats/.feats_$name.JOB # the name until all jobs are done
 permissive=
 if [ "$skip_bad" = true ]; then permissive=,p; fi
 source=("scp$permissive:$split/JOB/wav.scp")
@@ -65,7 +65,7 @@ compute=("$program" --config="$conf" $options --write-num-frames="ark,t:$feats/l
 if [ -n "$delta_conf" ]; then
   compute+=(ark:- '|' add_deltas.py --config="$delta_conf" ark:-)
 fi
-line= # what a job runs, as one word for once.py
+line= # the command of a job, as one word for once.py
 for word in "${cut[@]}" "${compute[@]}" "ark,scp:$made.ark,$made.scp"; do
   if [[ $word =~ ^[][A-Za-z0-9_./,:=@%+-]+$ ]] || [ "$word" = '|' ]; then
     line+=" $word"
@@ -78,7 +78,7 @@ $cmd JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" \
   once.py --inputs="$inputs" --outputs="$made.ark,$made.scp,$feats/log/frames_$name.JOB" \
   "$feats/log/.done_$name.JOB" bash -e -o pipefail -c "${line# }"
 
-rm -f "$data/feats.scp" # from here until the new one nothing half old and half new looks whole
+rm -f "$data/feats.scp" # without it a directory that is half old and half new does not look whole
 for job in $(seq "$nj"); do
   mv "$feats/.feats_$name.$job.ark" "$feats/feats_$name.$job.ark"
   sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$job.scp" > "$feats/feats_$name.$job.scp"

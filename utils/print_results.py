@@ -5,14 +5,14 @@ Usage: print_results.py [--title TEXT] [--paper NAME=TEXT …] NAME=MODEL_DIR �
 
 e.g.: print_results.py --title "TIMIT" --paper "ctc=18.6 [G13]" ctc=exp/ctc
 
-The rates are those of MODEL_DIR/decode_*/scoring/wer, with the 95 % intervals of score.json beside
-it. A prediction network, which decodes nothing, is shown with the next-token error and log-loss of
-its best epoch.
+Every MODEL_DIR/decode_* that score.py has scored is a line: the error rate under the name that
+the score carries (%PER of phones, %WER of words, %CER of characters), its counts, and its 95 %
+interval. A model that has decoded nothing, as a prediction network, is shown with the error rate
+and the log-loss of its best epoch.
 
-See also: score.py, compare_wer.py, make_report.py, show_model.py
+See also: print_scores.py, score.py, compare_wer.py, make_report.py, show_model.py
 """
 
-import hashlib
 import json
 import struct
 from math import prod
@@ -22,7 +22,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import run
-from pipeline.errors import DataError, ModelError, UsageError
+from pipeline.errors import ModelError, UsageError
+from pipeline.scoring.results import best_epoch, read_metrics, read_score, read_wer
 
 
 def count_weights(path: Path) -> int:
@@ -39,50 +40,18 @@ def count_weights(path: Path) -> int:
 def rates(directory: Path) -> list[tuple[str, str]]:
     """(set, rate with its counts) of every scored decode directory, else of the best epoch."""
     found = []
-    for wer in sorted(directory.glob("decode_*/scoring/wer")):
-        line = wer.read_text().partition("\n")[0]
-        if not line.startswith("%WER"):
-            raise DataError(f"{wer}: no error rate; make it again with score.py")
-        check_current(wer.parent)
-        line = f"%PER{line[4:]}{interval(wer.parent / 'score.json')}"
-        found.append((wer.parent.parent.name.removeprefix("decode_"), line))
+    for scoring in sorted(directory.glob("decode_*/scoring")):
+        score = read_score(scoring.parent)
+        line = score.line(read_wer(scoring.parent))
+        if score.interval:
+            level, ends = score.interval.level, (score.interval.low, score.interval.high)
+            line += f", {100 * level:.3g} % in {ends[0]:.1f} to {ends[1]:.1f}"
+        found.append((scoring.parent.name.removeprefix("decode_"), line))
     if not found and (directory / "metrics.jsonl").exists():
-        found.append(("dev", best_epoch(directory / "metrics.jsonl")))
+        best = best_epoch(read_metrics(directory))
+        error = f"{best.metric} {best.error_rate:.1f} %, {best.dev_bits:.2f} bits a token"
+        found.append(("dev", error))
     return found
-
-
-def check_current(scoring: Path) -> None:
-    """Raise DataError if the hypotheses have changed since they were scored."""
-    score, hyp = scoring / "score.json", scoring.parent / "hyp.txt"
-    if not score.exists() or not hyp.exists():
-        return
-    try:
-        digest = json.loads(score.read_text(encoding="utf-8")).get("hyp_digest")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{score}: no score ({error!r}); make it again with score.py") from error
-    if digest not in (None, hashlib.sha256(hyp.read_bytes()).hexdigest()):
-        raise DataError(f"{hyp}: decoded anew since it was scored; run score.py again")
-
-
-def interval(path: Path) -> str:
-    """The 95 % interval of a score, if score.py left one."""
-    if not path.exists():
-        return ""
-    try:
-        ends = json.loads(path.read_text(encoding="utf-8"))["interval"]
-        return f", 95 % in {ends['low']:.1f} to {ends['high']:.1f}"
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no score ({error!r}); make it again with score.py") from error
-
-
-def best_epoch(path: Path) -> str:
-    """The scores of the best epoch of a training."""
-    try:
-        lines = [json.loads(text) for text in path.read_text().splitlines()]
-        best = next(line for line in reversed(lines) if line["best"])
-        return f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits a token"
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
-        raise DataError(f"{path}: no best epoch ({error!r}); train the model again") from error
 
 
 def named(items: list[str], what: str) -> dict[str, str]:
@@ -94,9 +63,14 @@ def named(items: list[str], what: str) -> dict[str, str]:
 
 
 def main(
-    models: Annotated[list[str], Argument(metavar="NAME=MODEL_DIR…", help="what to show")],
-    title: Annotated[str, Option(help="line above the table")] = "",
-    paper: Annotated[list[str] | None, Option(help="NAME=TEXT, the published number")] = None,
+    models: Annotated[
+        list[str], Argument(metavar="NAME=MODEL_DIR…", help="models to show, with their names")
+    ],
+    title: Annotated[str, Option(help="title above the table; empty: none")] = "",
+    paper: Annotated[
+        list[str] | None,
+        Option(help="published number of a model as NAME=TEXT, may be repeated; default: none"),
+    ] = None,
 ) -> int:
     papers = named(paper or [], "--paper")
     if title:

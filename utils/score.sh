@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# score.sh: score decode directories, a job each.
+# score.sh: score decode directories, one job for each.
 #
 # Usage: score.sh [options] DATA_DIR DECODE_DIR [DATA_DIR DECODE_DIR ...]
 #
-# e.g.: score.sh --cmd slurm.py --options "--map=conf/phones.60-48-39.map" \
+# e.g.: score.sh --cmd slurm.py --options "--name=PER --map=conf/phones.60-48-39.map" \
 #         data/dev exp/ctc/decode_dev data/test exp/ctc/decode_test
 #
-# Each DECODE_DIR gets what score.py writes; the first lines of all scores are printed at the end.
+# Each DECODE_DIR gets what score.py writes. The error rates of all of them are printed at the end.
 set -euo pipefail
 
-cmd=run.py    # what runs the jobs
-options=      # of score.py
+cmd=run.py    # program that runs the jobs
+options=      # options of score.py
 log=          # folder of the logs; default: log in the first DECODE_DIR
 . "$(dirname "$0")/parse_options.sh"
 
@@ -20,11 +20,13 @@ if [ $# -lt 2 ] || [ $(($# % 2)) -ne 0 ]; then
 fi
 log=${log:-$2/log}
 mkdir -p "$log"
-dirs=("$@")
 printf '"%s" "%s"\n' "$@" > "$log/score.list" # as xargs reads them
 # shellcheck disable=SC2086  # $cmd and $options are several words
-$cmd JOB=1:$((${#dirs[@]} / 2)) "$log/score.JOB.log" \
+$cmd JOB=1:$(($# / 2)) "$log/score.JOB.log" \
   sed -n JOBp "$log/score.list" '|' xargs score.py $options
-for ((i = 1; i < ${#dirs[@]}; i += 2)); do
-  echo "${dirs[i]}: $(head -n 1 "${dirs[i]}/scoring/wer")"
+decode_dirs=()
+while [ $# -gt 0 ]; do
+  decode_dirs+=("$2")
+  shift 2
 done
+print_scores.py "${decode_dirs[@]}"

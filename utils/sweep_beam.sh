@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# sweep_beam.sh: error rate and time of a search against the width of its beam.
+# sweep_beam.sh: measure the error rate and the time of a search for several beams.
 #
 # Usage: sweep_beam.sh [options] PROGRAM MODEL_DIR DATA_DIR SWEEP_DIR
 #
 # e.g.: sweep_beam.sh decode_transducer.py exp/transducer data/dev exp/transducer/sweep_dev
 #       plot_sweep.py exp/transducer/sweep_dev/sweep.tsv sweep.png
 #
-# Writes SWEEP_DIR/sweep.tsv: a line a width with the error rate in percent, errors, reference
-# tokens, insertions, deletions, substitutions, frames and seconds, those of all jobs together and
-# of encoding too. A width is decoded again only where model, data or options have changed.
+# Writes SWEEP_DIR/sweep.tsv with a line for each beam: the error rate, its counts, the frames that
+# were decoded, and the seconds that all jobs together took for encoding and search. A beam is
+# decoded again only where the model, the data or the options have changed.
 set -euo pipefail
 
-widths="1 4 10 30 100 300 1000 4000"
-nj=2         # jobs; at most one an utterance
-cmd=run.py   # what runs them
-options=     # of PROGRAM
-map=         # as score.py
+beams="1 4 10 30 100 300 1000 4000"
+nj=2         # number of jobs; at most one for each utterance
+cmd=run.py   # program that runs them
+options=     # options of PROGRAM
+map=         # phone map, see score.py
+name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 4 ]; then
@@ -23,20 +24,20 @@ if [ $# -ne 4 ]; then
   exit 2
 fi
 program=$1 model=$2 data=$3 sweep=$4
+columns=metric,error_rate,errors,ref_tokens,ins,del,sub,frames,seconds
 mkdir -p "$sweep"
 {
-  printf 'beam\tper\terrors\ttokens\tins\tdel\tsub\tframes\tseconds\n'
-  for width in $widths; do
-    dir=$sweep/beam$width
-    rm -f "$dir"/log/*.partial  # what is taken over takes no time
-    once.py --inputs "$model/final.safetensors,$data/feats.scp" --outputs "$dir/hyp.txt" \
-      "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$width" \
+  printf 'beam\t%s\n' "${columns//,/$'\t'}"
+  for beam in $beams; do
+    dir=$sweep/beam$beam
+    rm -f "$dir"/log/*.partial # an utterance that an earlier run has decoded would take no time
+    once.py --inputs "$model/final.safetensors,$data/feats.scp" \
+      --outputs "$dir/hyp.txt,$dir/speed.jsonl" "$dir/.decoded" \
+      decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$beam" \
       "$program" "$model" "$data" "$dir" >&2
-    score.py --map "$map" --sclite=false "$data" "$dir" >&2
-    cat "$dir"/log/decode.*.log "$dir/scoring/wer" | awk -v width="$width" '
-      match($0, /, [0-9]+ frames in [0-9.]+ s/) { split(substr($0, RSTART + 2), f, " "); frames += f[1]; seconds += f[4] }
-      /^%WER/ { gsub(",", ""); line = width "\t" $2 "\t" $4 "\t" $6 "\t" $7 "\t" $9 "\t" $11 }
-      END { printf "%s\t%d\t%.1f\n", line, frames, seconds }'
+    score.py --name "$name" --map "$map" --sclite=false "$data" "$dir" >&2
+    scores=$(print_scores.py --columns "$columns" "$dir")
+    printf '%s\t%s\n' "$beam" "$scores"
   done
 } > "$sweep/.sweep.tmp"
 mv "$sweep/.sweep.tmp" "$sweep/sweep.tsv"

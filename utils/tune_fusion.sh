@@ -6,18 +6,19 @@
 # e.g.: tune_fusion.sh --options "--beam=100" decode_ctc.py exp/ctc exp/lm/3gram.arpa data/dev \
 #         exp/ctc/tune_dev
 #
-# Decodes DEV_DIR with every pair of --weights and --bonuses, and without a language model, and
-# writes TUNE_DIR/tune.tsv (weight, bonus, error rate, counts) and TUNE_DIR/best.conf, the options
-# of the lowest error rate, of equal ones the first: give it to PROGRAM as --config. The same LM is
-# to be used on other sets; never choose on a test set.
+# Decodes DEV_DIR with every pair of --weights and --bonuses, and without a language model. Writes
+# TUNE_DIR/tune.tsv with a line for each pair: weight, bonus, error rate and its counts. Writes
+# TUNE_DIR/best.conf with the options of the lowest error rate, the first of equal ones; PROGRAM
+# reads it by --config to decode other sets. Never choose on a test set.
 set -euo pipefail
 
 weights="0.1 0.2 0.3 0.5"
 bonuses="0 0.5 1"
-nj=2         # jobs; at most one an utterance
-cmd=run.py   # what runs them
-options=     # of PROGRAM
-map=         # as score.py
+nj=2         # number of jobs; at most one for each utterance
+cmd=run.py   # program that runs them
+options=     # options of PROGRAM
+map=         # phone map, see score.py
+name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
 
 if [ $# -ne 5 ]; then
@@ -25,27 +26,29 @@ if [ $# -ne 5 ]; then
   exit 2
 fi
 program=$1 model=$2 lm=$3 data=$4 tune=$5
+columns=metric,error_rate,errors,ref_tokens,ins,del,sub
+fewest= best=
 mkdir -p "$tune"
 {
-  printf 'weight\tbonus\tper\terrors\ttokens\tins\tdel\tsub\n'
+  printf 'weight\tbonus\t%s\n' "${columns//,/$'\t'}"
   for weight in 0 $weights; do
     for bonus in $bonuses; do
       dir=$tune/weight${weight}_bonus$bonus
-      fusion="--insertion-bonus=$bonus"
-      if [ "$weight" != 0 ]; then fusion+=" --lm=$lm --lm-weight=$weight"; fi
+      fusion=(--insertion-bonus="$bonus")
+      if [ "$weight" != 0 ]; then fusion+=(--lm="$lm" --lm-weight="$weight"); fi
       once.py --inputs "$model/final.safetensors,$data/feats.scp,$lm" --outputs "$dir/hyp.txt" \
-        "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options $fusion" \
+        "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options ${fusion[*]}" \
         "$program" "$model" "$data" "$dir" >&2
-      score.py --map "$map" --sclite=false "$data" "$dir" >&2
-      awk -v pair="$weight	$bonus" '
-        /^%WER/ { gsub(",", ""); print pair "\t" $2 "\t" $4 "\t" $6 "\t" $7 "\t" $9 "\t" $11 }
-      ' "$dir/scoring/wer"
+      score.py --name "$name" --map "$map" --sclite=false "$data" "$dir" >&2
+      scores=$(print_scores.py --columns "$columns" "$dir")
+      printf '%s\t%s\t%s\n' "$weight" "$bonus" "$scores"
+      IFS=$'\t' read -r _ _ errors _ <<< "$scores"
+      if [ -z "$fewest" ] || [ "$errors" -lt "$fewest" ]; then
+        fewest=$errors best=$(printf '%s\n' "${fusion[@]}")
+      fi
     done
   done
 } > "$tune/.tune.tmp"
 mv "$tune/.tune.tmp" "$tune/tune.tsv"
-tail -n +2 "$tune/tune.tsv" | sort -s -t '	' -k 4,4n | head -n 1 | while read -r weight bonus _; do
-  echo "--insertion-bonus=$bonus"
-  if [ "$weight" != 0 ]; then printf -- '--lm=%s\n--lm-weight=%s\n' "$lm" "$weight"; fi
-done > "$tune/best.conf"
+printf '%s\n' "$best" > "$tune/best.conf"
 cat "$tune/tune.tsv" "$tune/best.conf"

@@ -3,13 +3,23 @@
 # children (J. Zhang et al., Interspeech 2021; OpenSLR 101).
 #
 #   ./run.sh --corpus /path/to/speechocean762
-#   ./run.sh --corpus DIR --stage 7   only search and scores, of what is there
+#   ./run.sh --corpus DIR --stage 7   only search and scores, with the networks that are there
 #
-# Options: --stage N --stop-stage N --nj N --cmd PROGRAM --train-cmd PROGRAM --train-launch PROGRAM
-# --device cpu|cuda|auto --beam W --utt UTTERANCE --work DIR (where data/, feats/ and exp/ go)
-# --model FILE.toml --regime DIR --config FILE (any of these, as name=value lines). `test` is used
-# where the corpus has it.
-# A step whose command, inputs and outputs are unchanged is not run again.
+# --stage N --stop-stage N    first and last stage to run
+# --corpus DIR                speechocean762; its test set is used where it has one
+# --work DIR                  folder of data/, feats/ and exp/
+# --nj N                      number of jobs of features and search
+# --cmd, --train-cmd PROGRAM  what runs the jobs, and the trainings: see cmd.sh
+# --train-launch PROGRAM      what starts the processes of a training: see cmd.sh
+# --device cpu|cuda|auto      where trainings and searches compute
+# --model FILE.toml           architecture of the networks
+# --regime DIR                folder of the options of the trainings
+# --beam W                    width of the beam
+# --utt UTTERANCE             which utterance of the last set is drawn
+# --allow-partial true        accept a corpus that is not whole
+# --config FILE               any of these, a line of name=value each
+#
+# A step is skipped if its command, its inputs and its outputs have not changed since it was run.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -18,16 +28,16 @@ stop_stage=10
 corpus=
 work=.
 nj=2
-cmd=                      # what runs jobs; empty: as cmd.sh says
-train_cmd=                # the same for trainings, e.g. "slurm.py --gpu 1"; empty: as cmd.sh says
-train_launch=             # what starts a training's processes, e.g. srun; empty: as cmd.sh says
+cmd=                  # default: as cmd.sh says
+train_cmd=            # default: as cmd.sh says; e.g. "slurm.py --gpu 1"
+train_launch=         # default: as cmd.sh says; e.g. srun
 device=auto
-allow_partial=false       # accept a corpus that is not whole
-model=conf/model.toml     # architecture
-regime=conf/modern        # folder of training options
+allow_partial=false
+model=conf/model.toml
+regime=conf/modern
 beam=10
-utt=                      # whose pictures are drawn; empty: the first of the last set
-lm_order=3                # of the n-gram of stage 11
+utt=                  # default: the first of the last set
+lm_order=3            # order of the n-gram of stage 11
 . "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
@@ -35,25 +45,54 @@ if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
 fi
 . "$HERE/../../utils/recipe.sh"
 
-data=$work/data exp=$work/exp map=
 title="speechocean762: 39 phones of the canonical transcription, no silence"
-paper=()
-mkdir -p "$data" "$exp"
-prepare=()
-if [ "$allow_partial" = true ]; then prepare=(--allow-partial); fi
+partial=()
+if [ "$allow_partial" = true ]; then partial=(--allow-partial); fi
+data=$work/data exp=$work/exp
+mkdir -p "$data" "$exp/log"
+
+# The directories of the trained networks; a regime may train a network a second time, with noise.
+ctc=$exp/ctc predictor=$exp/predictor transducer=$exp/transducer
+if [ -f "$regime/train_ctc_noise.conf" ]; then ctc=$exp/ctc_noise; fi
+if [ -f "$regime/train_predictor_noise.conf" ]; then predictor=$exp/predictor_noise; fi
+if [ -f "$regime/train_transducer_noise.conf" ]; then transducer=$exp/transducer_noise; fi
+
+# Features are normalised by the statistics of each speaker or, as in [G13], of the training set.
+by_speaker=false cmvn=$data/train/cmvn.ark
+if grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; then
+  by_speaker=true cmvn=$data/train/cmvn.scp,$data/dev/cmvn.scp
+fi
 
 # Every tenth of the sorted training speakers, from the fifth, is dev.
 if runs 1; then
   begin 1 "data directories"
   prepared=$(printf "$data/%s/text," train dev)$(printf "$data/%s/wav.scp," train dev)
-  step data "$corpus,$corpus/train" "$prepared" prepare_data.py "${prepare[@]}" "$corpus" "$data"
+  step data "$corpus,$corpus/train" "$prepared" prepare_data.py "${partial[@]}" "$corpus" "$data"
 fi
 sets=(dev)
 if [ -d "$data/test" ]; then sets+=(test); fi
 
+# 40 mel filter-bank coefficients and energy, Δ and ΔΔ; mean 0 and variance 1 over the training set.
 if runs 2; then
   begin 2 "features: 123 a frame"
-  make_features train "${sets[@]}"
+  for set in train "${sets[@]}"; do
+    step "feats_$set" "$data/$set/wav.scp,conf/fbank.conf,conf/delta.conf" \
+      "$data/$set/feats.scp,$data/$set/utt2num_frames,$data/$set/conf,$work/feats/$set" \
+      make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
+      "$data/$set" "$work/feats/$set"
+  done
+  if [ "$by_speaker" = false ]; then
+    heavy cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
+      compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
+  else
+    feats=$(cd "$work/feats" && pwd) # cmvn.scp names the archive by its whole path
+    for set in train "${sets[@]}"; do
+      heavy "cmvn_$set" "$data/$set/feats.scp,$data/$set/spk2utt,$work/feats/$set" \
+        "$data/$set/cmvn.scp,$feats/cmvn_$set.ark" \
+        compute_cmvn_stats.py --spk2utt="ark:$data/$set/spk2utt" "scp:$data/$set/feats.scp" \
+        "ark,scp:$feats/cmvn_$set.ark,$data/$set/cmvn.scp"
+    done
+  fi
 fi
 
 if runs 3; then
@@ -62,41 +101,150 @@ if runs 3; then
     train_tokenizer.py --kind=phones "ark:$data/train/text" "$data/tokens.txt"
 fi
 
+# [G13] section 3: an encoder, a predictor, then both together, where only the output network starts
+# from random weights. The regime of [G13] trains each result a second time, from where the first
+# training ended, with weight noise.
+text=$model,$data/tokens.txt,$data/train/text,$data/dev/text
+speech=$text,$data/train/feats.scp,$data/dev/feats.scp,$work/feats/train,$work/feats/dev,$cmvn
+
 if runs 4; then
   begin 4 "CTC network"
-  train ctc
-fi
-if runs 5; then
-  begin 5 "prediction network, on the transcriptions"
-  train predictor
-fi
-if runs 6; then
-  begin 6 "transducer, from both"
-  train transducer --init-ctc="$exp/ctc" --init-predictor="$exp/predictor"
+  training ctc "$speech,$regime/train_ctc.conf" "$exp/ctc/final.safetensors" \
+    train_ctc.py --config="$regime/train_ctc.conf" --device="$device" \
+    "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$exp/ctc"
+  if [ "$ctc" != "$exp/ctc" ]; then
+    training ctc_noise "$speech,$regime/train_ctc_noise.conf,$exp/ctc/final.safetensors" \
+      "$ctc/final.safetensors" \
+      train_ctc.py --config="$regime/train_ctc_noise.conf" --device="$device" \
+      --init="$exp/ctc" "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$ctc"
+  fi
 fi
 
+if runs 5; then
+  begin 5 "prediction network, on the transcriptions"
+  training predictor "$text,$regime/train_predictor.conf" "$exp/predictor/final.safetensors" \
+    train_predictor.py --config="$regime/train_predictor.conf" --device="$device" \
+    "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$exp/predictor"
+  if [ "$predictor" != "$exp/predictor" ]; then
+    training predictor_noise \
+      "$text,$regime/train_predictor_noise.conf,$exp/predictor/final.safetensors" \
+      "$predictor/final.safetensors" \
+      train_predictor.py --config="$regime/train_predictor_noise.conf" --device="$device" \
+      --init="$exp/predictor" "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$predictor"
+  fi
+fi
+
+if runs 6; then
+  begin 6 "transducer, from both"
+  both=$exp/ctc/final.safetensors,$exp/predictor/final.safetensors
+  training transducer "$speech,$regime/train_transducer.conf,$both" \
+    "$exp/transducer/final.safetensors" \
+    train_transducer.py --config="$regime/train_transducer.conf" --device="$device" \
+    --init-ctc="$exp/ctc" --init-predictor="$exp/predictor" \
+    "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$exp/transducer"
+  if [ "$transducer" != "$exp/transducer" ]; then
+    training transducer_noise \
+      "$speech,$regime/train_transducer_noise.conf,$exp/transducer/final.safetensors" \
+      "$transducer/final.safetensors" \
+      train_transducer.py --config="$regime/train_transducer_noise.conf" --device="$device" \
+      --init="$exp/transducer" \
+      "$model" "$data/tokens.txt" "$data/train" "$data/dev" "$transducer"
+  fi
+fi
+
+# [G13] section 3.3: beam search, no length normalisation.
 if runs 7; then
   begin 7 "search, beam $beam"
-  search "${sets[@]}"
+  for set in "${sets[@]}"; do
+    step "decode_ctc_$set" "$ctc/final.safetensors,$data/$set/feats.scp,$work/feats/$set" \
+      "$ctc/decode_$set/hyp.txt,$ctc/decode_$set/nbest" \
+      decode.sh --nj "$nj" --cmd "$cmd" --options "--beam=$beam --device=$device" \
+      decode_ctc.py "$ctc" "$data/$set" "$ctc/decode_$set"
+    step "decode_transducer_$set" \
+      "$transducer/final.safetensors,$data/$set/feats.scp,$work/feats/$set" \
+      "$transducer/decode_$set/hyp.txt,$transducer/decode_$set/nbest" \
+      decode.sh --nj "$nj" --cmd "$cmd" --options "--beam=$beam --device=$device" \
+      decode_transducer.py "$transducer" "$data/$set" "$transducer/decode_$set"
+  done
 fi
 
 if runs 8; then
   begin 8 "scores"
-  score "${sets[@]}"
+  pairs=()
+  for set in "${sets[@]}"; do
+    pairs+=("$data/$set" "$ctc/decode_$set" "$data/$set" "$transducer/decode_$set")
+  done
+  score.sh --cmd "$cmd" --options "--name=PER" --log "$exp/log" "${pairs[@]}" >&2
+  print_results.py --title "$title" "ctc=$ctc" "predictor=$predictor" "transducer=$transducer"
 fi
 
-# [G12] Figures 2 and 3, [G13] Figure 3, learning curves and confusions, in exp/pictures.
+# [G12] Figures 2 and 3, [G13] Figure 3, confusions and learning curves.
 if runs 9; then
   begin 9 "pictures"
-  draw "${sets[-1]}"
-fi
-if runs 10; then
-  begin 10 "report"
-  report "${sets[@]}"
+  mkdir -p "$exp/pictures"
+  # draw NAME INPUTS COMMAND …: a step whose COMMAND ends with the picture that it writes
+  draw() { step "picture_$1" "$2" "$exp/pictures/$1.png" "${@:3}" "$exp/pictures/$1.png"; }
+  last=${sets[-1]}
+  if [ -z "$utt" ]; then read -r utt _ < "$data/$last/text"; fi
+  said=$data/$last/feats.scp,$data/$last/text
+  options=(--text="ark:$data/$last/text")
+  if [ "$by_speaker" = true ]; then
+    options+=(--cmvn="scp:$data/$last/cmvn.scp" --utt2spk="ark:$data/$last/utt2spk")
+  fi
+  draw posteriors_ctc "$ctc/final.safetensors,$said" \
+    plot_posteriors.py "${options[@]}" "$ctc" "scp:$data/$last/feats.scp" "$utt"
+  draw sensitivity_ctc "$ctc/final.safetensors,$said" \
+    plot_sensitivity.py "${options[@]}" "$ctc" "scp:$data/$last/feats.scp" "$utt"
+  draw posteriors_transducer "$transducer/final.safetensors,$said" \
+    plot_posteriors.py "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
+  draw sensitivity_transducer "$transducer/final.safetensors,$said" \
+    plot_sensitivity.py "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
+  draw lattice "$transducer/final.safetensors,$said" \
+    plot_lattice.py "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
+  draw confusions_ctc "$ctc/decode_$last/scoring/alignments" \
+    plot_confusions.py --title="ctc, $last" "$ctc/decode_$last/scoring/alignments"
+  draw confusions_transducer "$transducer/decode_$last/scoring/alignments" \
+    plot_confusions.py --title="transducer, $last" "$transducer/decode_$last/scoring/alignments"
+  draw training "$ctc/metrics.jsonl,$predictor/metrics.jsonl,$transducer/metrics.jsonl" \
+    plot_training.py "$ctc" "$predictor" "$transducer"
 fi
 
-# Not among the papers' experiments, so only with --stop-stage 11.
+if runs 10; then
+  begin 10 "report"
+  scores=
+  for set in "${sets[@]}"; do
+    scores+=$ctc/decode_$set/scoring/score.json,$transducer/decode_$set/scoring/score.json,
+  done
+  step report "$scores" "$exp/report.html" \
+    make_report.py --title="$title" "$ctc" "$transducer" --output="$exp/report.html"
+  echo "LOG (run.sh) open $exp/report.html" >&2
+fi
+
+# The papers have no language model, so this stage is run only with --stop-stage 11: an n-gram of
+# the transcriptions, whose weight and insertion bonus are tuned on dev.
 if runs 11; then
   begin 11 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
-  fuse "${sets[@]}"
+  lm=$exp/lm/${lm_order}gram.arpa
+  mkdir -p "$exp/lm"
+  step lm "$data/train/text,$data/tokens.txt" "$lm" \
+    make_ngram_lm.py --order="$lm_order" --vocab="$data/tokens.txt" "ark:$data/train/text" "$lm"
+  for kind in ctc transducer; do
+    dir=${!kind}
+    step "tune_$kind" "$dir/final.safetensors,$lm,$data/dev/feats.scp,$work/feats/dev" \
+      "$dir/tune_dev/tune.tsv,$dir/tune_dev/best.conf" \
+      tune_fusion.sh --nj "$nj" --cmd "$cmd" --name PER \
+      --options "--beam=$beam --device=$device" \
+      "decode_$kind.py" "$dir" "$lm" "$data/dev" "$dir/tune_dev"
+    pairs=()
+    for set in "${sets[@]}"; do
+      step "fused_${kind}_$set" \
+        "$dir/tune_dev/best.conf,$lm,$data/$set/feats.scp,$work/feats/$set" \
+        "$dir/decode_fused_$set/hyp.txt" \
+        decode.sh --nj "$nj" --cmd "$cmd" \
+        --options "--config=$dir/tune_dev/best.conf --beam=$beam --device=$device" \
+        "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
+      pairs+=("$data/$set" "$dir/decode_fused_$set")
+    done
+    score.sh --cmd "$cmd" --options "--name=PER" "${pairs[@]}" >&2
+  done
 fi

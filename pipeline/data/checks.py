@@ -1,8 +1,8 @@
-"""Checks of a Kaldi data directory: all problems at once, each with what to do about it.
+"""Checks of a Kaldi data directory, which report all problems at once, each with its remedy.
 
 Sorting by utterance must also sort by speaker, because programs read tables of utterances and
-tables of speakers side by side, in one pass. It does if each speaker's name begins the names of
-that speaker's utterances: ``fcjf0_sx127`` is by ``fcjf0``.
+tables of speakers side by side, in one pass. This holds if the name of every utterance begins with
+the name of its speaker: ``fcjf0_sx127`` is spoken by ``fcjf0``.
 """
 
 import unicodedata
@@ -26,22 +26,22 @@ def validate(
     spk_sort: bool = True,
     non_print: bool = False,
 ) -> list[str]:
-    """Everything that is wrong with a data directory, as ``file:line: what; what to do``.
+    """All problems of a data directory, as lines ``file:line: problem; remedy``.
 
     Args:
         directory: the data directory.
-        feats: feats.scp must be there. If it is, it is looked at in any case.
-        text: text must be there; False does not look at it at all.
-        wav: wav.scp must be there. If it is, it is looked at in any case.
-        spk_sort: utt2spk must also be sorted by speaker.
-        non_print: characters that do not print are allowed in text.
+        feats: whether feats.scp must exist. If it exists, it is always checked.
+        text: whether text must exist; if False, it is not checked either.
+        wav: whether wav.scp must exist. If it exists, it is always checked.
+        spk_sort: whether utt2spk must also be sorted by speaker.
+        non_print: whether text may have characters that cannot be printed.
     """
     directory, problems = Path(directory), Problems()
     if not directory.is_dir():
         return [f"{directory}: not a directory; give a data directory"]
     required = {"utt2spk": "write it", "spk2utt": "make it with utils/utt2spk_to_spk2utt.py"}
     wanted = [("text", text), ("feats.scp", feats), ("wav.scp", wav)]
-    required |= {n: f"make it, or say --no-{n.partition('.')[0]}" for n, want in wanted if want}
+    required |= {n: f"make it, or give --no-{n.partition('.')[0]}" for n, want in wanted if want}
     tables: dict[str, Table] = {}
     for name, kind in FILES.items():
         path = directory / name
@@ -72,24 +72,24 @@ def _check_text(path: Path, table: Table, problems: Problems, *, non_print: bool
     for row in table.values():
         if "<" in row.value or "#0" in row.value:
             for word in set(row.value.split()).intersection(_NOT_WORDS):
-                fix = "remove it: these stand for sentence ends and back-off in grammars"
-                problems.add(path, row.line, f'"{word}" in a transcription', fix)
+                fix = "remove it: it stands for a sentence end or a back-off in grammars"
+                problems.add(path, row.line, f'a transcription holds "{word}"', fix)
         if row.value.isprintable():
             continue
         for char in sorted(set(row.value) - set(" \t")):
             named = f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
             if char.isspace():
-                fix = "use an ASCII blank: programs differ in whether this one parts words"
+                fix = "use an ASCII blank: not all programs separate words at this one"
                 problems.add(path, row.line, f"white space {named}", fix)
             elif not non_print and unicodedata.category(char) in _NOT_PRINTED:
-                fix = "remove it, or say --non-print"
-                problems.add(path, row.line, f"{named} does not print", fix)
+                fix = "remove it, or give --non-print"
+                problems.add(path, row.line, f"{named} cannot be printed", fix)
 
 
 def _check_speakers(
     directory: Path, tables: dict[str, Table], problems: Problems, *, spk_sort: bool
 ) -> None:
-    """utt2spk in the order of speakers too; spk2utt its inverse."""
+    """Check that utt2spk is also in the order of speakers, and that spk2utt is its inverse."""
     utt2spk = {utt: row.value for utt, row in tables["utt2spk"].items()}
     for (utt, spk), (next_utt, next_spk) in pairwise(utt2spk.items()):
         if spk_sort and utt < next_utt and spk > next_spk:
@@ -97,7 +97,7 @@ def _check_speakers(
                 f'speaker "{next_spk}" of "{next_utt}" comes after "{spk}" of "{utt}": sorting by '
                 "utterance must also sort by speaker, as tables of both are read side by side"
             )
-            fix = "let each speaker's name begin the names of its utterances, or say --no-spk-sort"
+            fix = "begin each utterance's name with its speaker's, or give --no-spk-sort"
             line = tables["utt2spk"][next_utt].line
             problems.add(directory / "utt2spk", line, what, fix)
     expected = invert(utt2spk)
@@ -109,7 +109,7 @@ def _check_speakers(
 
 
 def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -> None:
-    """Every file names the same utterances, speakers and recordings."""
+    """Check that every file names the same utterances, speakers and recordings."""
     utt2spk = tables["utt2spk"]
     of_utts = dict.fromkeys(utt2spk), "utt2spk"
     of_recos = of_utts
@@ -117,13 +117,13 @@ def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -
         values = (row.value.split() for row in tables["segments"].values())
         of_recos = dict.fromkeys(v[0] for v in values if v), "segments"
         if "wav.scp" not in tables:
-            fix = "write wav.scp, which the recordings of segments are looked up in"
+            fix = "write wav.scp with the recordings that segments names"
             problems.add(directory / "segments", None, "there is no wav.scp", fix)
     of_spks = dict.fromkeys(row.value for row in utt2spk.values()), "utt2spk"
     expected = {"utt": of_utts, "spk": of_spks, "reco": of_recos}
     for name, table in tables.items():
         if not table:
-            continue  # an empty file has been told of
+            continue  # an empty file has been reported already
         keys, origin = expected[FILES[name].key]
         missing = [key for key in keys if key not in table]
         extra = [key for key in table if key not in keys]
@@ -136,7 +136,7 @@ def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -
 
 
 def _check_unkeyed(directory: Path, problems: Problems) -> None:
-    """frame_shift, a number; stm and glm, whole text files."""
+    """Check the files without keys: frame_shift is one number, stm and glm are complete texts."""
     path = directory / "frame_shift"
     if path.exists() and not FILES["utt2dur"].good(path.read_text(errors="replace").strip()):
         problems.add(path, 1, "not a frame shift", "write one number above 0, in seconds")
@@ -151,17 +151,17 @@ def _check_unkeyed(directory: Path, problems: Problems) -> None:
         if line.startswith(";;"):
             continue
         if len(fields) < 5 or not 0 <= number(fields[3]) < number(fields[4]):
-            form = "FILE CHANNEL SPK START END [<LABELS>] TOKENS, seconds, START < END"
+            form = "FILE CHANNEL SPK START END [<LABELS>] TOKENS, times in seconds, START < END"
             problems.add(path, line_number, f"not of the form {form}", "correct it")
 
 
 def validation_warnings(directory: str | Path) -> list[str]:
-    """What programs accept but people seldom mean; call it on a directory that is valid."""
+    """Warnings about what programs accept but is seldom intended; for a valid directory."""
     directory, found = Path(directory), []
     utt2spk = read_map(directory / "utt2spk")
     if odd := [utt for utt, spk in utt2spk.items() if not utt.startswith(spk)]:
         what = f'{len(odd)} utterances do not begin with their speaker\'s name, first "{odd[0]}"'
-        fix = "name them SPEAKER-REST, so that files stay sorted when directories are combined"
+        fix = "name them SPEAKER-REST, so that combined directories stay sorted"
         found.append(f"{directory / 'utt2spk'}: {what}; {fix}")
     channels = directory / "reco2file_and_channel"
     if channels.exists() and any(v.split()[1] == "1" for v in read_map(channels).values()):

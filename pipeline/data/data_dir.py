@@ -1,7 +1,8 @@
-"""Kaldi data directories: read, select from; checks and file formats are re-exported.
+"""Kaldi data directories: reading them and selecting from them.
 
-``utt2spk`` is the primary file; ``spk2utt`` follows from it. Paths in ``wav.scp`` and the other
-``.scp`` files are relative to where a program is started.
+``utt2spk`` is the primary file; ``spk2utt`` is derived from it. Paths in ``wav.scp`` and the other
+``.scp`` files are relative to the directory in which a program is started. Checks and file formats
+are re-exported from here.
 """
 
 import hashlib
@@ -13,27 +14,20 @@ from pathlib import Path
 
 from pipeline.data.checks import validate, validation_warnings
 from pipeline.data.file_kinds import FILES, FileKind, Segment, invert
-from pipeline.data.text_files import (
-    atomic_write_text,
-    format_map,
-    read_map,
-    replaced_directory,
-    write_map,
-)
+from pipeline.data.text_files import format_map, read_map, write_map
 from pipeline.errors import DataDirError
+from pipeline.files import write_text
 
 __all__ = [
     "FILES",
     "DataDir",
     "FileKind",
     "Segment",
-    "atomic_write_text",
     "filter_stm",
     "filter_tables",
     "invert",
     "read_map",
     "recordings",
-    "replaced_directory",
     "validate",
     "validation_warnings",
     "write_files",
@@ -41,14 +35,14 @@ __all__ = [
     "write_subset",
 ]
 
-_OTHER_FILES = ("stm", "glm", "frame_shift")  # not tables of keys
+_OTHER_FILES = ("stm", "glm", "frame_shift")  # files that are not tables by key
 
 
 class DataDir:
-    """A data directory whose files are read, strictly, when they are first asked for.
+    """A data directory, whose files are read at their first use and checked strictly.
 
-    Asking for a file that is absent or malformed raises ``DataDirError`` naming file and line;
-    ``has`` tells whether it is there. Dictionaries are in the order of the file, which is sorted.
+    A file that is missing or malformed raises ``DataDirError``, which names the file and the line;
+    ``has`` tells whether a file exists. Dictionaries are in the order of the file, which is sorted.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,7 +59,7 @@ class DataDir:
         return (self.path / name).is_file()
 
     def table(self, name: str) -> dict[str, str]:
-        """The file ``name``: key -> the rest of its line, well formed for the names in FILES."""
+        """The file ``name`` as key -> rest of the line; its form is checked if FILES has it."""
         if name not in self._tables:
             path, kind = self.path / name, FILES.get(name)
             table = read_map(path)
@@ -78,7 +72,7 @@ class DataDir:
 
     @property
     def wav_scp(self) -> dict[str, str]:
-        """Recording -> file or command."""
+        """Recording -> file, or command that ends in ``|``."""
         return self.table("wav.scp")
 
     @property
@@ -113,18 +107,18 @@ class DataDir:
 
     @cached_property
     def segments(self) -> dict[str, Segment]:
-        """Utterance -> part of a recording."""
+        """Utterance -> its part of a recording."""
         parts = {utt: value.split() for utt, value in self.table("segments").items()}
         return {utt: Segment(p[0], float(p[1]), float(p[2])) for utt, p in parts.items()}
 
     @cached_property
     def utt2dur(self) -> dict[str, float]:
-        """Utterance -> seconds."""
+        """Utterance -> duration in seconds."""
         return {utt: float(value) for utt, value in self.table("utt2dur").items()}
 
     @cached_property
     def utt2num_frames(self) -> dict[str, int]:
-        """Utterance -> frames."""
+        """Utterance -> number of frames."""
         return {utt: int(value) for utt, value in self.table("utt2num_frames").items()}
 
     @property
@@ -138,9 +132,9 @@ class DataDir:
         return list(self.spk2utt)
 
     def content_hash(self) -> str:
-        """SHA-256 (hex) of the names and bytes of its files and of those in ``conf``.
+        """SHA-256 (hexadecimal) of the names and contents of its files and of those in ``conf``.
 
-        Hidden files, other folders and times do not count.
+        Hidden files, other folders and times of change have no influence.
         """
         digest = hashlib.sha256()
         for path in sorted([*self.path.iterdir(), *self.path.glob("conf/*")], key=os.fsencode):
@@ -152,26 +146,31 @@ class DataDir:
 
 
 def write_subset(source: DataDir, utt_ids: Iterable[str], destination: str | Path) -> None:
-    """Make ``destination`` a data directory of these utterances of ``source``.
+    """Make ``destination`` a data directory of some utterances of ``source``.
 
-    Every known file of the source is filtered: those of speakers and recordings to the ones that
-    the utterances need, ``stm`` by its first column; ``glm``, ``frame_shift`` and ``conf`` are
-    copied. See ``write_files`` for how they are written.
+    Every known file of the source is filtered. Tables by speaker or recording keep what the
+    utterances need, ``stm`` is filtered by its first column; ``glm``, ``frame_shift`` and ``conf``
+    are copied. See ``write_files`` for how the files are written.
 
     Raises:
-        DataDirError: a malformed source, an utterance that it lacks, or no place to write.
+        DataDirError: the source is malformed or lacks an utterance, or writing fails.
     """
     write_files(destination, _subset_texts(source, sorted(utt_ids)), conf=source.path / "conf")
 
 
 def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path) -> None:
-    """Write a data directory's files, name -> text, and a copy of the folder ``conf`` if it exists.
+    """Write the files of a data directory, and a copy of the folder ``conf`` if it exists.
 
-    A new directory appears under its name when it is whole. In one that exists, each known file
-    is replaced, or removed where ``texts`` lacks it.
+    A new directory appears under its name when it is complete. In an existing directory, each known
+    file is replaced, or removed if ``texts`` lacks it.
+
+    Args:
+        destination: the data directory to write.
+        texts: name of a file -> its text.
+        conf: a folder with options files.
 
     Raises:
-        DataDirError: it cannot be written; then nothing is left under its name.
+        DataDirError: the directory cannot be written; a new one is then not left behind.
     """
     destination = Path(destination)
     try:
@@ -182,13 +181,13 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
         else:
             _make_directory(destination, texts, conf)
     except OSError as error:
-        what = f"cannot be written: {error.strerror}; mend that, or write elsewhere"
+        what = f"cannot be written: {error.strerror}; correct that, or write elsewhere"
         raise DataDirError(f"{destination}: {what}") from error
 
 
 def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
-        atomic_write_text(destination / name, text)
+        write_text(destination / name, text)
     for name in {*FILES, *_OTHER_FILES}.difference(texts):
         (destination / name).unlink(missing_ok=True)
 
@@ -207,7 +206,7 @@ def _make_directory(destination: Path, texts: Mapping[str, str], conf: Path) -> 
 
 
 def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:
-    """The files of a data directory of these utterances: name -> text."""
+    """The files of a data directory of these utterances, as name -> text."""
     if unknown := [utt for utt in utts if utt not in source.utt2spk]:
         what = f'{len(unknown)} utterances are not in utt2spk, first "{unknown[0]}"'
         raise DataDirError(f"{source.path}: {what}; run utils/fix_data_dir.py on the directory")
@@ -222,7 +221,10 @@ def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:
 
 
 def recordings(tables: Mapping[str, Mapping[str, str]], utts: Iterable[str]) -> list[str]:
-    """The recordings that hold these utterances, sorted: the same names without segments."""
+    """The recordings that hold these utterances, sorted.
+
+    Without ``segments`` every utterance is a recording of the same name.
+    """
     if "segments" not in tables:
         return sorted(utts)
     segments = tables["segments"]
@@ -230,10 +232,10 @@ def recordings(tables: Mapping[str, Mapping[str, str]], utts: Iterable[str]) -> 
 
 
 def filter_tables(tables: Mapping[str, Mapping[str, str]], utts: list[str]) -> dict[str, str]:
-    """Each file's text with the lines that ``utts`` need, and spk2utt: name -> text.
+    """All files, and spk2utt, with only the lines that ``utts`` need, as name -> text.
 
     Args:
-        tables: name of a file -> its key -> its value; ``utt2spk`` among them.
+        tables: name of a file -> key -> value; must include ``utt2spk``.
         utts: sorted utterances, all in ``utt2spk``.
     """
     utt2spk = {utt: tables["utt2spk"][utt] for utt in utts}
@@ -248,7 +250,7 @@ def filter_tables(tables: Mapping[str, Mapping[str, str]], utts: list[str]) -> d
 
 
 def filter_stm(text: str, recos: set[str]) -> str:
-    """The lines of a reference file (NIST stm) of these recordings, and its ``;;`` lines."""
+    """The lines of an stm file (NIST references) for these recordings, and all ``;;`` lines."""
     lines = text.splitlines(keepends=True)
     return "".join(
         line

@@ -1,4 +1,4 @@
-"""The files of a Kaldi data directory: what the key of each is, what a line of it looks like."""
+"""The files of a Kaldi data directory: what their keys name, and the form of their lines."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Segment(NamedTuple):
-    """A part of a recording. Times in seconds from its start."""
+    """A part of a recording, with times in seconds from the start of the recording."""
 
     reco_id: str
     start_s: float
@@ -16,12 +16,12 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file of a data directory holds.
+    """The content of a file of a data directory.
 
     Attributes:
-        key: what its first column names: ``utt``, ``spk`` or ``reco``.
-        form: a line, for error messages.
-        good: whether the text after the key is well formed.
+        key: what the first column names: ``utt``, ``spk`` or ``reco``.
+        form: the form of a line, for error messages.
+        good: tells whether the text after the key is well formed.
     """
 
     key: str
@@ -30,7 +30,7 @@ class FileKind:
 
 
 def number(text: str) -> float:
-    """A finite number, or NaN for anything else."""
+    """The finite number that ``text`` spells, or NaN if it spells none."""
     try:
         value = float(text)
     except ValueError:
@@ -72,7 +72,7 @@ FILES: dict[str, FileKind] = {
     "utt2spk": FileKind("utt", "UTT SPK", _is_word),
     "spk2utt": FileKind("spk", "SPK UTT [UTT ...]", bool),
     "wav.scp": FileKind("reco", "RECO FILE, where FILE does not begin with ~", _is_recording),
-    "segments": FileKind("utt", "UTT RECO START END, seconds, 0 <= START < END", _is_segment),
+    "segments": FileKind("utt", "UTT RECO START END, in seconds, 0 <= START < END", _is_segment),
     "text": FileKind("utt", "UTT [TOKEN ...]", lambda value: True),
     "feats.scp": FileKind("utt", "UTT ARK:OFFSET", bool),
     "cmvn.scp": FileKind("spk", "SPK ARK:OFFSET", bool),
@@ -90,7 +90,7 @@ FILES: dict[str, FileKind] = {
 
 
 def invert(utt2spk: dict[str, str]) -> dict[str, list[str]]:
-    """Speaker -> utterances, both in the order in which they first come."""
+    """Speaker -> utterances, both in the order of their first occurrence."""
     spk2utt: dict[str, list[str]] = {}
     for utt_id, spk_id in utt2spk.items():
         spk2utt.setdefault(spk_id, []).append(utt_id)

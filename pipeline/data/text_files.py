@@ -1,30 +1,27 @@
-"""Text tables of data directories: ``KEY VALUE`` lines, read strictly and written whole.
+"""Text tables of data directories: lines ``KEY VALUE``, read strictly and written atomically.
 
 A table is sorted by key as ``LC_ALL=C sort`` sorts (bytes; for UTF-8 that is the order of Python's
 strings), has each key once, and ends every line with a newline.
 """
 
-import contextlib
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DataDirError
+from pipeline.files import write_text
 
-SAME_KIND_SHOWN = 5  # problems of one kind in one file that are told in full
+SAME_KIND_SHOWN = 5  # problems of one kind in one file that are reported in full
 PROBLEMS_SHOWN = 200
 
-_BLANKS = " \t\v\f"  # ASCII only, as Kaldi splits
+_BLANKS = " \t\v\f"  # only ASCII blanks, as in Kaldi
 _LINE = re.compile(rf"([^{_BLANKS}]+)[{_BLANKS}]*(.*)", re.DOTALL)
 _FIX = "run utils/fix_data_dir.py on the directory"
 
 
 class Row(NamedTuple):
-    """A line of a table: its number from 1, and what follows the key."""
+    """A line of a table: its number from 1, and the text after the key."""
 
     line: int
     value: str
@@ -34,51 +31,54 @@ Table = dict[str, Row]
 
 
 class Problems:
-    """Collects what is wrong: some of each kind in full, the rest counted.
+    """Collects problems: the first ones of each kind in full, the others counted.
 
-    ``fix`` is what names a kind, so it must not vary from line to line.
+    Problems with the same ``fix`` are of one kind, so it must not vary from line to line.
     """
 
     def __init__(self) -> None:
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._count: Counter[tuple[Path, str]] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._count)
 
     def add(self, path: Path, line: int | None, what: str, fix: str) -> None:
-        """Tell of one problem; ``line`` is None when it is the whole file's."""
+        """Add a problem; ``line`` is None if it concerns the whole file."""
         self._count[path, fix] += 1
         if self._count[path, fix] <= SAME_KIND_SHOWN:
             where = path if line is None else f"{path}:{line}"
-            self._told.append(f"{where}: {what}; {fix}")
+            self._reported.append(f"{where}: {what}; {fix}")
 
     def lines(self) -> list[str]:
-        """One line for each problem told, then for each kind how many were not."""
+        """A line for each problem reported in full, then a line for each kind with more of them."""
         rest = [
             f"{path}: {count - SAME_KIND_SHOWN} more lines like those above; {fix}"
             for (path, fix), count in self._count.items()
             if count > SAME_KIND_SHOWN
         ]
-        lines = self._told + rest
+        lines = self._reported + rest
         if len(lines) > PROBLEMS_SHOWN:
             more = len(lines) - PROBLEMS_SHOWN
-            lines = [*lines[:PROBLEMS_SHOWN], f"{more} more problems; mend these first"]
+            lines = [*lines[:PROBLEMS_SHOWN], f"{more} more problems; correct these first"]
         return lines
 
 
 def scan(path: str | Path, problems: Problems) -> Table:
-    """Read a table and note every departure from its form; what can be read is returned.
+    """Read a table and add every violation of its form to ``problems``.
 
-    Of lines with the same key the first counts. Missing file: ``DataDirError``.
+    Lines that can be read are returned; of several lines with the same key, the first.
+
+    Raises:
+        DataDirError: the file is missing or cannot be read.
     """
     path = Path(path)
     data = _read_bytes(path)
     if not data:
-        problems.add(path, None, "an empty file", "write it again, or remove it")
+        problems.add(path, None, "the file is empty", "write it again, or remove it")
     elif not data.endswith(b"\n"):
         last = data.count(b"\n") + 1
-        fix = "add the newline if the file was not cut short"
+        fix = "add the newline, unless the file was cut short"
         problems.add(path, last, "the last line does not end in a newline", fix)
     try:
         text = data.decode()
@@ -94,21 +94,22 @@ def _scan_lines(path: Path, lines: list[str], problems: Problems) -> Table:
     previous = ""
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
-            problems.add(path, number, "a carriage return", "remove them with sed -i 's/\\r//g'")
+            fix = "remove it with sed -i 's/\\r//g'"
+            problems.add(path, number, "the line holds a carriage return", fix)
             line = line.replace("\r", "")
         match = _LINE.match(line)
         if match is None:
-            what = "a line that begins with a blank" if line.strip() else "an empty line"
+            what = "the line begins with a blank" if line.strip() else "the line is empty"
             problems.add(path, number, what, f"remove it, or {_FIX}")
             match = _LINE.match(line.strip(_BLANKS))
             if match is None:
                 continue
         key, value = match.groups()
         if key in table:
-            problems.add(path, number, f'"{key}" a second time', f"keep one, or {_FIX}")
+            problems.add(path, number, f'"{key}" occurs twice', f"keep one of the lines, or {_FIX}")
             continue
         if key < previous:
-            what = f'"{key}" comes after "{previous}": not sorted as LC_ALL=C'
+            what = f'"{key}" comes after "{previous}": not sorted as by LC_ALL=C sort'
             problems.add(path, number, what, f"sort it, or {_FIX}")
         previous = key
         table[key] = Row(number, value.rstrip(_BLANKS))
@@ -121,15 +122,15 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise DataDirError(f"{path}: no such file; write it, or correct the path") from None
     except OSError as error:
-        raise DataDirError(f"{path}: cannot be read: {error.strerror}; mend that") from error
+        raise DataDirError(f"{path}: cannot be read: {error.strerror}; correct that") from error
 
 
 def read_map(path: str | Path) -> dict[str, str]:
-    """Read a table: key -> the rest of its line.
+    """Read a table as key -> rest of the line.
 
     Raises:
-        DataDirError: no such file, an empty one, or the first line that breaks the form that the
-            module's docstring states.
+        DataDirError: the file is missing or empty, or a line violates the form described at the
+            head of this module; names the first such line.
     """
     problems = Problems()
     table = scan(path, problems)
@@ -139,53 +140,10 @@ def read_map(path: str | Path) -> dict[str, str]:
 
 
 def format_map(table: dict[str, str]) -> str:
-    """The text of a table: sorted by key as bytes, one line an entry."""
+    """The text of a table, one line per entry, sorted by the bytes of the key."""
     return "".join(f"{key} {value}".rstrip(" ") + "\n" for key, value in sorted(table.items()))
 
 
 def write_map(path: str | Path, table: dict[str, str]) -> None:
-    """Write a table, sorted, under its name only when it is whole."""
-    atomic_write_text(path, format_map(table))
-
-
-def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 to a temporary name beside ``path``, sync, rename.
-
-    Raises:
-        DataDirError: it cannot be written; then nothing is left behind.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _remove(temporary)
-        what = f"{path}: cannot be written: {error.strerror}; mend that, or write elsewhere"
-        raise DataDirError(what) from error
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # its parent may be no directory
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replaced_directory(directory: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of ``directory`` if the block ends well."""
-    partial = directory.with_name(f".{directory.name}.partial")
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    partial.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a table, sorted by key, atomically."""
+    write_text(path, format_map(table))

@@ -1,1 +1,1 @@
-"""From a model directory to phones."""
+"""Recognition of features and recordings with a trained model."""

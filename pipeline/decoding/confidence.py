@@ -1,4 +1,4 @@
-"""How sure a hypothesis is of each of its tokens, from the n-best list."""
+"""Confidence of each token of a hypothesis, from the n-best list."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,13 @@ from pipeline.scoring.distance import agreements
 
 
 def token_confidences(hyps: Sequence[Hypothesis]) -> list[float]:
-    """The probability of each token of the best hypothesis, in 0 … 1.
+    """The confidence of each token of the best hypothesis, in 0 … 1.
 
-    The share that the hypotheses which agree with it have of the probability of all: each is
-    aligned with the first by edit distance, and agrees where the same token stands.
+    Every hypothesis is aligned with the best one by edit distance. The confidence of a token is the
+    share that the hypotheses with the same token there have of the probability of all hypotheses.
+
+    Args:
+        hyps: the n-best list, best first.
     """
     if not hyps:
         return []
@@ -20,7 +23,7 @@ def token_confidences(hyps: Sequence[Hypothesis]) -> list[float]:
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     agreed = np.zeros(len(hyps[0].tokens))
-    places = agreements(hyps[0].tokens, [hyp.tokens for hyp in hyps])
-    for share, found in zip(shares, places, strict=True):
-        agreed[found] += share
+    agreeing = agreements(hyps[0].tokens, [hyp.tokens for hyp in hyps])
+    for share, positions in zip(shares, agreeing, strict=True):
+        agreed[positions] += share
     return [float(x) for x in agreed.clip(0.0, 1.0)]

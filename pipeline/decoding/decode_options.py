@@ -1,36 +1,88 @@
-"""What a decode command can be told: one dataclass, its fields the command's options."""
+"""Options of the decode commands, one dataclass a command: each field is an option that acts there.
+
+[G12] is A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+"""
 
 from dataclasses import dataclass
 
-from pipeline.frontend.feature_options import option
+from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """Options of `pipeline.decoding.recogniser.Recogniser`."""
+class SearchOptions(Options):
+    """Options of every search."""
 
-    beam: int = option(10, "hypotheses kept after each frame, W; 1: greedy")
-    length_normalise: bool = option(False, "sort by score / |y| [G12], not by score [G13]")
-    max_tokens_per_frame: int = option(10, "tokens that a frame may add; transducers only")
-    prefix_search: bool = option(False, "CTC: prefix search of [G12] in place of the beam")
-    prefix_threshold: float = option(0.995, "of prefix search: cut where Pr(blank) is above")
-    lm: str = option("", "language model: an ARPA file, or a directory of train_predictor.py")
-    lm_weight: float = option(0.3, "of log P(y) by --lm")
-    insertion_bonus: float = option(0.0, "added to a hypothesis' score for each token")
+    beam: int = option(
+        10, "beam: number of hypotheses kept after each frame; 1: greedy search", low=1
+    )
+    length_normalise: bool = option(False, "sort hypotheses by score/|y|, not by score")
+    lm: str = option(
+        "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
+    )
+    lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score", low=0)
+    insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcSearchOptions(SearchOptions):
+    """Options of a search with a CTC network."""
+
+    prefix_search: bool = option(False, "use prefix search [G12] in place of beam search (CTC)")
+    prefix_threshold: float = option(
+        0.995,
+        "probability of the blank above which --prefix-search cuts an utterance",
+        above=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransducerSearchOptions(SearchOptions):
+    """Options of a search with a transducer."""
+
+    max_tokens_per_frame: int = option(
+        10, "number of tokens that a frame may emit (transducer)", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnySearchOptions(CtcSearchOptions, TransducerSearchOptions):
+    """Options of a search with a model of either kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(SearchOptions):
     """Options of `pipeline.decoding.decode_table.decode_table`."""
 
-    nbest: int = option(10, "hypotheses an utterance in --write-nbest")
-    write_nbest: str = option("", "wspecifier of UTT-1 score log-probability score/|y| tokens …")
-    write_ctm: str = option("", "file of UTT 1 start duration token confidence, times in s")
-    from_audio: bool = option(False, "read recordings, a wav.scp, through the model's front end")
-    channel: int = option(-1, "of recordings with several; -1: only one allowed")
-    resume: bool = option(False, "go on where a run that was stopped had come to")
-    cmvn: str = option("", "rspecifier of speakers' statistics, for models of --cmvn=speaker")
-    utt2spk: str = option("", "rspecifier of each utterance's speaker; empty: --cmvn by utterance")
-    allow_pipes: bool = option(False, "run commands that an scp file names")
-    device: str = option("auto", "cpu, cuda or auto")
-    threads: int = option(1, "utterances that are decoded at a time")
+    nbest: int = option(10, "number of hypotheses per utterance in --write-nbest", low=1)
+    write_nbest: str = option(
+        "", "wspecifier for UTT-1 score log-probability score/|y| tokens …; empty: none"
+    )
+    write_ctm: str = option(
+        "", "file for UTT 1 start duration token confidence, times in s; empty: none"
+    )
+    write_speed: str = option(
+        "", "JSON file for the number of decoded frames and the time in s; empty: none"
+    )
+    from_audio: bool = option(False, "read recordings (a wav.scp) and compute their features")
+    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
+    resume: bool = option(False, "continue an interrupted run")
+    cmvn: str = option(
+        "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"
+    )
+    utt2spk: str = option(
+        "", "rspecifier of each utterance's speaker; empty: --cmvn is by utterance"
+    )
+    allow_pipes: bool = option(False, "run the commands of scp entries")
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
+    threads: int = option(1, "number of utterances to decode in parallel", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CtcDecodeOptions(DecodeOptions, CtcSearchOptions):
+    """Options of ``decode_ctc.py``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransducerDecodeOptions(DecodeOptions, TransducerSearchOptions):
+    """Options of ``decode_transducer.py``."""

@@ -1,13 +1,14 @@
 """Decode a table of features or recordings into a table of hypotheses."""
 
 import contextlib
+import json
 import os
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,21 +20,23 @@ from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
+from pipeline.files import write_text
 from pipeline.frontend.audio import Recording, WavReader
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir
-from pipeline.tables import MatrixReader, TextReader, TextWriter
+from pipeline.models.normalise import find_statistics
+from pipeline.tables import MatrixReader, TextWriter
 from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
-from pipeline.training.run import choose_device
 
 Entry = np.ndarray | Recording
-Result = dict[str, Any]  # of an utterance: hyp, nbest, tokens, frames
-AHEAD = 2  # utterances a thread that wait for those before them
+Result = dict[str, Any]  # of one utterance: hyp, nbest, tokens, frames
+AHEAD = 2  # utterances per thread whose results may wait for earlier ones
 
 
 class Counter(Protocol):
-    """Who is told what went well and what did not."""
+    """Counts what was decoded and what failed."""
 
     def ok(self, count: int = 1) -> None:
         """Count successes."""
@@ -42,7 +45,7 @@ class Counter(Protocol):
         """Count a failure."""
 
     def require_some(self) -> None:
-        """Raise DataError if nothing was done."""
+        """Raise DataError if there was no success."""
 
 
 def decode_table(
@@ -52,17 +55,18 @@ def decode_table(
     options: DecodeOptions,
     counter: Counter,
 ) -> str:
-    """Decode every utterance of a table, in its order; returns a word on the speed.
+    """Decode every utterance of a table, in its order.
 
-    An utterance that cannot be decoded is told to ``counter`` and left out. What is finished is
-    kept beside the hypotheses in NAME.partial until all are, for ``options.resume``.
+    An utterance that cannot be decoded is left out and counted as a failure. Results are kept in
+    NAME.partial beside the hypotheses until all are finished, for ``options.resume``.
+
+    Returns:
+        The number of frames and the time, for the log.
 
     Raises:
-        UsageError: an option is out of its range.
+        UsageError: an option has an invalid value.
         PipelineError: the model or a table cannot be used.
     """
-    if options.nbest < 1 or options.threads < 1:
-        raise UsageError("--nbest and --threads must be 1 or more")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     recogniser = Recogniser(directory, choose_device(options.device), options)
@@ -94,13 +98,17 @@ def decode_table(
         counter.require_some()
     for _ in range(getattr(reader, "skipped", 0)):
         counter.fail("an entry of the table", "not readable, skipped")
+    seconds = time.monotonic() - started
+    if options.write_speed:
+        speed = {"frames": frames, "seconds": round(seconds, 3)}
+        write_text(options.write_speed, json.dumps(speed) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
-    return f"{frames} frames in {time.monotonic() - started:.1f} s{already}"
+    return f"{frames} frames in {seconds:.1f} s{already}"
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """From an entry of the table to what is written of it, several at a time."""
+    """Decodes the entries of a table, several at a time."""
 
     recogniser: Recogniser
     options: DecodeOptions
@@ -109,7 +117,7 @@ class _Decoder:
     def run(
         self, entries: Iterable[tuple[str, Entry]], journal: Journal
     ) -> Iterator[tuple[str, Result | PipelineError]]:
-        """Each utterance's result or the error it met, in the table's order."""
+        """The result or the error of each utterance, in the order of the table."""
         threads = self.options.threads
         waiting: deque[tuple[str, Future[Result]]] = deque()
         with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
@@ -129,7 +137,7 @@ class _Decoder:
                 pool.shutdown(cancel_futures=True)
 
     def decode(self, utt_id: str, entry: Entry, known: Result | None = None) -> Result:
-        """What is written of one utterance; what is known of the same input is taken over."""
+        """Decode one utterance, or return a known result if it is from the same input."""
         cmvn = self.cmvn_of(utt_id)
         data = entry.load() if isinstance(entry, Recording) else entry.tobytes()
         fingerprint = zlib.crc32(data, zlib.crc32(b"" if cmvn is None else cmvn.matrix.tobytes()))
@@ -152,7 +160,7 @@ class _Decoder:
         }
 
     def _features(self, recording: Recording) -> np.ndarray:
-        front_end = self.recogniser.directory.front_end()
+        front_end = self.recogniser.front_end
         samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
         return front_end(samples, rate)
 
@@ -196,7 +204,7 @@ def _taken(
 
 
 def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Journal:
-    """Kept where the hypotheses go to a file of their own."""
+    """The journal of a decoding; it keeps nothing unless the hypotheses go to a regular file."""
     target = Path(parse_wspecifier(wspecifier).ark or "-")
     if str(target) == "-" or (target.exists() and not target.is_file()):
         if options.resume:
@@ -208,10 +216,13 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         if files[1].is_dir():
             files[1] /= "final.safetensors"
     stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    searched = SearchOptions(**{k: getattr(options, k) for k in SearchOptions.__dataclass_fields__})
+    of_reading = {field.name for field in fields(DecodeOptions)} - {
+        field.name for field in fields(SearchOptions)
+    }
+    searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
         "model": [list(stat) for stat in stats],
-        **asdict(searched),
+        **searched,
         "nbest": options.nbest if options.write_nbest else 0,
         "ctm": bool(options.write_ctm),
     }
@@ -219,21 +230,12 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
 
 
 def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], CmvnStats | None]:
-    """From an utterance to its speaker's statistics; None: its own, for recordings."""
+    """A function from an utterance id to the statistics of its speaker.
+
+    It gives None if the model has its own statistics or uses those of each utterance.
+    """
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return lambda utt_id: None
-    if not options.cmvn:
-        raise UsageError(
-            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
-            "--utt2spk=ark:DATA_DIR/utt2spk"
-        )
-    pipes = options.allow_pipes
-    stats = {key: CmvnStats(m) for key, m in MatrixReader(options.cmvn, allow_pipes=pipes)}
-    speaker_of = dict(TextReader(options.utt2spk)) if options.utt2spk else {u: u for u in stats}
-
-    def find(utt_id: str) -> CmvnStats:
-        if speaker_of.get(utt_id) not in stats:
-            raise DataError(f"{utt_id}: no statistics of its speaker in {options.cmvn}")
-        return stats[speaker_of[utt_id]]
-
-    return find
+    return find_statistics(
+        options.cmvn, options.utt2spk, model=directory.path, allow_pipes=options.allow_pipes
+    )

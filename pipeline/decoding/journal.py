@@ -1,4 +1,4 @@
-"""What a decoding has finished, on disk as it goes, so that one that was stopped can go on."""
+"""A file of finished results, so that an interrupted decoding can be continued."""
 
 import contextlib
 import fcntl
@@ -12,17 +12,18 @@ log = logging.getLogger("pipeline")
 
 
 class Journal:
-    """A file of one line an utterance, the first line saying with what it was made.
+    """A file with one line per utterance; its first line holds the model and options in use.
 
-    One process writes it at a time: where a cluster has started a job anew while the first try of
-    it still runs, on a node believed to be lost, the second waits, and takes over what the first
-    has finished.
+    Only one process writes it at a time. If a cluster restarts a job whose first run is still
+    running, on a node that was believed to be lost, the second run waits for the first and takes
+    over its results.
 
     Args:
         path: the file; None: nothing is kept.
-        made_with: what must be the same for its lines to be of use.
-        resume: take over what is there, if it was made with the same, and leave it there at the
-            end too; else it is begun anew, and removed after a decoding that came to its end.
+        made_with: the model and options, which must be the same for the results to be of use.
+        resume: take over the results in the file if they were made with the same model and
+            options, and keep the file at the end; else start a new file, and remove it once all is
+            decoded.
     """
 
     def __init__(self, path: Path | None, made_with: dict[str, Any], *, resume: bool) -> None:
@@ -36,7 +37,9 @@ class Journal:
         if lines and lines[0] != made_with:
             different = [k for k in made_with if lines[0].get(k) != made_with[k]]
             log.warning(
-                "%s: made with another %s; begun anew", path, " and ".join(different) or "version"
+                "%s: made with another %s; starting again",
+                path,
+                " and ".join(different) or "version",
             )
             lines = []
         for line in lines[1:]:
@@ -48,7 +51,7 @@ class Journal:
         self.stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
 
     def add(self, utt_id: str, result: dict[str, Any]) -> None:
-        """Keep what came of an utterance."""
+        """Add the result of an utterance."""
         if self.path is not None:
             line = {"utterance": utt_id, **result}
             self.holds_something = True
@@ -58,32 +61,32 @@ class Journal:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Close it; after a decoding that came to its end it is not needed any more."""
+        """Close the file, and remove it if it is not needed any more."""
         if self.path is not None:
             if (failure[0] is None and not self.resume) or not self.holds_something:
                 self.path.unlink(missing_ok=True)
-            self.stream.close()  # and with it the lock
+            self.stream.close()  # releases the lock
 
 
 def _locked(path: Path) -> TextIO:
-    """The file, open and locked, where the file system can lock; waits for who has it."""
+    """Open the file and lock it if the file system has locks; waits while another has the lock."""
     while True:
         stream = path.open("a+", encoding="utf-8", errors="replace", buffering=1)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("%s: another process writes it; waiting until that ends", path)
+            log.warning("%s: another process writes this file; waiting for it to end", path)
             fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError:
             return stream
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 return stream
-        stream.close()  # removed meanwhile by who had it
+        stream.close()  # the other process has removed this file
 
 
 def _whole_lines(stream: TextIO) -> list[dict[str, Any]]:
-    """The lines up to the first that a stopped process left half."""
+    """The complete lines, up to the first that an interrupted process has not finished."""
     stream.seek(0)
     found = []
     for line in stream.read().splitlines():

@@ -1,4 +1,4 @@
-"""A language model for shallow fusion: an ARPA file, or a network of train_predictor.py."""
+"""Language models for shallow fusion: ARPA files, and networks of train_predictor.py."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ from pipeline.text.tokens import Tokens
 def load_fusion(
     path: str, tokens: Tokens, device: torch.device, *, weight: float, bonus: float
 ) -> Fusion:
-    """What ``--lm``, ``--lm-weight`` and ``--insertion-bonus`` ask for.
+    """Load the language model of ``--lm``.
 
     Args:
         path: an ARPA file or a model directory; empty: no language model.
-        tokens: the recogniser's.
-        device: where a network computes.
-        weight: of log P(y).
-        bonus: a token.
+        tokens: the tokens of the recogniser.
+        device: the device on which a network computes.
+        weight: the weight of log P(y) in the score, ``--lm-weight``.
+        bonus: the bonus for each token in nats, ``--insertion-bonus``.
 
     Raises:
-        UsageError: a weight below 0 or without a model.
+        UsageError: the weight is negative.
         DataError, ModelError: the model cannot be read or has other tokens.
     """
     if weight < 0:
@@ -36,7 +36,7 @@ def load_fusion(
         return Fusion(Automaton(*read_arpa(path, tokens)), weight, bonus)
     directory = ModelDir.open(path, kind="predictor")
     if directory.tokens != tokens:
-        raise ModelError(f"{path}: its tokens are not those of the recogniser")
+        raise ModelError(f"{path}: has other tokens than the recogniser")
     model = directory.load_model(device)
     assert isinstance(model, PredictorModel)
     return Fusion(None, weight, bonus, model.search_weights())

@@ -1,59 +1,78 @@
-"""From a model directory to token sequences: one object for both kinds of model."""
+"""A recogniser: a trained CTC network or transducer with its search."""
 
+import dataclasses
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import (
+    CtcSearchOptions,
+    SearchOptions,
+    TransducerSearchOptions,
+)
 from pipeline.decoding.language_model import load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
 from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.transducer.align import transducer_align
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
+from pipeline.models.normalise import normalise_features
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
-from pipeline.training.dataset import check_features
 
-Span = tuple[int, int]  # first frame of a token and the one after its last
+Span = tuple[int, int]  # the first frame of a token and the frame after its last
 
 
 class Recognition(NamedTuple):
-    """What was heard in an utterance."""
+    """The hypotheses of one utterance."""
 
     hyps: list[Hypothesis]  # best first, at least one
-    spans: list[Span]  # of the best one's tokens, in the network's frames; empty if not asked for
+    spans: list[Span]  # of the best hypothesis' tokens, in output frames; empty if not requested
 
 
 class Recogniser:
-    """A trained CTC or transducer model and its search.
+    """A trained CTC network or transducer with its search.
 
-    Utterances are encoded one at a time: what comes out does not depend on what stands beside
-    an utterance, so any split of a test set gives the same bytes.
+    Utterances are encoded one at a time, so their results do not depend on the other utterances,
+    and every split of a test set gives the same bytes.
 
     Args:
-        directory: a finished model directory.
-        device: where to compute.
-        options: of the search.
+        directory: a finished model directory, or its path.
+        device: the device to compute on; None: the CPU.
+        options: the options of the search; None: the defaults.
 
     Raises:
-        UsageError: an option is out of its range or not for this kind of model.
-        ModelError: a predictor alone, or a language model that does not fit.
+        UsageError: an option has an invalid value or is not for this kind of model.
+        ModelError: the model is a prediction network, or the language model does not fit it.
     """
 
-    def __init__(self, directory: ModelDir, device: torch.device, options: SearchOptions) -> None:
+    def __init__(
+        self,
+        directory: ModelDir | Path | str,
+        device: torch.device | None = None,
+        options: SearchOptions | None = None,
+    ) -> None:
+        if not isinstance(directory, ModelDir):
+            directory = ModelDir.open(directory)
+        device, options = device or torch.device("cpu"), options or SearchOptions()
         self.directory, self.device, self.options = directory, device, options
         model = directory.load_model(device)
         if not isinstance(model, (CtcModel, TransducerModel)):
-            raise ModelError(f"{directory.path}: a predictor alone recognises nothing")
+            raise ModelError(f"{directory.path}: a prediction network alone cannot recognise")
         self.model = model
-        _check(options, isinstance(model, CtcModel))
+        self.ctc = _options_of(CtcSearchOptions, options)
+        self.transducer = _options_of(TransducerSearchOptions, options)
+        if isinstance(model, TransducerModel) and self.ctc.prefix_search:
+            raise UsageError("--prefix-search is for CTC models")
+        _check(options, self.ctc.prefix_search)
         self.fusion = load_fusion(
             options.lm,
             directory.tokens,
@@ -61,19 +80,25 @@ class Recogniser:
             weight=options.lm_weight,
             bonus=options.insertion_bonus,
         )
-        self.cmvn = directory.cmvn()
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
-        self.stack_frames = directory.config.encoder.stack_frames
+
+    @cached_property
+    def front_end(self) -> FrontEnd:
+        """The front end, from samples to features. Raises ModelError if the model has none."""
+        return self.directory.front_end()
 
     @property
     def step_s(self) -> float:
-        """From one of the network's frames to the next, in s; 10 ms a frame of unknown features."""
+        """The time from one output of the network to the next, in s.
+
+        If the model has no front end, the frame shift is assumed to be 10 ms.
+        """
         try:
-            shift_ms = self.directory.front_end().frame_shift_ms
+            shift_ms = self.front_end.frame_shift_ms
         except ModelError:
             shift_ms = 10.0
-        return shift_ms / 1000.0 * self.stack_frames
+        return shift_ms / 1000.0 * self.model.encoder.stride
 
     def recognise(
         self,
@@ -83,22 +108,21 @@ class Recogniser:
         *,
         with_spans: bool = False,
     ) -> Recognition:
-        """What was heard in one utterance.
+        """Recognise one utterance from its features.
 
         Args:
-            utt_id: for messages.
-            features: (T, F), not normalised: the model does that with its own statistics.
-            cmvn: for a model that normalises by speaker: his statistics; None: the utterance's own.
-            with_spans: also say when each token was heard.
+            utt_id: the id of the utterance, for error messages.
+            features: (T, F), not normalised; the model normalises them with its own statistics.
+            cmvn: the statistics of the speaker, for a model that normalises by speaker; None: those
+                of the utterance.
+            with_spans: also find the frames of each token.
 
         Raises:
-            FeatureError: another dimension, no frames, or values that are not finite.
-            DataError: nothing is possible, such as a network whose weights are not finite.
+            FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
+            DataError: no hypothesis is possible, for example if weights are not finite.
         """
-        stats = self.cmvn
-        if self.directory.by_speaker:
-            stats = cmvn or _own_statistics(features)
-        checked = check_features(features, utt_id, self.input_dim, stats)
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
         batch = torch.from_numpy(checked)[None].to(self.device)
         lengths = torch.tensor([len(checked)], device=self.device)
         try:
@@ -112,19 +136,36 @@ class Recogniser:
             raise DataError(f"{utt_id}: {error}") from error
 
     def recognise_file(self, path: str | Path, *, channel: int = -1) -> Recognition:
-        """What was heard in a recording, through the model's own front end.
+        """Recognise a recording in a file, with the model's own front end.
 
         Args:
-            path: the recording.
-            channel: which of several channels; -1 wants a recording of one.
+            path: the file.
+            channel: the channel to read, from 0; -1: the recording must have only one.
 
         Raises:
-            AudioError: it cannot be read, or has another rate than the model's training data.
+            AudioError: the file cannot be read, or has another sampling rate than the model.
             ModelError: the model directory has no front end.
         """
-        front_end = self.directory.front_end()
+        front_end = self.front_end  # raises an error before the file is read
         samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
         return self.recognise(str(path), front_end(samples, rate))
+
+    def recognise_samples(
+        self, samples: np.ndarray, rate: int, *, name: str = "the recording"
+    ) -> Recognition:
+        """Recognise a recording in memory, with the model's own front end.
+
+        Args:
+            samples: one channel, (S,), in the range of 16-bit integers.
+            rate: the sampling rate in Hz.
+            name: the name of the recording, for error messages.
+
+        Raises:
+            AudioError: the model has another sampling rate.
+            FeatureError: the recording is shorter than a frame.
+            ModelError: the model directory has no front end.
+        """
+        return self.recognise(name, self.front_end(samples, rate))
 
     def symbols(self, hypothesis: Hypothesis) -> str:
         """The tokens of a hypothesis as text."""
@@ -137,8 +178,8 @@ class Recogniser:
         return Recognition(hyps, spans)
 
     def _search_ctc(self, log_probs: Tensor, lengths: Tensor, rows: np.ndarray) -> list[Hypothesis]:
-        if self.options.prefix_search:
-            threshold = self.options.prefix_threshold
+        if self.ctc.prefix_search:
+            threshold = self.ctc.prefix_threshold
             return ctc_prefix_search(rows, blank=BLANK, threshold=threshold)
         if self.options.beam == 1:
             best_path = float(rows.max(axis=1).sum())
@@ -156,7 +197,7 @@ class Recogniser:
     ) -> Recognition:
         frames = model.joiner.project_encoder(encoded)
         if self.options.beam == 1:
-            limit = self.options.max_tokens_per_frame
+            limit = self.transducer.max_tokens_per_frame
             (tokens,) = transducer_greedy(
                 frames, lengths, model, blank=BLANK, max_tokens_per_frame=limit
             )
@@ -169,7 +210,7 @@ class Recogniser:
                 width=self.options.beam,
                 blank=BLANK,
                 length_normalise=self.options.length_normalise,
-                max_tokens_per_frame=self.options.max_tokens_per_frame,
+                max_tokens_per_frame=self.transducer.max_tokens_per_frame,
                 fusion=self.fusion,
             )
         _at_least_one(hyps)
@@ -179,21 +220,20 @@ class Recogniser:
         return Recognition(hyps, [(t, t + 1) for t in times])
 
 
-def _check(options: SearchOptions, is_ctc: bool) -> None:
-    """Raises UsageError where options are out of range or do not go together."""
-    if options.beam < 1:
-        raise UsageError(f"--beam must be 1 or more, not {options.beam}")
-    if options.max_tokens_per_frame < 1:
-        raise UsageError(
-            f"--max-tokens-per-frame must be 1 or more, not {options.max_tokens_per_frame}"
-        )
-    if options.prefix_search and not is_ctc:
-        raise UsageError("--prefix-search is for CTC models")
-    if not 0.0 < options.prefix_threshold <= 1.0:
-        raise UsageError(f"--prefix-threshold must be in 0 … 1, not {options.prefix_threshold:g}")
+def _check(options: SearchOptions, prefix_search: bool) -> None:
+    """Raise UsageError if options exclude each other."""
     fused = options.lm or options.insertion_bonus
-    if fused and (options.beam == 1 or options.prefix_search):
+    if fused and (options.beam == 1 or prefix_search):
         raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+
+
+O = TypeVar("O", bound=SearchOptions)  # noqa: E741
+
+
+def _options_of(kind: type[O], options: SearchOptions) -> O:
+    """The options of a search of this kind; those that are not among ``options`` have defaults."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in vars(options).items() if k in names})
 
 
 def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
@@ -202,17 +242,8 @@ def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
     return hyps
 
 
-def _own_statistics(features: np.ndarray) -> CmvnStats | None:
-    """Those of one utterance; None for one that `check_features` will refuse."""
-    if features.ndim != 2 or not features.size or not np.isfinite(features).all():
-        return None
-    stats = CmvnStats.zeros(features.shape[1])
-    stats.accumulate(features)
-    return stats
-
-
 def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:
-    """log Pr(y|x), the sum over all alignments of ``tokens``."""
+    """log Pr(y|x) of the output ``tokens``, summed over all alignments."""
     targets = torch.tensor([tokens], dtype=torch.int64, device=encoded.device)
     counts = torch.tensor([len(tokens)], device=encoded.device)
     logits = model.join(encoded, targets, counts)

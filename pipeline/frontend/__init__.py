@@ -1,1 +1,1 @@
-"""From recordings to features: audio, filter banks, derivatives, normalisation."""
+"""From recordings to features: audio, filter banks, time derivatives and normalisation."""

@@ -1,8 +1,9 @@
-"""Recordings as samples: WAV, FLAC, Ogg Opus and Vorbis, MP3 and NIST SPHERE, without a pipe.
+"""Reading recordings: WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 and NIST SPHERE, without a pipe.
 
-libsndfile decodes. What it lets pass is caught here: a SPHERE or RIFF file shorter than its header
-says, an Ogg stream without its last page, NaN samples, another rate than the features want.
-Samples are on Kaldi's scale, that of 16-bit integers, and 16-bit recordings come through exactly.
+libsndfile decodes the recordings. Faults that it does not report are found here: a SPHERE or RIFF
+file that is shorter than its header states, an Ogg stream without its last page, NaN samples, and a
+sample rate other than that of the features. Samples are on Kaldi's scale, which is that of 16-bit
+integers; 16-bit recordings are reproduced exactly.
 """
 
 import io
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     Samples: TypeAlias = NDArray[np.float32]
 
 INT16_SCALE = 32768.0
-STREAMING_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # what programs that write to a pipe put in RIFF
-BLOCK = 1 << 20  # samples decoded at a time
-UNKNOWN_LENGTH = 1 << 62  # libsndfile's count is above this for FLAC without a length
+STREAMING_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # sizes in RIFF headers that were written to a pipe
+BLOCK = 1 << 20  # samples to decode at a time
+UNKNOWN_LENGTH = 1 << 62  # libsndfile reports more samples than this for FLAC without a length
 
 
 def read_audio(
@@ -33,26 +34,26 @@ def read_audio(
 
     Args:
         rxfilename: a file, ``-`` for stdin, ``file:OFFSET`` into a wav archive, or ``command |``.
-        sample_rate: the rate in Hz that it must have; None takes any.
-        channel: -1 wants a recording of one channel; 0, 1, … choose one.
+        sample_rate: the sample rate in Hz that the recording must have; None accepts any rate.
+        channel: the channel to read, from 0; -1 requires a recording of one channel.
         allow_pipes: whether ``command |`` may be run.
 
     Returns:
-        float32 samples ``(S,)`` between -32768 and 32767, and the rate in Hz.
+        float32 samples ``(S,)`` between -32768 and 32767, and the sample rate in Hz.
 
     Raises:
-        AudioError: the file is missing, truncated, empty, not audio, compressed with shorten,
-            at another rate, has several channels, or holds NaN or infinite samples.
+        AudioError: the file is missing, truncated, empty, not audio, or compressed with shorten; it
+            has another sample rate or several channels, or holds NaN or infinite samples.
     """
     data = _load(rxfilename, allow_pipes=allow_pipes)
     return decode_audio(data, rxfilename, sample_rate=sample_rate, channel=channel)
 
 
 def audio_duration_s(path: str) -> float:
-    """The length of a recording in seconds, from its header where that says it.
+    """The duration of a recording in seconds, according to its header.
 
     Raises:
-        AudioError: as ``read_audio``, as far as headers show it.
+        AudioError: as for ``read_audio``, as far as the header shows it.
     """
     sound, frames = _open(_load(path, allow_pipes=False), path)
     with sound:
@@ -62,7 +63,7 @@ def audio_duration_s(path: str) -> float:
 def decode_audio(
     data: bytes, name: str, *, sample_rate: int | None, channel: int = -1
 ) -> tuple["Samples", int]:
-    """``read_audio`` for a recording in memory; ``name`` is what errors call it."""
+    """Like ``read_audio``, for a recording in memory; error messages call it ``name``."""
     import numpy as np
 
     sound, frames = _open(data, name)
@@ -70,8 +71,8 @@ def decode_audio(
         rate = int(sound.samplerate)
         if sample_rate is not None and rate != sample_rate:
             raise AudioError(
-                f"{name}: {rate} Hz where --sample-frequency wants {sample_rate} Hz; resample it, "
-                f"e.g. sox IN -r {sample_rate} OUT, or change the option"
+                f"{name}: has a sample rate of {rate} Hz, but --sample-frequency is {sample_rate}; "
+                f"resample it, e.g. sox IN -r {sample_rate} OUT, or change the option"
             )
         _check_channel(sound.channels, channel, name)
         samples = _decode(sound, frames, name)[:, max(channel, 0)] * np.float32(INT16_SCALE)
@@ -84,22 +85,24 @@ def decode_audio(
 
 @dataclass(frozen=True)
 class Recording:
-    """An entry of a wav table that is not read yet. ``name`` is what errors call it."""
+    """An entry of a wav table that was not read yet; error messages call it ``name``."""
 
     name: str
     load: Callable[[], bytes]
 
     def read(self, *, sample_rate: int | None, channel: int = -1) -> tuple["Samples", int]:
-        """The samples and the rate; see ``read_audio``."""
+        """The samples and the sample rate in Hz; see ``read_audio``."""
         return decode_audio(self.load(), self.name, sample_rate=sample_rate, channel=channel)
 
 
 class WavReader:
-    """Iterate over a wav table: ``scp:`` of file names, or ``ark:`` of RIFF files, as Kaldi's
-    wav-copy and extract-segments write it. Yields ``(key, Recording)``, one in memory at a time.
+    """Iterate over a wav table as ``(key, Recording)``, with one recording in memory at a time.
+
+    A wav table is ``scp:`` with file names, or ``ark:`` with RIFF files, as Kaldi's wav-copy and
+    extract-segments write it.
 
     Raises:
-        TableError: the table is broken. A single bad recording raises when it is read.
+        TableError: the table is damaged. A bad recording raises AudioError only when it is read.
     """
 
     def __init__(self, rspecifier: str, *, allow_pipes: bool = False) -> None:
@@ -130,11 +133,11 @@ class WavReader:
 
 
 def wave_bytes(samples: "Samples", rate: int) -> bytes:
-    """A RIFF file of one channel, 16 bits: what a wav archive holds, and Kaldi reads.
+    """The bytes of a 16-bit RIFF file with one channel, the form of recordings in Kaldi's archives.
 
     Args:
-        samples: (S,), on the scale of 16-bit integers; rounded and clipped to them.
-        rate: in Hz.
+        samples: (S,), on the scale of 16-bit integers, to which they are rounded and clipped.
+        rate: the sample rate in Hz.
     """
     import numpy as np
     import soundfile
@@ -154,7 +157,7 @@ def _load(rxfilename: str, *, allow_pipes: bool) -> bytes:
 
     try:
         with open_input(rxfilename, allow_pipes=allow_pipes) as stream:
-            if split_offset(rxfilename)[1] is not None:  # into an archive: other recordings follow
+            if split_offset(rxfilename)[1] is not None:  # in an archive, other recordings follow
                 return _read_riff(stream, rxfilename)
             return stream.read()
     except TableError as error:
@@ -164,29 +167,31 @@ def _load(rxfilename: str, *, allow_pipes: bool) -> bytes:
 
 
 def _read_key(stream: BinaryIO, archive: str) -> str:
-    """The key before the next entry, or an empty string at the end."""
+    """Read the key of the next entry; the empty text at the end."""
     key = bytearray()
     while (byte := stream.read(1)) not in (b" ", b"\t", b""):
         key += byte
         if len(key) > 4096:
-            raise TableError(f"{archive}: no key where one is due; is it an archive of wav files?")
+            raise TableError(f"{archive}: a key is missing; is this an archive of wav files?")
     if key and not byte:
         raise TableError(f"{archive}: ends after the key {bytes(key)!r}; it is truncated")
     return key.decode(errors="replace")
 
 
 def _read_riff(stream: BinaryIO, name: str) -> bytes:
-    """One RIFF file from a stream that goes on after it."""
+    """Read one RIFF file from a stream that may hold more."""
     head = stream.read(8)
     size = int.from_bytes(head[4:8], "little")
     if head[:4] != b"RIFF" or size in STREAMING_SIZES:
         raise TableError(
-            f"{name}: not a RIFF file with its length in the header; archives of recordings are "
-            "those of wav-copy and extract-segments"
+            f"{name}: not a RIFF file with its length in the header; make the archive with "
+            "wav-copy or extract-segments"
         )
     body = stream.read(size)
     if len(body) < size:
-        raise TableError(f"{name}: {len(body)} bytes of {size}: the archive is truncated")
+        raise TableError(
+            f"{name}: has {len(body)} of {size} bytes; the archive is truncated: make it again"
+        )
     return head + body
 
 
@@ -194,7 +199,7 @@ def _read_riff(stream: BinaryIO, name: str) -> bytes:
 
 
 def _open(data: bytes, name: str) -> tuple[Any, int]:
-    """The opened soundfile.SoundFile and the number of samples per channel to read from it."""
+    """The opened soundfile.SoundFile, and the number of samples per channel to read from it."""
     import soundfile
 
     if not data:
@@ -211,22 +216,24 @@ def _open(data: bytes, name: str) -> tuple[Any, int]:
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: cannot be read as audio ({error.error_string.rstrip('.')}); "
-            "WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 and NIST SPHERE are"
+            "give WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE"
         ) from error
     if sound.frames > UNKNOWN_LENGTH:
         raise AudioError(
-            f"{name}: FLAC without a length in its header, as written to a pipe; "
-            "encode it to a file, or pipe WAV instead"
+            f"{name}: the FLAC header states no length, as after writing to a pipe; "
+            "encode to a file, or pipe WAV instead"
         )
     return sound, sound.frames if sample_count is None else sample_count
 
 
 def _check_channel(channels: int, channel: int, name: str) -> None:
     if channel < 0 and channels > 1:
-        raise AudioError(f"{name}: {channels} channels; choose one with --channel=0 (the left)")
+        raise AudioError(
+            f"{name}: has {channels} channels; choose one, such as --channel=0 for the left"
+        )
     if channel >= channels:
         raise AudioError(
-            f"{name}: {channels} channel(s), so --channel={channel} is none of them; "
+            f"{name}: has {channels} channel(s), so there is no --channel={channel}; "
             f"the last is {channels - 1}"
         )
 
@@ -246,8 +253,8 @@ def _decode(sound: Any, frames: int, name: str) -> "NDArray[np.float32]":
             count += len(block)
     except soundfile.LibsndfileError as error:
         raise AudioError(
-            f"{name}: stops being readable after {count / sound.samplerate:.2f} s "
-            f"({error.error_string.rstrip('.')}); truncated or damaged, so copy it again"
+            f"{name}: cannot be read beyond {count / sound.samplerate:.2f} s "
+            f"({error.error_string.rstrip('.')}); it is truncated or damaged: copy it again"
         ) from error
     if count < frames:
         raise _truncated(name, f"{count} samples of {frames}")
@@ -259,16 +266,16 @@ def _truncated(name: str, what: str) -> AudioError:
 
 
 def _check_sphere(data: bytes, name: str) -> int | None:
-    """The header's sample_count, or None where it has none. NIST SPHERE 2.6's header is text."""
+    """Check a NIST SPHERE file; returns the sample_count of its header, or None if it has none."""
     size = data[8:16].strip()
     header = data[: int(size) if size.isdigit() else 0].decode("latin-1")
     fields = dict(re.findall(r"^(\w+) -\w+ (.*?)\s*$", header, flags=re.MULTILINE))
     if "end_head" not in header:
-        raise AudioError(f"{name}: its SPHERE header is not whole; copy it again")
+        raise AudioError(f"{name}: the SPHERE header is incomplete; copy the file again")
     coding = fields.get("sample_coding", "pcm")
     if "," in coding:  # e.g. pcm,embedded-shorten-v2.00
         raise AudioError(
-            f"{name}: SPHERE compressed with {coding.partition(',')[2]}; "
+            f"{name}: the SPHERE file is compressed with {coding.partition(',')[2]}; "
             "convert it first: sph2pipe -f wav IN OUT (sox cannot read it)"
         )
     numbers = {key: int(value) for key, value in fields.items() if value.isdigit()}
@@ -283,7 +290,7 @@ def _check_sphere(data: bytes, name: str) -> int | None:
 
 
 def _check_riff(data: bytes, name: str) -> bytes:
-    """``data``, its sizes filled in if it was written to a pipe, when no size was known."""
+    """Check a RIFF file; returns ``data``, with sizes filled in if it was written to a pipe."""
     order: Any = "little" if data[:4] == b"RIFF" else "big"
     riff_size = int.from_bytes(data[4:8], order)
     at = 12
@@ -304,7 +311,7 @@ def _check_riff(data: bytes, name: str) -> bytes:
 
 
 def _check_ogg(data: bytes, name: str) -> None:
-    """Walk over the pages; the last must be whole and marked as the stream's end (RFC 3533)."""
+    """Check that the last Ogg page is complete and marked as the end of the stream (RFC 3533)."""
     at, last = 0, False
     while data[at : at + 4] == b"OggS" and at + 27 <= len(data):
         segments = data[at + 26]

@@ -1,4 +1,4 @@
-"""A table of recordings to a table of features: the loop of the three programs that do it."""
+"""The loop of the programs that turn a table of recordings into a table of features."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -7,28 +7,29 @@ from typing import Protocol
 
 from pipeline.errors import DataError
 from pipeline.frontend.audio import Recording
-from pipeline.frontend.feature_options import FeatureOptions, option
+from pipeline.frontend.feature_options import FeatureOptions
+from pipeline.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionOptions:
-    """What is read and written beside the features."""
+    """Options of the extraction that are independent of the kind of features."""
 
-    channel: int = option(-1, "-1: recordings must have one channel; 0: the left, 1: the right")
-    min_duration: float = option(0.0, "leave out recordings shorter than this, in s")
-    allow_pipes: bool = option(False, "run the commands of a wav.scp whose entries end in |")
-    write_utt2dur: str = option("", "also write the durations in s to this wspecifier")
-    write_num_frames: str = option("", "also write the counts of frames to this wspecifier")
+    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
+    min_duration: float = option(0.0, "shortest recording to accept, in s")
+    allow_pipes: bool = option(False, "run the commands of scp entries that end in |")
+    write_utt2dur: str = option("", "wspecifier for the durations in s; empty: not written")
+    write_num_frames: str = option("", "wspecifier for the lengths in frames; empty: not written")
 
 
 class Counter(Protocol):
-    """What ``extract`` reports to: ``pipeline.cli.Tally``."""
+    """The counter that ``extract`` reports to, such as ``pipeline.cli.Tally``."""
 
     def ok(self) -> None:
-        """One utterance is done."""
+        """Count a success."""
 
     def fail(self, key: str, error: object) -> None:
-        """One utterance failed."""
+        """Count a failure."""
 
     def require_some(self) -> None:
         """Raise DataError if nothing was done."""
@@ -41,15 +42,22 @@ def extract(
     extraction: ExtractionOptions,
     tally: Counter,
 ) -> int:
-    """Write the features of each recording; one that fails is counted and the others go on.
+    """Write the features of each recording; a failure is counted and does not stop the others.
+
+    Args:
+        wavs: (utterance, recording).
+        feats_wspecifier: the table to write.
+        options: how the features are computed.
+        extraction: what else to read and write.
+        tally: counts successes and failures.
 
     Returns:
-        How many recordings ``min_duration`` left out.
+        The number of recordings that are shorter than ``min_duration``.
 
     Raises:
-        PipelineError: a whole table cannot be read or written.
+        PipelineError: a table cannot be read or written.
     """
-    from pipeline.frontend.features import compute_features
+    from pipeline.frontend.spectra import compute_features
     from pipeline.tables import MatrixWriter, TextWriter
 
     left_out = 0

@@ -1,1 +1,1 @@
-"""Jobs on this machine and on a cluster, by Kaldi's command line."""
+"""Running jobs on this machine or on a cluster, with Kaldi's command line."""

@@ -1,6 +1,6 @@
-"""What programs that run jobs share: Kaldi's command line, the log's form, which jobs to run.
+"""What the programs that run jobs share: Kaldi's command line, the form of logs, choosing jobs.
 
-Only the standard library, so that such a program starts at once and without an environment.
+It needs only the standard library, so that these programs start fast and outside an environment.
 """
 
 import contextlib
@@ -16,30 +16,30 @@ from typing import Self
 RAW = re.compile(r"[|&;(){}!]|\|\||&&|\|&|(?:\d*|&)(?:<|>>?)(?:&\d+|&-|[^\s<>|&;()\"']*)")
 PLAIN = re.compile(r"(?:[\w@%+=:,./^-]|\$\w|\$\{\w+\})+")
 ENDED = re.compile(r"^# (?:Ended \(code|Finished at .* with status) (\d+)", re.MULTILINE)
-LAST_LINES = 10  # of a failed job's log that are shown
+LAST_LINES = 10  # lines to show from the log of a failed job
 
 
 class Usage(Exception):
-    """What was typed is wrong."""
+    """The command line is wrong."""
 
 
 class HelpWanted(Exception):
-    """``--help`` was typed."""
+    """``--help`` was given."""
 
 
 class Settings:
-    """What was typed: options, the array, the log and the command.
+    """The parsed command line: options, array of jobs, log and command.
 
     Attributes:
-        options: name -> value; ``max-jobs-run``, ``gpu``, ``num-threads`` and ``pick`` are there.
-        name: of the array, such as JOB; empty without one.
-        first, last: numbers of its jobs.
-        log: of a job, with the array's name in it.
-        command: one line for bash, with the array's name in it.
+        options: name -> value; always has ``max-jobs-run``, ``gpu``, ``num-threads`` and ``pick``.
+        name: the name of the array, such as JOB; empty if there is no array.
+        first, last: the numbers of its first and last job.
+        log: the log of a job, with the name of the array in it.
+        command: the command as one line for bash, with the name of the array in it.
 
     Raises:
-        Usage: it cannot be understood.
-        HelpWanted: it asks for help.
+        Usage: the command line is malformed.
+        HelpWanted: ``--help`` was given.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Settings:
         self.log, self.command = rest[0], " ".join(map(quote, rest[1:]))
         if not 1 <= self.first <= self.last:
             what = f"{self.first}:{self.last}"
-            raise Usage(f"{self.name}={what}: job numbers start at 1 or above and go up")
+            raise Usage(f"{self.name}={what}: job numbers must be 1 or more, and ascend")
         if self.last > self.first and self.name not in self.log:
             raise Usage(f"{self.log}: all jobs would write this log; put {self.name} in its name")
 
@@ -73,14 +73,14 @@ class Settings:
         return words
 
     def number(self, option: str, least: int) -> int:
-        """A whole number that an option gives. Raises Usage if it is none, or below ``least``."""
+        """The value of an option as a whole number. Raises Usage unless it is ``least`` or more."""
         value = self.options[option]
         if not value.isdecimal() or int(value) < least:
-            raise Usage(f"--{option} takes a whole number from {least}, not {value!r}")
+            raise Usage(f"--{option} must be a whole number, {least} or more, not {value!r}")
         return int(value)
 
     def substitute(self, text: str, job: object) -> str:
-        """``text`` with the array's name replaced by a job's number."""
+        """``text`` with the name of the array replaced by the number of a job."""
         return text.replace(self.name, str(job)) if self.name else text
 
     def log_of(self, job: int) -> str:
@@ -89,7 +89,7 @@ class Settings:
 
 
 def quote(word: str) -> str:
-    """``word`` as it stands in the job's line for bash."""
+    """``word`` as it is written into the command line of the job, quoted if necessary."""
     if RAW.fullmatch(word) or PLAIN.fullmatch(word):
         return word
     if '"' in word or word.endswith("\\"):
@@ -98,27 +98,27 @@ def quote(word: str) -> str:
 
 
 def now() -> str:
-    """The time as ``date`` writes it."""
+    """The current time in the form of ``date``."""
     return time.strftime("%a %b %e %H:%M:%S %Z %Y")
 
 
 def pick(settings: Settings) -> list[int]:
-    """The numbers of the jobs to run, as ``--pick`` says. Raises Usage for another word."""
+    """The numbers of the jobs that ``--pick`` selects. Raises Usage for an unknown selection."""
     wanted = settings.options["pick"].split(",")
     if unknown := set(wanted) - {"all", "failed", "incomplete"}:
-        raise Usage(f"--pick {min(unknown)}: choose all, failed or incomplete")
+        raise Usage(f"--pick must be all, failed or incomplete, not {min(unknown)}")
     jobs = range(settings.first, settings.last + 1)
     return [job for job in jobs if "all" in wanted or state(settings.log_of(job)) in wanted]
 
 
 def state(log: str) -> str:
-    """``done``, ``failed`` or ``incomplete``, as the end of a log tells."""
+    """``done``, ``failed`` or ``incomplete``, according to the end of a log."""
     code = exit_code(log)
     return "incomplete" if code is None else "failed" if code else "done"
 
 
 def exit_code(log: str) -> int | None:
-    """How a job ended, from its log; None if that is not there."""
+    """The exit status of a job, from its log; None if the log does not have it."""
     try:
         with open(log, "rb") as stream:
             stream.seek(-min(4096, os.fstat(stream.fileno()).st_size), os.SEEK_END)
@@ -129,14 +129,14 @@ def exit_code(log: str) -> int | None:
 
 
 def by_hand(settings: Settings, job: int) -> str:
-    """What to type to run a job again and watch it."""
+    """The command line that runs a job again by hand."""
     command = settings.substitute(settings.command, job)
     source = ". ./path.sh && " if os.path.exists("path.sh") else ""
     return f"cd {shlex.quote(os.getcwd())} && {source}{command}"
 
 
 def last_lines(log: str) -> str:
-    """The end of a job's log, without the lines that tell how it ended."""
+    """The last lines of the log of a job, without the lines about its end."""
     try:
         with open(log, errors="replace") as stream:
             lines = [x for x in stream if not x.startswith(("# Accounting", "# Ended"))]
@@ -146,7 +146,7 @@ def last_lines(log: str) -> str:
 
 
 class Follower:
-    """Copies what a log gains to standard error, while a ``with`` block runs."""
+    """Copies new lines of a log to standard error while a ``with`` block runs."""
 
     def __init__(self, log: str) -> None:
         self._log, self._offset = log, 0
@@ -169,7 +169,7 @@ class Follower:
     def _copy(self) -> None:
         with contextlib.suppress(OSError), open(self._log, "rb") as stream:
             if os.fstat(stream.fileno()).st_size < self._offset:
-                self._offset = 0  # begun anew
+                self._offset = 0  # the log was started again
             stream.seek(self._offset)
             data = stream.read()
             data = data[: data.rfind(b"\n") + 1]
@@ -180,7 +180,7 @@ class Follower:
 
 
 def shown_log(settings: Settings) -> contextlib.AbstractContextManager[object]:
-    """Follows the log of a single job if $SHOW_OUTPUT is ``true``; else does nothing."""
+    """A context that shows the log of a single job if $SHOW_OUTPUT is ``true``."""
     if os.environ.get("SHOW_OUTPUT") == "true" and settings.first == settings.last:
         return Follower(settings.log_of(settings.first))
     return contextlib.nullcontext()

@@ -1,6 +1,6 @@
-"""Arrays of jobs at a Slurm cluster: submitted, found again, asked about, cancelled.
+"""Arrays of jobs on a Slurm cluster: submitting, finding again, querying and cancelling them.
 
-Only the standard library and Slurm's own programs: sbatch, squeue, scancel.
+It needs only the standard library and Slurm's programs sbatch, squeue and scancel.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pipeline.jobs.command_line import Settings, Usage
 ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
-}  # Slurm's words for jobs that will not run any more
+}  # states of jobs that will not run any more
 TASK = """\
 #!/usr/bin/env bash
 # Made by slurm.py: what each task of the array runs.
@@ -58,28 +58,32 @@ ended "$code"
 
 
 class Unreachable(Exception):
-    """Slurm cannot be asked at the moment, or refuses."""
+    """Slurm does not answer at the moment, or refuses a request."""
 
 
 class Task(NamedTuple):
-    """What Slurm says of a job."""
+    """The state of a job, as reported by Slurm."""
 
     state: str
     reason: str
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs or is going to."""
+        """Whether the job runs or will run."""
         return self.state not in ENDED
 
     @property
     def is_held(self) -> bool:
-        """Whether Slurm gave up starting it, and waits for an administrator."""
+        """Whether Slurm has given up starting the job and waits for an administrator."""
         return self.is_active and "launch failed requeued held" in self.reason
 
 
 def call(*command: str) -> str:
-    """Output of one of Slurm's programs. Raises Unreachable with what it says if it fails."""
+    """The output of one of Slurm's programs.
+
+    Raises:
+        Unreachable: the program fails or is missing; the message is that of the program.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -94,11 +98,11 @@ def call(*command: str) -> str:
 
 
 class Submission:
-    """An array on its way, and its record beside the logs.
+    """A submitted array of jobs, with a record of it beside the logs.
 
     Attributes:
         jobs: the numbers of its jobs.
-        id: Slurm's number of it; empty before it is known.
+        id: Slurm's number of the array; empty before it is known.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -113,12 +117,12 @@ class Submission:
 
     @property
     def record(self) -> Path:
-        """The file that says what was submitted and not yet waited for."""
+        """The file that records the array until all its jobs have ended."""
         return Path(f"{self.base}.json")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Let one process at a time look and submit."""
+        """Let only one process at a time look for the array and submit it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(f"{self.base}.lock", "w") as stream:
             with contextlib.suppress(OSError):
@@ -126,23 +130,26 @@ class Submission:
             yield
 
     def find(self) -> bool:
-        """Take over the array of an earlier run of this command; whether there is one.
+        """Take over the array that an earlier run of this command submitted.
+
+        Returns:
+            Whether there is such an array.
 
         Raises:
-            Usage: another command's array still writes these logs.
+            Usage: the array of another command still writes to these logs.
         """
         try:
             earlier = json.loads(self.record.read_text())
         except (OSError, ValueError):
             return False
-        if not earlier["id"]:  # killed while it was submitting
+        if not earlier["id"]:  # the earlier run was killed while submitting
             earlier["id"] = find_by_title(earlier["title"])
         active = earlier["id"] and is_active(earlier["id"])
         if earlier["key"] != self.key:
             if active:
                 raise Usage(
-                    f"{self.settings.log}: array {earlier['id']}, with another command, still "
-                    f"writes there; wait for it, or scancel {earlier['id']}"
+                    f"{self.settings.log}: array {earlier['id']} of another command still writes "
+                    f"to this log; wait for it, or run scancel {earlier['id']}"
                 )
             return False
         if not earlier["id"] or (not active and self.settings.options["pick"] != "all"):
@@ -151,9 +158,9 @@ class Submission:
         return True
 
     def submit(self, jobs: list[int], words: Sequence[str]) -> None:
-        """Give the array to Slurm. Raises Unreachable with what sbatch says."""
+        """Submit the array. Raises Unreachable with the message of sbatch."""
         settings, self.jobs = self.settings, jobs
-        for job in jobs:  # what an older run left is not ours
+        for job in jobs:  # remove the logs of older runs
             Path(settings.log_of(job)).unlink(missing_ok=True)
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
         script = Path(f"{self.base}.sh")
@@ -178,7 +185,7 @@ class Submission:
             found = re.search(r"\d+", call(*words, str(script)))
         except Unreachable as error:
             self.record.unlink(missing_ok=True)
-            hint = "; fewer jobs, or a larger MaxArraySize" if "array" in str(error) else ""
+            hint = "; use fewer jobs, or raise MaxArraySize" if "array" in str(error) else ""
             raise Unreachable(f"{error}{hint}") from error
         self.id = found[0] if found else find_by_title(self.title)
         self._write()
@@ -195,7 +202,7 @@ class Submission:
             call("scancel", f"{self.id}_{job}" if self.settings.name else self.id)
 
     def cancel(self) -> None:
-        """Cancel the array, wait a little until it is gone, and forget it."""
+        """Cancel the array, wait up to 15 s for its end, and remove the record."""
         with contextlib.suppress(Unreachable):
             call("scancel", self.id)
             end = time.monotonic() + 15
@@ -205,7 +212,7 @@ class Submission:
 
 
 def ranges(jobs: Sequence[int]) -> str:
-    """``1-3,7`` of the numbers 1, 2, 3, 7."""
+    """The numbers 1, 2, 3, 7 as ``1-3,7``."""
     parts: list[list[int]] = []
     for job in jobs:
         if parts and parts[-1][1] == job - 1:
@@ -216,10 +223,10 @@ def ranges(jobs: Sequence[int]) -> str:
 
 
 def tasks_of(array: str) -> dict[int, Task]:
-    """Job number (0 without an array) -> what Slurm says of it; empty if it knows none.
+    """Job number (0 without an array) -> its state; empty if Slurm does not know the array.
 
     Raises:
-        Unreachable: it does not answer.
+        Unreachable: Slurm does not answer.
     """
     try:
         text = call("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%K %T %r")
@@ -235,7 +242,7 @@ def tasks_of(array: str) -> dict[int, Task]:
 
 
 def find_by_title(title: str) -> str:
-    """The number of a job with this name; empty if Slurm knows none."""
+    """Slurm's number of the job with this name; empty if there is none."""
     with contextlib.suppress(Unreachable):
         lines = call("squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-n", title, "-o", "%F")
         return lines.split()[-1] if lines.split() else ""
@@ -243,5 +250,5 @@ def find_by_title(title: str) -> str:
 
 
 def is_active(array: str) -> bool:
-    """Whether any task of it runs or is going to. Raises Unreachable if Slurm does not answer."""
+    """Whether any job of an array runs or will run. Raises Unreachable if Slurm does not answer."""
     return any(task.is_active for task in tasks_of(array).values())

@@ -1,14 +1,15 @@
-"""From Kaldi's options of a job (--mem, --gpu …) to those of sbatch, by a file like its slurm.conf.
+"""Translates Kaldi's options of a job (--mem, --gpu …) to those of sbatch.
 
-::
+The translation is described by a file in the form of Kaldi's slurm.conf::
 
-    command sbatch --export=PATH           what submits
-    option mem=* --mem-per-cpu=$0          --mem 4G gives --mem-per-cpu=4G
-    option gpu=0                           --gpu 0 gives nothing
+    command sbatch --export=PATH           the command that submits a job
+    option mem=* --mem-per-cpu=$0          --mem 4G becomes --mem-per-cpu=4G
+    option gpu=0                           --gpu 0 is left out
     option gpu=* -p gpu --gres=gpu:$0
-    default gpu=0                          what is taken where nothing is said
+    default gpu=0                          the value of an option that is not given
 
-``-`` and ``_`` in names are the same. A value beats ``*``; a later line beats an earlier one.
+``-`` and ``_`` in names mean the same. A line with the value takes precedence over ``*``, and a
+later line over an earlier one.
 """
 
 import re
@@ -35,18 +36,18 @@ option tasks_per_node=* --ntasks-per-node=$0
 default gpu=0
 default num_threads=1
 """
-OURS = ("max-jobs-run", "pick", "config", "max-restarts")  # nothing of these goes to sbatch
+OURS = ("max-jobs-run", "pick", "config", "max-restarts")  # options that are not for sbatch
 _LINE = re.compile(r"(command)\s+(.+)|(option|default)\s+(\w[\w-]*)=(\S+)\s*(.*)")
 
 
 class SlurmOptions:
-    """The lines of such a file.
+    """The translation that a file describes.
 
     Args:
-        path: the file; None: ``conf/slurm.conf`` if there is one, else what stands above.
+        path: the file; None means ``conf/slurm.conf`` if it exists, otherwise ``DEFAULT``.
 
     Raises:
-        Usage: no such file, or a line that cannot be understood; names it.
+        Usage: the file cannot be read, or a line is malformed; names the line.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -64,7 +65,7 @@ class SlurmOptions:
         except (OSError, UnicodeDecodeError) as error:
             raise Usage(f"--config {self.path}: cannot be read: {error}") from error
         if not self.command:
-            raise Usage(f"{self.path}: no line that begins with command, such as command sbatch")
+            raise Usage(f"{self.path}: has no line with a command; add one, such as command sbatch")
 
     def _read(self, text: str) -> None:
         for number, line in enumerate(text.splitlines(), start=1):
@@ -83,10 +84,10 @@ class SlurmOptions:
                 self._defaults[_same(match[4])] = match[5]
 
     def arguments(self, options: Mapping[str, str]) -> list[str]:
-        """What ``options`` come to for sbatch.
+        """The arguments of sbatch for these options.
 
         Raises:
-            Usage: an option that no line describes; says how to add one.
+            Usage: no line describes an option; the message shows how to add one.
         """
         wanted = dict(self._defaults)
         wanted.update({_same(n): v for n, v in options.items() if n not in OURS and v != ""})
@@ -99,13 +100,13 @@ class SlurmOptions:
                 words += shlex.split(self._options[name, "*"].replace("$0", value))
             elif value != self._defaults.get(name) and (name, value) not in _HARMLESS:
                 raise Usage(
-                    f"--{shown} {value}: not described in {self.path}; add a line such as "
-                    f"'option {name}=* --{shown}=$0' to conf/slurm.conf"
+                    f"--{shown} {value}: this option is not described in {self.path}; add a line "
+                    f"such as 'option {name}=* --{shown}=$0' to conf/slurm.conf"
                 )
         return words
 
 
-_HARMLESS = {("gpu", "0"), ("num_threads", "1")}  # what is so without being asked for
+_HARMLESS = {("gpu", "0"), ("num_threads", "1")}  # what jobs get without any option
 
 
 def _same(name: str) -> str:

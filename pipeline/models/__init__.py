@@ -1,1 +1,1 @@
-"""Trained models on disk, and what every use of one shares."""
+"""Trained models on disk, and the functions that every use of a model shares."""

@@ -1,4 +1,4 @@
-"""The average of several models' weights as a model of its own."""
+"""Models whose weights are the averages of the weights of several models."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,11 +8,16 @@ import torch
 from safetensors.torch import save
 
 from pipeline.errors import ModelError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 
 
 def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
-    """The files to average: of each directory its last epochs, or for 0 its finished weights.
+    """The files to average.
+
+    Args:
+        directories: the models.
+        last: the number of last epochs of each model to average; 0: the final weights.
 
     Raises:
         ModelError: fewer epochs are kept, or a training has not finished.
@@ -22,17 +27,19 @@ def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
         kept = directory.epoch_paths()[-last:] if last else [directory.weights_path]
         if last and len(kept) < last:
             raise ModelError(
-                f"{directory.path}: keeps the weights of {len(kept)} epochs, not of {last}; train "
+                f"{directory.path}: has the weights of {len(kept)} epochs, not of {last}; train "
                 f"with --keep-epochs={last}"
             )
         if not last:
-            directory.weights()  # says so where training has not finished
+            directory.weights()  # raises ModelError if training has not finished
         files += kept
     return files
 
 
 def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The mean of each weight over the files, summed in float64.
+    """The mean of each weight and buffer over the files, computed in float64.
+
+    Integer buffers, such as counts of batches, are those of the last file.
 
     Raises:
         ModelError: the architectures or the tokens differ, or a file is damaged.
@@ -40,20 +47,26 @@ def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str,
     first = directories[0]
     for other in directories[1:]:
         if other.config != first.config:
-            raise ModelError(f"{other.path}: another architecture than {first.path}")
+            raise ModelError(f"{other.path}: has another architecture than {first.path}")
         if other.tokens != first.tokens:
-            raise ModelError(f"{other.path}/tokens.txt: other tokens than {first.path}")
+            raise ModelError(f"{other.path}/tokens.txt: has other tokens than {first.path}")
     total: dict[str, torch.Tensor] = {}
     for file in files:
         for name, tensor in read_weights(file).items():
-            total[name] = total.get(name, 0.0) + tensor.double()
-    return {name: (tensor / len(files)).float() for name, tensor in total.items()}
+            if tensor.is_floating_point():
+                total[name] = total.get(name, 0.0) + tensor.double()
+            else:
+                total[name] = tensor
+    return {
+        name: (tensor / len(files)).float() if tensor.is_floating_point() else tensor
+        for name, tensor in total.items()
+    }
 
 
 def write_average(
     like: ModelDir, weights: dict[str, torch.Tensor], files: Sequence[Path], out: Path
 ) -> None:
-    """A model directory with these weights and all else of ``like``; whole or not there."""
+    """Write a model directory atomically, with these weights and all other files of ``like``."""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -1,44 +1,43 @@
-"""A model directory: everything that turns a recording into tokens, and how it came about.
+"""A model directory: all files that recognition needs, and those that its training leaves.
 
 ::
 
     exp/ctc/
       config.json          architecture, kind, options, with a format version
       tokens.txt           <blk> 0, …
-      cmvn.ark             statistics of the training features
-      front_end/           fbank.conf, delta.conf …: from a recording to features
+      cmvn.ark             CMVN statistics of the training features
+      front_end/           options of the features: fbank.conf, delta.conf …
       final.safetensors    the weights
-      checkpoints/         last.pt, previous.pt: weights, optimiser, where in which epoch;
+      checkpoints/         last.pt, previous.pt: weights, optimiser, position in the training;
                            best.safetensors, epoch-0001.safetensors …
-      metrics.jsonl        a line an epoch
-      provenance.json      command, commit, seed, versions, hash of the data
+      metrics.jsonl        losses and error rates, one line per epoch
+      provenance.json      command, commit, seed, versions, hashes of the data
       train.log
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from pipeline.data.data_dir import atomic_write_text
-from pipeline.errors import ConfigError, FeatureError, ModelError
-from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.errors import ConfigError, ModelError
+from pipeline.files import write_text
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
+from pipeline.models.normalise import SPEAKER, own_statistics, read_cmvn
+from pipeline.models.weights import load_weights, read_weights
 from pipeline.nn.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
 from pipeline.nn.models import Model, build_model
-from pipeline.tables import read_matrix, write_matrix
+from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
-
-SPEAKER = "speaker"  # instead of global statistics: those of each speaker
 
 
 class ModelDir:
-    """One model on disk. ``open`` checks that it is whole; ``create`` makes one."""
+    """A model on disk. ``open`` checks that it is complete; ``create`` makes a new one."""
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class ModelDir:
         normalises: bool | str,
     ) -> None:
         self.path, self.config, self.tokens, self.options = path, config, tokens, options
-        self.normalises = normalises  # by cmvn.ark, or "speaker": by each speaker's statistics
+        self.normalises = normalises  # with cmvn.ark, or with those of each speaker: "speaker"
 
     @property
     def kind(self) -> str:
@@ -59,35 +58,35 @@ class ModelDir:
 
     @property
     def weights_path(self) -> Path:
-        """The finished weights."""
+        """The file of the final weights."""
         return self.path / "final.safetensors"
 
     @property
     def best_path(self) -> Path:
-        """The weights of the best epoch so far."""
+        """The file of the weights of the best epoch so far."""
         return self.path / "checkpoints" / "best.safetensors"
 
     @property
     def last_path(self) -> Path:
-        """The last state of the training."""
+        """The file of the last state of the training."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def previous_path(self) -> Path:
-        """The state before it."""
+        """The file of the state before the last one."""
         return self.path / "checkpoints" / "previous.pt"
 
     @property
     def has_state(self) -> bool:
-        """Whether a training can go on here."""
+        """Whether there is a state, so that the training can be continued."""
         return self.last_path.exists() or self.previous_path.exists()
 
     def epoch_path(self, epoch: int) -> Path:
-        """The weights after an epoch, if they are kept."""
+        """The file of the weights after an epoch, if they are kept."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
 
     def epoch_paths(self) -> list[Path]:
-        """The weights of epochs that are kept, in order."""
+        """The files of the weights of those epochs that are kept, in order."""
         return sorted((self.path / "checkpoints").glob("epoch-*.safetensors"))
 
     @classmethod
@@ -101,10 +100,17 @@ class ModelDir:
         front_end: Path | None,
         options: dict[str, Any],
     ) -> "ModelDir":
-        """Write all but the weights; ``config.json`` last, so that a directory with it is whole.
+        """Write all files but the weights, ``config.json`` last as the sign that all are there.
 
-        ``cmvn`` is what normalises features: global statistics, "speaker", or nothing.
-        What a training that came to no epoch left there is written over.
+        Files of an earlier training are overwritten or removed.
+
+        Args:
+            path: the directory.
+            config: the architecture.
+            tokens: the tokens that the network outputs.
+            cmvn: global statistics that normalise features; "speaker"; None: no normalisation.
+            front_end: the directory with the options of the training features, if known.
+            options: the options of the training and the hashes of its data.
         """
         normalises = cmvn if isinstance(cmvn, str) else cmvn is not None
         directory = cls(path, config, tokens, options, normalises=normalises)
@@ -125,7 +131,7 @@ class ModelDir:
             "cmvn": directory.normalises,
             "options": options,
         }
-        atomic_write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
+        write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
         return directory
 
     @classmethod
@@ -133,7 +139,7 @@ class ModelDir:
         """Read a model directory.
 
         Raises:
-            ModelError: it is none, is not whole, or is not of this ``kind``.
+            ModelError: it is not a model directory, is incomplete, or is not of this ``kind``.
         """
         path = Path(path)
         config, options, normalises = _read_config(path)
@@ -141,28 +147,28 @@ class ModelDir:
         if config.num_tokens != len(tokens):
             raise ModelError(
                 f"{path}/tokens.txt: {len(tokens)} tokens, but the model has {config.num_tokens} "
-                "outputs; this is the tokens file of another model, put its own back"
+                "outputs; this is the tokens file of another model, restore its own"
             )
         if _tokens_changed(options, tokens):
             raise ModelError(
                 f"{path}/tokens.txt: not the tokens that this model was trained with; "
-                "put its own tokens.txt back"
+                "restore its own tokens.txt"
             )
         if kind is not None and config.kind != kind:
             raise ModelError(f"{path}: a {config.kind} model; a {kind} model is needed here")
         return cls(path, config, tokens, options, normalises=normalises)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The finished weights by name. Raises ModelError if there are none, or damaged ones."""
+        """The final weights by name. Raises ModelError if there are none or they are damaged."""
         if not self.weights_path.exists():
             raise ModelError(
-                f"{self.path}: training has not finished (no final.safetensors); run the "
-                "train_*.py command again, it goes on where it stopped"
+                f"{self.path}: training has not finished (no final.safetensors); run the same "
+                "train_*.py command again to continue it"
             )
         return read_weights(self.weights_path)
 
     def load_model(self, device: torch.device) -> Model:
-        """The network with its finished weights, in evaluation mode."""
+        """The network with its final weights, in evaluation mode."""
         weights = self.weights()
         assert self.config.num_tokens is not None
         model = build_model(self.config, num_tokens=self.config.num_tokens)
@@ -171,44 +177,60 @@ class ModelDir:
 
     @property
     def by_speaker(self) -> bool:
-        """Whether features are normalised by statistics of their speaker, which are data."""
+        """Whether features are normalised with the statistics of their speaker."""
         return self.normalises == SPEAKER
 
     def cmvn(self) -> CmvnStats | None:
-        """Global statistics that normalise features, or None if there are none."""
+        """The global statistics that normalise features, or None if there are none."""
         if not self.normalises or self.by_speaker or self.config.encoder is None:
             return None
         path = self.path / "cmvn.ark"
         if not path.exists():
-            raise ModelError(f"{path}: missing; the model normalises by it, put it back")
+            raise ModelError(f"{path}: missing; the model needs it to normalise features")
         return read_cmvn(path, self.config.encoder.input_dim)
 
+    def statistics(self, features: np.ndarray, speaker: CmvnStats | None) -> CmvnStats | None:
+        """The statistics that normalise one utterance; None: no normalisation.
+
+        Args:
+            features: the features of the utterance, (T, F).
+            speaker: the statistics of its speaker, for a model that normalises by speaker; None:
+                those of the utterance itself.
+        """
+        if self.by_speaker:
+            return speaker or own_statistics(features)
+        return self._global_cmvn
+
+    @cached_property
+    def _global_cmvn(self) -> CmvnStats | None:
+        return self.cmvn()
+
     def front_end(self) -> FrontEnd:
-        """From samples to features. Raises ModelError if the model was trained without one."""
+        """The front end, from samples to features. Raises ModelError if the model has none."""
         path = self.path / "front_end"
         if not path.is_dir():
             raise ModelError(
-                f"{self.path}: the model does not know how its features were made (its training "
-                "data had no conf/ with fbank.conf or mfcc.conf); compute features and use "
-                "decode_*.py"
+                f"{self.path}: the model has no record of how its features were made (its "
+                "training data had no conf/ with fbank.conf or mfcc.conf); compute features and "
+                "use decode_*.py"
             )
         return FrontEnd.load(path)
 
 
 def is_trained(path: Path) -> bool:
-    """Whether a directory holds a training that can go on, or its end."""
+    """Whether a directory holds a finished training or one that can be continued."""
     states = path / "checkpoints" / "last.pt", path / "checkpoints" / "previous.pt"
     return any(p.exists() for p in (*states, path / "final.safetensors"))
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
-    """What ``config.json`` says: the architecture, the options, what normalises features."""
+    """The architecture, the options and the kind of normalisation in ``config.json``."""
     file = path / "config.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["format_version"] == FORMAT_VERSION:
             config = model_config_from(data["model"], where="model")
-            config = config.part(config.kind, "model")  # whole for its kind
+            config = config.part(config.kind, "model")  # checks that no section is missing
             normalises = data.get("cmvn", (path / "cmvn.ark").exists())
             return (
                 config,
@@ -216,30 +238,16 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
                 normalises if normalises == SPEAKER else bool(normalises),
             )
     except OSError as error:
-        what = "has no readable config.json" if path.is_dir() else "no model directory"
+        what = "has no readable config.json" if path.is_dir() else "not a model directory"
         raise ModelError(f"{path}: {what}; train a model with train_*.py") from error
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ModelError(
-            f"{file}: damaged ({error}); put a copy back, or train in a new directory"
+            f"{file}: damaged ({error}); restore a copy, or train in a new directory"
         ) from error
     raise ModelError(
-        f"{file}: format {data['format_version']}, but this program reads {FORMAT_VERSION}; "
-        "use the version of the program that wrote it"
+        f"{file}: format {data['format_version']}, but this program reads format "
+        f"{FORMAT_VERSION}; use the version of the program that wrote it"
     )
-
-
-def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
-    """Global statistics of features with ``dim`` columns. Raises FeatureError naming the file."""
-    try:
-        stats = CmvnStats(read_matrix(str(path)))
-    except FeatureError as error:
-        raise FeatureError(f"{path}: {error}") from error
-    if stats.dim != dim:
-        raise FeatureError(
-            f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features a "
-            "frame; make them with compute_cmvn_stats.py from such features"
-        )
-    return stats
 
 
 def _tokens_changed(options: dict[str, Any], tokens: Tokens) -> bool:
@@ -253,82 +261,17 @@ def _copy_files(source: Path, destination: Path) -> None:
             shutil.copyfile(file, destination / file.name)
 
 
-# ---- weights -------------------------------------------------------------------------------------
-
-
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write all weights atomically as safetensors."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    data = save(tensors)  # not save_file: that makes files only their owner can read
-    _atomic(path, lambda temporary: temporary.write_bytes(data))
-
-
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state atomically; `load_state` reads it without running code."""
-    _atomic(path, lambda temporary: torch.save(state, temporary))
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote. Raises ModelError if it is damaged."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]  # torch goes on about pickles that run code
-        raise ModelError(
-            f"{path}: damaged checkpoint ({reason}); remove it to start again"
-        ) from error
-    return state
-
-
-def _atomic(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # what a killed program left is written over
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (RuntimeError, OSError) as error:  # torch makes the first of the second
-        raise ModelError(f"{path}: cannot write: {error}; is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name. Raises ModelError if the file is missing or damaged."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path}: cannot read these weights ({error}); copy them again, or train again"
-        ) from error
-
-
-def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where: object) -> None:
-    """Put weights into ``model``; every name and shape must match.
-
-    Raises:
-        ModelError: the list of what does not fit.
-    """
-    own = model.state_dict()
-    problems = [f"{name}: not in the file" for name in own if name not in weights]
-    for name, tensor in weights.items():
-        if name not in own:
-            problems.append(f"{name}: not in the model")
-        elif own[name].shape != tensor.shape:
-            problems.append(f"{name}: {tuple(tensor.shape)}, model has {tuple(own[name].shape)}")
-    if problems:
-        raise ModelError(f"{where}: weights do not fit the model:\n  " + "\n  ".join(problems))
-    model.load_state_dict(weights)
-
-
 def load_part(model: torch.nn.Module, source: ModelDir, part: str) -> list[str]:
-    """Put the weights of ``source``'s ``part`` (``encoder``, ``predictor``) into ``model``.
+    """Load a ``part`` of another model (``encoder`` or ``predictor``) into ``model``.
+
+    Transducers are pretrained like this in A. Graves, A. Mohamed, G. Hinton, "Speech Recognition
+    with Deep Recurrent Neural Networks", 2013, section 3.2.
 
     Returns:
-        The names in ``source`` that were dropped: the output layers of pretraining, [G13] 3.2.
+        The names of the weights in ``source`` that are not in the part: its output layer.
 
     Raises:
-        ModelError: a name or shape of the part does not fit.
+        ModelError: a name or a shape does not fit.
     """
     weights = source.weights()
     prefix = f"{part}."

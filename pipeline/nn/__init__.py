@@ -1,1 +1,1 @@
-"""The papers' networks: encoder, predictor, joiner, and `build_model` that puts them together."""
+"""The networks: encoder, predictor and joiner, and `build_model`, which makes a model of them."""

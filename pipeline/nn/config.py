@@ -1,10 +1,11 @@
-"""Model architectures as data: a TOML file, read into frozen dataclasses.
+"""Model architectures: a TOML file that is read into frozen dataclasses.
 
 ::
 
     num_tokens = 62            # with the blank; optional, checked against tokens.txt
 
-    [encoder]                  # Graves 2012 calls it the transcription network
+    [encoder]                  # the transcription network of Graves (2012)
+    kind = "recurrent"         # the default
     input_dim = 123
     layers = 3
     cells = 250
@@ -17,85 +18,44 @@
     dim = 250
 
 ``train_ctc.py`` builds the encoder and an output layer, ``train_predictor.py`` the predictor and
-an output layer, ``train_transducer.py`` all three; so one file serves a whole recipe.
+an output layer, and ``train_transducer.py`` all three parts, so that one file serves a whole
+recipe. The keys of a section are the options of the configuration class in the file of the network.
 """
 
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
+from pipeline.nn.encoders.encoder import EncoderConfig
+from pipeline.nn.encoders.kinds import encoder_config
+from pipeline.nn.joiner import JoinerConfig
+from pipeline.nn.predictor import PredictorConfig
+from pipeline.options import REQUIRED, Options, fault, nearest, option
 
 FORMAT_VERSION = 1
 
-C = TypeVar("C")
-
-
-def _setting(default: Any, text: str, *, choices: tuple[str, ...] = (), low: float = 0.0) -> Any:
-    metadata = {"help": text, "choices": choices, "low": low}
-    if default is dataclasses.MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+C = TypeVar("C", bound=Options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderConfig:
-    """The recurrent network over the frames."""
+class ModelConfig(Options):
+    """A whole architecture; a part that is None is not in the model."""
 
-    input_dim: int = _setting(dataclasses.MISSING, "features a frame: 123 [G13], 26 [G12]", low=1)
-    layers: int = _setting(dataclasses.MISSING, "recurrent layers", low=1)
-    cells: int = _setting(dataclasses.MISSING, "cells a layer and direction", low=1)
-    cell: str = _setting(
-        "lstm", "lstm with peepholes [G13] eq. 3-7, or tanh", choices=("lstm", "tanh")
+    num_tokens: int | None = option(
+        None, "number of tokens with the blank; default: that of tokens.txt", low=2
     )
-    bidirectional: bool = _setting(True, "every layer reads both directions [G13] eq. 8-10")
-    stack_frames: int = _setting(
-        1, "frames put beside each other and read as one; 1 in the papers", low=1
-    )
-    dropout: float = _setting(
-        0.0, "share of each layer's input dropped in training; 0 in the papers"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictorConfig:
-    """The recurrent network over the tokens so far; one layer, one direction, one-hot input."""
-
-    cells: int = _setting(dataclasses.MISSING, "cells: 128 [G12], 250 [G13]", low=1)
-    dropout: float = _setting(0.0, "share of its output dropped in training; 0 in the papers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JoinerConfig:
-    """How encoder and predictor make one distribution."""
-
-    kind: str = _setting(
-        "tanh",
-        "tanh: output network of [G13] eq. 15-18; sum: f + g of [G12] eq. 12",
-        choices=("tanh", "sum"),
-    )
-    dim: int = _setting(0, "size of l_t and h_t,u for kind tanh: 250 [G13]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A whole architecture. What is None is not part of the model."""
-
-    num_tokens: int | None = _setting(
-        None, "outputs with the blank; None: as many as tokens.txt has", low=2
-    )
-    encoder: EncoderConfig | None = _setting(None, "transcription network")
-    predictor: PredictorConfig | None = _setting(None, "prediction network")
-    joiner: JoinerConfig | None = _setting(None, "output network")
+    encoder: EncoderConfig | None = option(None, "transcription network")
+    predictor: PredictorConfig | None = option(None, "prediction network")
+    joiner: JoinerConfig | None = option(None, "output network")
 
     @property
     def kind(self) -> str:
-        """``ctc``, ``predictor`` or ``transducer``, by what is there."""
+        """``ctc``, ``predictor`` or ``transducer``, by the parts that there are."""
         if self.encoder and self.predictor:
             return "transducer"
         return "ctc" if self.encoder else "predictor"
@@ -117,81 +77,102 @@ class ModelConfig:
 
 
 def load_model_config(path: Path) -> ModelConfig:
-    """Read an architecture.
+    """Read an architecture from a TOML file.
 
     Raises:
-        ConfigError: everything that is wrong with it, in one message, each with its key.
+        ConfigError: the file cannot be read, or has errors; all of them are named with their keys.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this architecture: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
     config = model_config_from(data, where=str(path))
     if not (config.encoder or config.predictor):
-        raise ConfigError(f"{path}: no [encoder] and no [predictor]: nothing to build")
+        raise ConfigError(f"{path}: has neither an [encoder] nor a [predictor]; add one")
     return config
 
 
 def model_config_from(data: dict[str, Any], *, where: str) -> ModelConfig:
-    """An architecture from plain data. Raises ConfigError with all that is wrong."""
+    """An architecture from plain data. Raises ConfigError that names all errors."""
     problems: list[str] = []
     config = _build(ModelConfig, data, "", problems)
-    if (
-        config is not None
-        and config.joiner
-        and config.joiner.kind == "tanh"
-        and config.joiner.dim < 1
-    ):
-        problems.append("joiner.dim: a tanh joiner needs a size, e.g. 250")
     if problems or config is None:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
 
 
+def to_data(config: ModelConfig) -> dict[str, Any]:
+    """An architecture as plain data for ``config.json``, which `model_config_from` reads."""
+    return dataclasses.asdict(config)
+
+
 def _build(cls: type[C], data: dict[str, Any], prefix: str, problems: list[str]) -> C | None:
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     before = len(problems)
     for key, value in data.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
+            hint = nearest(key, list(fields)) or f"; known: {', '.join(fields)}"
             problems.append(f"{prefix}{key}: unknown key{hint}")
             continue
-        values[key] = _check(value, hints[key], fields[key], f"{prefix}{key}", problems)
+        values[key] = _value(value, hints[key], fields[key], f"{prefix}{key}", problems)
     for name, f in fields.items():
-        if name not in data and f.default is dataclasses.MISSING:
+        if name not in data and f.default is REQUIRED:
             problems.append(f"{prefix}{name}: missing; {f.metadata['help']}")
-    return cls(**values) if len(problems) == before else None
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except ConfigError as error:  # a combination of options that is not allowed
+        problems.append(f"{prefix}{str(error).removeprefix('--').replace('-', '_', 1)}")
+        return None
 
 
-def _check(value: Any, hint: Any, f: Any, key: str, problems: list[str]) -> Any:
-    wanted = next(h for h in typing.get_args(hint) or (hint,) if h is not types.NoneType)
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        if isinstance(value, dict):
-            return _build(wanted, value, f"{key}.", problems)
-        if value is None and types.NoneType in typing.get_args(hint):
+def _value(
+    value: Any, hint: Any, f: "dataclasses.Field[Any]", key: str, problems: list[str]
+) -> Any:
+    """The value of a key in the type ``hint``; errors are added to ``problems``."""
+    if isinstance(hint, types.UnionType):  # a type or None
+        if value is None:
             return None
-        problems.append(f"{key}: a section [{key}] is expected, not {value!r}")
-        return None
-    if value is None and types.NoneType in typing.get_args(hint):
-        return None
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return _values(value, typing.get_args(hint)[0], f, key, problems)
+    wanted = hint
+    if dataclasses.is_dataclass(wanted):
+        return _section(value, wanted, key, problems)
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted:
         problems.append(f"{key}: {wanted.__name__} expected, not {value!r}; {f.metadata['help']}")
-    elif f.metadata["choices"] and value not in f.metadata["choices"]:
-        problems.append(f"{key}: one of {', '.join(f.metadata['choices'])} expected, not {value!r}")
-    elif wanted in (int, float) and not value >= f.metadata["low"]:  # NaN is too low as well
-        problems.append(f"{key}: at least {f.metadata['low']:g} expected, not {value!r}")
-    elif key.endswith("dropout") and value >= 1.0:
-        problems.append(f"{key}: below 1 expected, not {value!r}")
+    elif wrong := fault(f, value):
+        problems.append(f"{key} {wrong}")
     return value
 
 
-def to_data(config: Any) -> dict[str, Any]:
-    """A dataclass as plain data for ``config.json``."""
-    return dataclasses.asdict(config)
+def _values(
+    value: Any, wanted: Any, f: "dataclasses.Field[Any]", key: str, problems: list[str]
+) -> tuple[Any, ...]:
+    """The items of a list as a tuple, each checked like a single value."""
+    if not isinstance(value, list | tuple):
+        name = f"list of {wanted.__name__}"
+        problems.append(f"{key}: {name} expected, not {value!r}; {f.metadata['help']}")
+        return ()
+    items = enumerate(value)
+    return tuple(_value(item, wanted, f, f"{key}[{index}]", problems) for index, item in items)
+
+
+def _section(value: Any, wanted: Any, key: str, problems: list[str]) -> Any:
+    if not isinstance(value, dict):
+        problems.append(f"{key}: must be a section [{key}], not {value!r}")
+        return None
+    if wanted is EncoderConfig:
+        try:
+            wanted = encoder_config(value.get("kind", "recurrent"))
+        except ConfigError as error:
+            problems.append(f"{key}.kind: {error}")
+            return None
+    return _build(wanted, value, f"{key}.", problems)

@@ -1,12 +1,51 @@
-"""The joiner: one distribution over the tokens for each frame and each prefix."""
+"""The joiner: a distribution over the tokens for each pair of a frame and a prefix of the output.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss, sum_transducer_loss
 from pipeline.nn.layers import Linear
+from pipeline.options import Options, option, require
 
 BLANK = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinerConfig(Options):
+    """Options of a joiner."""
+
+    kind: str = option(
+        "tanh",
+        "kind of joiner: tanh ([G13] eq. 15-18) or sum ([G12] eq. 12)",
+        choices=("tanh", "sum"),
+    )
+    dim: int = option(0, "size of l_t and h_t,u of a tanh joiner; 250 in [G13]", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kind != "tanh" or self.dim > 0, "dim", "given for a tanh joiner, such as 250")
+
+    def build(self, *, encoder_dim: int, predictor_dim: int, num_tokens: int) -> "Joiner":
+        """Make the network; its weights are not initialised.
+
+        Args:
+            encoder_dim: the size E of the encoder's vectors.
+            predictor_dim: the size P of the predictor's vectors.
+            num_tokens: the number V of tokens with the blank.
+        """
+        dims = {"encoder_dim": encoder_dim, "predictor_dim": predictor_dim}
+        match self.kind:
+            case "sum":
+                return SumJoiner(**dims, num_tokens=num_tokens)
+            case _:
+                return TanhJoiner(**dims, dim=self.dim, num_tokens=num_tokens)
 
 
 class TanhJoiner(nn.Module):
@@ -34,12 +73,12 @@ class TanhJoiner(nn.Module):
         return projected
 
     def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """Projected (…, dim) and (…, dim), which broadcast, -> logits (…, V)."""
+        """Logits (…, V) of projected vectors (…, dim) and (…, dim), which broadcast."""
         logits: Tensor = self.output(torch.tanh(encoded + predicted))
         return logits
 
     def search_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """W_ph, no bias, W_hy, b_y."""
+        """W_ph, a bias of zeros, W_hy and b_y."""
         projection = self.hidden_predictor.weight
         nothing = projection.new_zeros(len(projection))
         return projection, nothing, self.output.weight, self.output.bias
@@ -52,7 +91,10 @@ class TanhJoiner(nn.Module):
         lengths: Tensor,
         target_lengths: Tensor,
     ) -> Tensor:
-        """-ln Pr(y|x), (N,), of projected (N, T, dim) and (N, U+1, dim), without the logits."""
+        """The loss -ln Pr(y|x), (N,), of projected vectors (N, T, dim) and (N, U+1, dim).
+
+        The logits (N, T, U+1, V) are never in memory as a whole.
+        """
         return joint_transducer_loss(
             encoded,
             predicted,
@@ -67,7 +109,7 @@ class TanhJoiner(nn.Module):
 
 
 class SumJoiner(nn.Module):
-    """f_t + g_u of [G12] eq. 12: each network has an output layer of its own, eq. 3 and 11."""
+    """The sum f_t + g_u of [G12] eq. 12, where each network has an output layer, eq. 3 and 11."""
 
     def __init__(self, *, encoder_dim: int, predictor_dim: int, num_tokens: int) -> None:
         super().__init__()
@@ -85,11 +127,11 @@ class SumJoiner(nn.Module):
         return projected
 
     def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """Projected (…, V) and (…, V), which broadcast, -> logits (…, V)."""
+        """Logits (…, V) of projected vectors (…, V) and (…, V), which broadcast."""
         return encoded + predicted
 
     def search_weights(self) -> tuple[Tensor, Tensor, None, None]:
-        """The predictor's output layer; the sum is the logits."""
+        """The predictor's output layer; there is none behind the sum."""
         return self.predictor_output.weight, self.predictor_output.bias, None, None
 
     def losses(
@@ -100,7 +142,13 @@ class SumJoiner(nn.Module):
         lengths: Tensor,
         target_lengths: Tensor,
     ) -> Tensor:
-        """-ln Pr(y|x), (N,), of f (N, T, V) and g (N, U+1, V), from O(T + U) exponentials."""
+        """The loss -ln Pr(y|x), (N,), of f (N, T, V) and g (N, U+1, V).
+
+        It takes O(V·(T + U)) exponentials for each utterance.
+        """
         return sum_transducer_loss(
             encoded, predicted, targets, lengths, target_lengths, blank=BLANK, reduction="none"
         )
+
+
+Joiner = TanhJoiner | SumJoiner

@@ -1,13 +1,17 @@
-"""The three networks that the recipe trains, and `build_model` that makes one from its config."""
+"""CTC, prediction and transducer networks, and `build_model`, which makes one by its architecture.
+
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.search.hypotheses import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
-from pipeline.nn.config import JoinerConfig, ModelConfig
-from pipeline.nn.encoders.recurrent import Encoder
-from pipeline.nn.joiner import BLANK, SumJoiner, TanhJoiner
+from pipeline.nn.config import ModelConfig
+from pipeline.nn.encoders.encoder import Encoder
+from pipeline.nn.joiner import BLANK, Joiner
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
 
@@ -15,7 +19,7 @@ __all__ = ["BLANK", "CtcModel", "Model", "PredictorModel", "TransducerModel", "b
 
 
 class CtcModel(nn.Module):
-    """Encoder and a linear output layer over K + 1 tokens, [G13] eq. 13."""
+    """An encoder with a linear output layer over K + 1 tokens, [G13] eq. 13."""
 
     def __init__(self, encoder: Encoder, *, num_tokens: int) -> None:
         super().__init__()
@@ -29,7 +33,7 @@ class CtcModel(nn.Module):
 
 
 class PredictorModel(nn.Module):
-    """The standalone prediction network: next-token prediction over K labels, no blank."""
+    """A predictor with an output layer over K labels without the blank: next-token prediction."""
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
@@ -42,18 +46,16 @@ class PredictorModel(nn.Module):
         return log_softmax(logits)
 
     def search_weights(self) -> LstmWeights:
-        """The network as a language model for a search; V logits, the blank's is not used."""
+        """The network as a language model for a search, with V logits (the blank's is unused)."""
         weight = nn.functional.pad(self.output.weight, (0, 0, 1, 0))
         bias = nn.functional.pad(self.output.bias, (1, 0))
-        return LstmWeights(*self.predictor.search_weights(), weight, bias)
+        return self.predictor.search_weights(weight, bias)
 
 
 class TransducerModel(nn.Module):
-    """Encoder, predictor and joiner."""
+    """An RNN transducer: encoder, predictor and joiner."""
 
-    def __init__(
-        self, encoder: Encoder, predictor: Predictor, joiner: TanhJoiner | SumJoiner
-    ) -> None:
+    def __init__(self, encoder: Encoder, predictor: Predictor, joiner: Joiner) -> None:
         super().__init__()
         self.encoder = encoder
         self.predictor = predictor
@@ -61,7 +63,7 @@ class TransducerModel(nn.Module):
 
     @property
     def num_tokens(self) -> int:
-        """V, with the blank."""
+        """The number V of tokens with the blank."""
         return self.predictor.num_labels + 1
 
     def join(self, encoded: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
@@ -69,77 +71,71 @@ class TransducerModel(nn.Module):
 
         Args:
             encoded: the encoder's output, (N, T, E).
-            targets: (N, U) token ids.
-            target_lengths: (N,) tokens.
+            targets: token ids, (N, U).
+            target_lengths: the number of tokens of each utterance, (N,).
 
         Returns:
             (N, T, U+1, V).
         """
-        rows = self.joiner.project_encoder(encoded)
-        columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
-        logits: Tensor = self.joiner(rows[:, :, None, :], columns[:, None, :, :])
+        from_encoder = self.joiner.project_encoder(encoded)
+        from_predictor = self.joiner.project_predictor(self.predictor(targets, target_lengths))
+        logits: Tensor = self.joiner(from_encoder[:, :, None, :], from_predictor[:, None, :, :])
         return logits
 
     def losses(
         self, encoded: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     ) -> Tensor:
-        """-ln Pr(y|x) of each utterance, (N,), in nats; the logits are never all in memory.
+        """The loss -ln Pr(y|x) of each utterance, (N,), in nats.
+
+        The logits of the whole lattice are never in memory at once.
 
         Args:
             encoded: the encoder's output, (N, T, E).
-            lengths: (N,) frames of it.
-            targets: (N, U) token ids.
-            target_lengths: (N,) tokens.
+            lengths: the number of frames of each utterance in it, (N,).
+            targets: token ids, (N, U).
+            target_lengths: the number of tokens of each utterance, (N,).
         """
-        rows = self.joiner.project_encoder(encoded)
-        columns = self.joiner.project_predictor(self.predictor(targets, target_lengths))
-        return self.joiner.losses(rows, columns, targets, lengths, target_lengths)
+        from_encoder = self.joiner.project_encoder(encoded)
+        from_predictor = self.joiner.project_predictor(self.predictor(targets, target_lengths))
+        return self.joiner.losses(from_encoder, from_predictor, targets, lengths, target_lengths)
 
-    # What a search asks for: `pipeline.kernels.search.model.SearchModel`.
+    # The methods of `pipeline.kernels.search.model.SearchModel`, which a search calls.
 
     def start(self, count: int) -> tuple[State, Tensor]:
-        """State and joiner input (N, J) of the predictor after ∅."""
+        """The predictor's state and its input to the joiner, (N, J), after ∅."""
         tokens = torch.zeros(count, dtype=torch.int64, device=self.predictor.layer.bias.device)
         return self.step(self.predictor.start(count), tokens)
 
     def step(self, state: State, tokens: Tensor) -> tuple[State, Tensor]:
-        """State and joiner input (N, J) of the predictor after one more token each, (N,)."""
+        """The predictor's state and its input to the joiner, (N, J), after one more token (N,)."""
         state = self.predictor.step(state, tokens)
         return state, self.joiner.project_predictor(state.h)
 
     def log_probs(self, frames: Tensor, projected: Tensor) -> Tensor:
-        """log Pr(k|t,u), [G13] eq. 18: (N, J) and (N, J), which broadcast, -> (N, V)."""
+        """log Pr(k|t,u), (N, V), of (N, J) and (N, J), which broadcast: [G13] eq. 18."""
         logits: Tensor = self.joiner(frames, projected)
         return log_softmax(logits)
 
     def search_weights(self) -> SearchWeights:
-        """The predictor's and the joiner's weights."""
+        """The weights of predictor and joiner."""
         projection, bias, *output = self.joiner.search_weights()
-        predictor = LstmWeights(*self.predictor.search_weights(), projection, bias)
-        return SearchWeights(predictor, *output)
+        return SearchWeights(self.predictor.search_weights(projection, bias), *output)
 
 
 Model = CtcModel | PredictorModel | TransducerModel
 
 
 def build_model(config: ModelConfig, *, num_tokens: int) -> Model:
-    """The network that ``config`` describes, weights not yet initialised."""
+    """Make the network of an architecture; its weights are not initialised."""
     match config:
         case ModelConfig(encoder=None, predictor=predictor) if predictor is not None:
             return PredictorModel(Predictor(predictor, num_tokens=num_tokens))
         case ModelConfig(encoder=encoder, predictor=None) if encoder is not None:
-            return CtcModel(Encoder(encoder), num_tokens=num_tokens)
+            return CtcModel(encoder.build(), num_tokens=num_tokens)
         case ModelConfig(encoder=encoder, predictor=predictor, joiner=joiner):
             assert encoder is not None
             assert predictor is not None
             assert joiner is not None
-            encode, predict = Encoder(encoder), Predictor(predictor, num_tokens=num_tokens)
-            return TransducerModel(encode, predict, _joiner(joiner, encode, predict))
-
-
-def _joiner(config: JoinerConfig, encoder: Encoder, predictor: Predictor) -> TanhJoiner | SumJoiner:
-    dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
-    num_tokens = predictor.num_labels + 1
-    if config.kind == "sum":
-        return SumJoiner(**dims, num_tokens=num_tokens)
-    return TanhJoiner(**dims, dim=config.dim, num_tokens=num_tokens)
+            encode, predict = encoder.build(), Predictor(predictor, num_tokens=num_tokens)
+            dims = {"encoder_dim": encode.output_dim, "predictor_dim": predict.output_dim}
+            return TransducerModel(encode, predict, joiner.build(**dims, num_tokens=num_tokens))

@@ -1,1 +1,1 @@
-"""The papers' pictures and ours, with matplotlib."""
+"""Pictures of models, decodings and trainings, drawn with matplotlib."""

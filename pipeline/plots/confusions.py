@@ -1,4 +1,4 @@
-"""Which token was recognised for which: the confusion matrix of an alignment."""
+"""The confusion matrix of alignments: which token was recognised in place of which."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# TIMIT's 61 phones and what they fold to, by the classes of its documentation; the closures of
-# stops are silences, as scoring folds them.
+# TIMIT's 61 phones and the phones that they fold to, by the classes of its documentation. The
+# closures of stops count as silences, because scoring folds them to silence.
 CLASSES = {
     "vowels": "iy ih ix eh ae aa ao ah ax ax-h uh uw ux er axr ey ay oy aw ow",
     "semivowels": "l el r w y hh hv",
@@ -30,24 +30,24 @@ CLASSES = {
 }
 NAMES = {phone: name for name, phones in CLASSES.items() for phone in phones.split()}
 ORDER = {phone: place for place, phone in enumerate(NAMES)}
-KNOWN = 0.9  # share of the tokens that must be phones for the order to be by class
+KNOWN = 0.9  # share of tokens that must be phones for an order by class
 REST = "others"
 FONT = 7.0
-GAP = 3.0  # points between a row's name, its count and the matrix
-SMALLEST = 2.5  # percent: smaller ones have no number in their cell
+GAP = 3.0  # points between the name of a row, its count and the matrix
+SMALLEST = 2.5  # smallest percentage that is written into its cell
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """Counts of an alignment."""
+    """The counts of a confusion matrix."""
 
-    tokens: list[str]  # K, in the order of rows and columns
-    counts: NDArray[np.int64]  # (K + 1, K + 1): reference by hypothesis; the last: none
-    classes: list[tuple[str, int]]  # names and how many tokens each has; empty: no classes
+    tokens: list[str]  # K tokens in the order of rows and columns
+    counts: NDArray[np.int64]  # (K + 1, K + 1), reference by hypothesis; the last is no token
+    classes: list[tuple[str, int]]  # names and sizes of the classes; empty if there are none
 
     @property
     def percent(self) -> NDArray[np.float64]:
-        """(K + 1, K + 1): of each reference token's count; the last row of all insertions."""
+        """(K + 1, K + 1), percentages of each row: of a reference token, or of all insertions."""
         totals = self.counts.sum(axis=1, keepdims=True)
         percent: NDArray[np.float64] = 100.0 * self.counts / np.maximum(totals, 1)
         return percent
@@ -56,35 +56,35 @@ class Confusions:
 def read_pairs(
     alignments: str, *, special_symbol: str = "<eps>", separator: str = ";"
 ) -> Counter[tuple[str, str]]:
-    """How often each pair stands in alignments as align_text.py writes them.
+    """Count the pairs in alignments that align_text.py has written.
 
     Args:
-        alignments: a file or a rspecifier of lines ``utt a a ; b <eps> ; <eps> c``.
-        special_symbol: stands where a token has no partner.
-        separator: stands between pairs.
+        alignments: a file or an rspecifier with lines ``utt a a ; b <eps> ; <eps> c``.
+        special_symbol: the symbol where a token has no partner.
+        separator: the symbol between two pairs.
 
     Returns:
-        Counts of (reference, hypothesis); the empty string where there is no partner.
+        Counts of (reference, hypothesis); a missing partner is the empty string.
 
     Raises:
-        DataError: it cannot be read, has a line of another form, or no pairs.
+        DataError: the alignments cannot be read, have a line of another form, or no pairs.
     """
     pairs: Counter[tuple[str, str]] = Counter()
     reader = TextReader(alignments if is_specifier(alignments) else f"ark:{alignments}")
     for utt_id, line in reader:
-        fields = line.split(" ") if line else []  # a token may hold blanks that are not ASCII's
+        fields = line.split(" ") if line else []  # a token may hold non-ASCII blanks
         for start in range(0, len(fields), 3):
             pair, between = fields[start : start + 2], fields[start + 2 : start + 3]
             if len(pair) != 2 or pair == [special_symbol] * 2 or between not in ([], [separator]):
                 part = " ".join([*pair, *between])
                 raise DataError(
-                    f'{alignments}: {utt_id}: "{part[:60]}" is no pair of tokens; alignments are '
-                    "what align_text.py writes, UTT a a ; b <eps>"
+                    f'{alignments}: {utt_id}: "{part[:60]}" is not a pair of tokens; give the '
+                    "output of align_text.py, UTT a a ; b <eps>"
                 )
             ref, hyp = ("" if token == special_symbol else token for token in pair)
             pairs[ref, hyp] += 1
     if not pairs:
-        raise DataError(f"{alignments}: no aligned tokens; align something with align_text.py")
+        raise DataError(f"{alignments}: has no aligned tokens; make it with align_text.py")
     return pairs
 
 
@@ -92,11 +92,11 @@ def count_confusions(pairs: Counter[tuple[str, str]], *, most: int = 62) -> Conf
     """Order the tokens and fill the matrix.
 
     Args:
-        pairs: what `read_pairs` gives.
-        most: tokens that have a row of their own, the most frequent; the rest share one.
+        pairs: the result of `read_pairs`.
+        most: number of most frequent tokens that get a row of their own; the others share one.
 
     Raises:
-        UsageError: fewer than one.
+        UsageError: ``most`` is below 1.
     """
     if most < 1:
         raise UsageError(f"--most must be 1 or more, not {most}")
@@ -117,12 +117,15 @@ def count_confusions(pairs: Counter[tuple[str, str]], *, most: int = 62) -> Conf
 
 
 def phone_of(token: str) -> str:
-    """A token as the classes spell it: small letters, without a vowel's stress."""
+    """The phone of a token in the spelling of the classes: small letters, without stress marks."""
     return token.lower().rstrip("012") or token
 
 
 def _ordered(tokens: Iterable[str]) -> tuple[list[str], list[tuple[str, int]]]:
-    """By class where nearly all are phones, else by the alphabet; and the classes' sizes."""
+    """The tokens in order, and the sizes of their classes.
+
+    The order is by class if nearly all tokens are phones, otherwise alphabetical.
+    """
     alphabetical = sorted(tokens)
     known = [token for token in alphabetical if phone_of(token) in ORDER]
     if len(known) < KNOWN * len(alphabetical):
@@ -139,13 +142,14 @@ def _ordered(tokens: Iterable[str]) -> tuple[list[str], list[tuple[str, int]]]:
 
 @style()
 def draw_confusions(found: Confusions, *, title: str = "") -> "Figure":
-    """Rows are what was said, columns what was recognised; colours by the root of the percentage.
+    """Draw a confusion matrix with references as rows and hypotheses as columns.
 
-    Below the tokens is the row of insertions, right of them the column of deletions.
+    The last row shows insertions, the last column deletions. The colour follows the square root of
+    the percentage.
 
     Args:
-        found: counts.
-        title: above the picture.
+        found: the counts.
+        title: the title above the picture.
     """
     from matplotlib.colors import PowerNorm
 
@@ -174,7 +178,10 @@ def draw_confusions(found: Confusions, *, title: str = "") -> "Figure":
 
 
 def _draw_counts(axes: "Axes", found: Confusions) -> None:
-    """How often each was said, in a column of its own: a name may be written from the right."""
+    """Write the count of each reference token in a column of its own.
+
+    The count is not a part of the name, because a name may be written from right to left.
+    """
     totals = found.counts.sum(axis=1)
     for row, total in enumerate(totals):
         axes.annotate(
@@ -200,7 +207,7 @@ def _draw_numbers(axes: "Axes", found: Confusions) -> None:
 
 
 def _draw_classes(axes: "Axes", found: Confusions) -> None:
-    """Lines between the classes and their names above and at the right."""
+    """Draw lines between the classes, and write their names on the right."""
     sizes: Sequence[tuple[str, int]] = found.classes or [("", len(found.tokens))]
     edge = -0.5
     for name, size in sizes:

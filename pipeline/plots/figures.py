@@ -1,7 +1,7 @@
-"""What all pictures share: colours, figures, axes in seconds, files with the same bytes each time.
+"""What all pictures share: colours, figures, time axes, and reproducible files.
 
-Pictures are drawn without a screen and without matplotlib's global state, so several may be drawn
-in one process. matplotlib is imported where something is drawn.
+Pictures are drawn without a screen and without matplotlib's global state, so that several can be
+drawn in one process. matplotlib is imported only when something is drawn.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
 
-# Okabe and Ito's colours, told apart by all eyes.
+# The colours of Okabe and Ito, which colour-blind people can distinguish as well.
 BLUE, RED, GREEN, PINK, SKY, ORANGE = COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -35,8 +35,8 @@ BLUE, RED, GREEN, PINK, SKY, ORANGE = COLOURS = (
 )
 GREY = "#8C8C8C"
 DPI = 150
-LETTERS_AN_INCH = 10.0  # of a title
-WIDEST = 130.0  # points that names in several columns may take
+LETTERS_AN_INCH = 10.0  # width of the letters of a title
+WIDEST = 130.0  # largest width of names in several columns, in points
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -44,21 +44,21 @@ STYLE = {
     "image.interpolation": "nearest",
     "legend.framealpha": 1.0,
     "legend.edgecolor": "white",
-    "text.parse_math": False,  # tokens may be dollars
-    "svg.hashsalt": "pipeline",  # ids in an SVG are the same each time
+    "text.parse_math": False,  # tokens may hold dollar signs
+    "svg.hashsalt": "pipeline",  # makes the ids in an SVG reproducible
 }
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's own defaults and ours, whatever is set on this machine; also a decorator."""
+    """A context, or decorator, with a fixed style, whatever is configured on this machine."""
     from matplotlib.style import context
 
     with context(["default", STYLE]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a bold face may lack what others have
+        warnings.filterwarnings("ignore", message="Glyph")  # a bold face may lack characters
         fonts = logging.getLogger("matplotlib.font_manager")
         level = fonts.level
-        fonts.setLevel(logging.ERROR)  # nor need a family be bold
+        fonts.setLevel(logging.ERROR)  # a family may have no bold face at all
         try:
             yield
         finally:
@@ -68,11 +68,17 @@ def style() -> Iterator[None]:
 def check_picture(path: Path) -> None:
     """Raise UsageError unless the name ends in .png or .svg."""
     if path.suffix not in (".png", ".svg"):
-        raise UsageError(f"{path}: a picture ends in .png or .svg")
+        raise UsageError(f"{path}: the name of a picture must end in .png or .svg")
 
 
 def new_figure(width: float, height: float, title: str = "") -> "Figure":
-    """An empty figure of this size in inches, at least 8 wide: 1200 pixels; a title that fits."""
+    """An empty figure with a title that is cut to its width.
+
+    Args:
+        width: in inches; at least 8 inches (1200 pixels) are used.
+        height: in inches.
+        title: the title; may have several lines.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(8.0, width), height), layout="constrained")
@@ -84,7 +90,7 @@ def new_figure(width: float, height: float, title: str = "") -> "Figure":
 
 
 def render(figure: "Figure", kind: str) -> bytes:
-    """The picture as a ``png`` or ``svg`` file: the same figure, the same bytes."""
+    """The bytes of a ``png`` or ``svg`` file, which are the same for the same figure."""
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
     stream = io.BytesIO()
     with style():
@@ -94,11 +100,11 @@ def render(figure: "Figure", kind: str) -> bytes:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a picture as a whole or not at all.
+    """Write a picture atomically.
 
     Raises:
         UsageError: the name ends in neither .png nor .svg.
-        TableError: the file cannot be made.
+        TableError: the file cannot be created.
     """
     check_picture(path)
     picture = render(figure, path.suffix[1:])
@@ -110,7 +116,7 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def width_for(duration_s: float, tokens: int) -> float:
-    """Inches in which an utterance's tokens can be told apart."""
+    """The width in inches at which the tokens of an utterance can be distinguished."""
     return min(18.0, max(10.0, 1.2 * duration_s, 0.25 * tokens))
 
 
@@ -123,15 +129,15 @@ def show_matrix(
     limits: tuple[float, float],
     log: bool = False,
 ) -> "AxesImage":
-    """A heat map with time to the right and rows upwards, row r around the height r.
+    """Draw a heat map with time on the horizontal axis; row r is centred on the height r.
 
     Args:
-        axes: where to draw.
+        axes: the axes to draw into.
         values: (T, R).
-        end_s: where the last frame ends, in s.
+        end_s: the end of the last frame in seconds.
         colours: matplotlib's name of the colour map.
-        limits: values that get its first and its last colour.
-        log: colours by the logarithm; what is not above 0 is drawn as the first.
+        limits: the values of the first and the last colour.
+        log: whether the colours follow the logarithm; smaller values get the first colour.
     """
     from matplotlib.colors import LogNorm, Normalize
 
@@ -156,7 +162,17 @@ def colour_bar(
     place: str = "right",
     slimness: float = 18.0,
 ) -> None:
-    """A bar beside the axes; pointed where values below or above its ends are drawn too."""
+    """Draw a colour bar beside the axes.
+
+    Args:
+        axes: the axes of the image.
+        image: the image.
+        label: the label of the bar.
+        below: whether values below the limits are drawn too; then the bar has a point there.
+        above: the same for values above the limits.
+        place: the side of the axes.
+        slimness: the ratio of the length of the bar to its width.
+    """
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import FuncFormatter
 
@@ -179,7 +195,7 @@ def colour_bar(
 
 
 def power_of_ten(value: float) -> str:
-    """1000 -> 10³; 1 -> 1; what is no power of ten gets no name."""
+    """1000 -> 10³, 1 -> 1; the empty text for a number that is not a power of ten."""
     exponent = round(np.log10(value))
     if exponent == 0:
         return "1"
@@ -189,22 +205,23 @@ def power_of_ten(value: float) -> str:
 
 
 def time_axes(axes: Sequence["Axes"], end_s: float) -> None:
-    """Axes one below the other that share their time, which the lowest says."""
+    """Give axes that lie below each other the same time axis, labelled only at the lowest."""
     for one in axes:
         one.set_xlim(0.0, end_s)
         one.tick_params(labelbottom=one is axes[-1])
     axes[-1].set_xlabel("time (s)")
 
 
-def token_rows(axes: "Axes", names: Sequence[str], *, inches: float, ylabel: str = "") -> None:
-    """Write the name of each row, from row 0 upwards, in columns where they are many; numbers
-    where they are too many for names.
+def label_rows(axes: "Axes", names: Sequence[str], *, inches: float, ylabel: str = "") -> None:
+    """Write the names of rows beside the axes, from row 0 upwards.
+
+    Many names are written in several columns. If there are too many of them, the rows are numbered.
 
     Args:
-        axes: whose left side they stand at.
-        names: one a row.
-        inches: height of the axes.
-        ylabel: of the axis.
+        axes: the axes, with the names on the left.
+        names: one name for each row.
+        inches: the height of the axes.
+        ylabel: the label of the axis.
     """
     size = 7.0
     count = max(1, -int(-len(names) * size * 1.15 / 72.0 // inches))

@@ -1,4 +1,4 @@
-"""The part of the features that a picture shows as a spectrogram, and derivatives in it."""
+"""The columns of the features that a picture shows as a spectrogram, and derivatives in them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.frontend.deltas import add_deltas
 from pipeline.frontend.feature_options import FbankOptions, SpectrogramOptions
-from pipeline.frontend.features import FrontEnd, add_deltas
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.plots.figures import colour_bar, show_matrix
 
 if TYPE_CHECKING:
@@ -19,21 +20,21 @@ TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 
 @dataclass(frozen=True)
 class FilterBank:
-    """Columns of the features and what they are."""
+    """Columns of the features, with their meaning."""
 
     columns: slice
-    label: str  # of the vertical axis
-    unit: str  # of the values in a picture
-    derivative: str  # what a derivative is taken to
-    hertz: Array | None = None  # (R,) middle of each column's band; None: they are no bands
+    label: str  # label of the vertical axis
+    unit: str  # unit of the values in a picture
+    derivative: str  # name of the variable that derivatives are taken with respect to
+    hertz: Array | None = None  # (R,), centre frequency of each column; None if there are no bands
 
 
 def filter_bank(front_end: FrontEnd | None, dim: int) -> FilterBank:
-    """What to show of features that a front end makes; all columns of unknown ones.
+    """The columns to show of the features of a front end.
 
     Args:
-        front_end: None where the model does not know it.
-        dim: columns of the features, deltas included.
+        front_end: the front end; None if it is not known, in which case all columns are shown.
+        dim: number of columns of the features, with deltas.
     """
     options = None if front_end is None else front_end.options
     match options:
@@ -61,7 +62,7 @@ def _orders(front_end: FrontEnd) -> int:
 
 
 def _mel_centres(options: FbankOptions) -> Array:
-    """Middle of each triangle in Hz, (R,): evenly spaced on 1127 ln(1 + f / 700)."""
+    """The centre frequencies of the filters in Hz, (R,), evenly spaced on 1127 ln(1 + f / 700)."""
     nyquist = options.sample_frequency / 2
     high = options.high_freq if options.high_freq > 0 else nyquist + options.high_freq
     low_mel, high_mel = 1127.0 * np.log1p(np.array([options.low_freq, high]) / 700.0)
@@ -71,19 +72,18 @@ def _mel_centres(options: FbankOptions) -> Array:
 
 
 def to_static(gradient: Array, scales: Array, front_end: FrontEnd | None) -> Array:
-    """Derivatives in the network's inputs -> derivatives in what the front end measured.
+    """Convert derivatives with respect to network inputs into those with respect to features.
 
-    Each static value enters the input through its own column and through the differences of the
-    frames around it; the chain rule adds these up. Normalisation is a factor, its statistics
-    being constants.
+    Each static value enters the input through its own column and through the deltas of the frames
+    around it; the chain rule adds up these contributions. Normalisation is a constant factor.
 
     Args:
-        gradient: (T, F) derivative in the normalised inputs.
-        scales: (F,) derivative of an input in its feature.
-        front_end: None: nobody says how columns hang together, and nothing is done.
+        gradient: (T, F), the derivative with respect to the normalised inputs.
+        scales: (F,), the derivative of an input with respect to its feature.
+        front_end: the front end; None if it is not known, in which case nothing is converted.
 
     Returns:
-        (T, S), S static columns, in units of 1 / feature; or ``gradient`` itself.
+        (T, S) for S static columns, in units of 1 / feature; or ``gradient`` itself.
     """
     if front_end is None:
         return gradient
@@ -91,7 +91,7 @@ def to_static(gradient: Array, scales: Array, front_end: FrontEnd | None) -> Arr
     if front_end.delta is None:
         return scaled
     frames, orders = len(gradient), _orders(front_end)
-    # Column s of the unit matrix is a static feature that is 1 in frame s and 0 elsewhere.
+    # Column s of the identity matrix is a static feature that is 1 in frame s and 0 elsewhere.
     spread = add_deltas(
         np.eye(frames, dtype=np.float32), order=orders - 1, window=front_end.delta.delta_window
     ).reshape(frames, orders, frames)
@@ -104,13 +104,13 @@ def to_static(gradient: Array, scales: Array, front_end: FrontEnd | None) -> Arr
 
 
 def draw_spectrogram(axes: "Axes", values: Array, bank: FilterBank, end_s: float) -> None:
-    """Features over time, the lowest frequency at the bottom.
+    """Draw features over time, with the lowest frequency at the bottom.
 
     Args:
-        axes: where to draw.
+        axes: the axes to draw into.
         values: (T, R).
-        bank: what they are.
-        end_s: where the last frame ends, in s.
+        bank: the meaning of the columns.
+        end_s: the end of the last frame in seconds.
     """
     low, high = np.percentile(values, (1.0, 99.8))
     if high <= low:
@@ -121,7 +121,7 @@ def draw_spectrogram(axes: "Axes", values: Array, bank: FilterBank, end_s: float
 
 
 def frequency_axis(axes: "Axes", bank: FilterBank) -> None:
-    """Ticks in kHz where the rows are bands."""
+    """Label the vertical axis, with ticks in kHz if the rows are frequency bands."""
     axes.set_ylabel(bank.label)
     if bank.hertz is None:
         return

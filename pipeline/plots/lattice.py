@@ -1,7 +1,8 @@
-"""Forward and backward variables of a transducer over its lattice, [G12] Fig. 2.
+"""Forward and backward variables of a transducer over its lattice, as in Fig. 2 of [G12].
 
-t runs from 0 here, from 1 in the paper; u runs from 0 in both. No picture of a lattice is drawn
-unless [G12] eq. 19 holds on each of its diagonals.
+[G12] is A. Graves, Sequence Transduction with RNNs, 2012. Frames t are counted from 0 here and from
+1 in the paper; labels u are counted from 0 in both. A lattice is drawn only if eq. 19 of [G12]
+holds on each of its diagonals.
 """
 
 from collections.abc import Sequence
@@ -18,28 +19,28 @@ from pipeline.nn.layers import log_softmax
 from pipeline.nn.models import BLANK, TransducerModel
 from pipeline.plots.figures import (
     colour_bar,
+    label_rows,
     new_figure,
     show_matrix,
     style,
     time_axes,
-    token_rows,
     width_for,
 )
 from pipeline.plots.filter_bank import draw_spectrogram
-from pipeline.plots.utterance import Subject
+from pipeline.plots.utterance import PlottedUtterance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-TOLERANCE = 1e-9  # of eq. 19, in nats, times |ln Pr(y|x)| where that is above 1
-LOGITS = 1 << 22  # that are made at a time
+TOLERANCE = 1e-9  # tolerance of eq. 19 in nats, times |ln Pr(y|x)| if that is above 1
+LOGITS = 1 << 22  # number of logits to compute at a time
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """What [G12] section 2.4 computes for one utterance and one target, in nats."""
+    """The lattice of an utterance and a target sequence ([G12] section 2.4), in nats."""
 
     log_alpha: Array  # (T, U+1), ln α(t, u), eq. 16
     log_beta: Array  # (T, U+1), ln β(t, u), eq. 18
@@ -53,51 +54,51 @@ class Lattice:
 
     @property
     def log_product(self) -> Array:
-        """ln α(t, u) β(t, u), (T, U+1): the target is emitted and the path passes (t, u)."""
+        """ln α(t, u) β(t, u), (T, U+1), for all paths of the target that pass through (t, u)."""
         return self.log_alpha + self.log_beta
 
     @property
     def path(self) -> list[int]:
-        """The frame of each label on the most probable path, U numbers."""
+        """The frames of the U labels on the most probable path."""
         return best_alignment(self.log_null, self.log_label)
 
     def diagonals(self) -> Array:
-        """ln of the right side of eq. 19 for every n, (T + U,)."""
+        """The logarithm of the right side of eq. 19 for every n, (T + U,)."""
         t, u = np.indices(self.log_alpha.shape)
         sums = np.full(sum(self.log_alpha.shape) - 1, -np.inf)
-        with np.errstate(invalid="ignore"):  # what is no number stays none
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
             np.logaddexp.at(sums, (t + u).ravel(), self.log_product.ravel())
         return sums
 
     def check(self) -> float:
-        """Hold the lattice to eq. 19: every diagonal's sum of αβ is Pr(y|x).
+        """Check eq. 19: on every diagonal, the sum of αβ is Pr(y|x).
 
         Returns:
-            The largest difference of the logarithms, in nats.
+            The largest difference of the logarithms in nats.
 
         Raises:
-            DataError: it is above `TOLERANCE`, or something is not a number.
+            DataError: the difference exceeds `TOLERANCE`, or a value is not a number.
         """
         total = self.log_likelihood
         if not np.isfinite(total):
-            raise DataError("Pr(y|x) is 0 or no number; are the model's weights finite?")
+            raise DataError("Pr(y|x) is 0 or not a number; are the weights of the model finite?")
         errors = np.abs(self.diagonals() - total)
         worst = int(np.argmax(np.where(np.isnan(errors), np.inf, errors)))
         if not errors[worst] <= TOLERANCE * max(1.0, abs(total)):
             raise DataError(
                 f"eq. 19 of [G12] does not hold: on the diagonal t + u = {worst} αβ sums to "
-                f"exp({self.diagonals()[worst]:.9g}), but Pr(y|x) is exp({total:.9g}); these "
-                "forward and backward variables are not of one lattice, and are not drawn"
+                f"exp({self.diagonals()[worst]:.9g}), but Pr(y|x) is exp({total:.9g}); the "
+                "forward and backward variables are inconsistent, so they are not drawn"
             )
         return float(errors[worst])
 
 
 def compute_lattice(model: TransducerModel, inputs: Array, targets: Sequence[int]) -> Lattice:
-    """The lattice of one utterance in float64.
+    """Compute the lattice of an utterance in float64.
 
     Args:
-        model: in float64.
-        inputs: (T', F), normalised; T = ceil(T' / stack_frames) frames of the network.
+        model: the transducer, in float64.
+        inputs: (T', F), normalised features; the encoder reduces them to T frames.
         targets: U token ids.
     """
     with torch.inference_mode():
@@ -114,7 +115,7 @@ def compute_lattice(model: TransducerModel, inputs: Array, targets: Sequence[int
 def _arrows(
     model: TransducerModel, rows: torch.Tensor, columns: torch.Tensor, targets: torch.Tensor
 ) -> tuple[Array, Array]:
-    """ln ∅(t, u), (T, U+1), and ln y(t, u), (T, U), a stretch of frames at a time."""
+    """ln ∅(t, u), (T, U+1), and ln y(t, u), (T, U), computed for some frames at a time."""
     at_a_time = max(1, LOGITS // (len(columns) * model.num_tokens))
     nulls, labels = [], []
     for part in torch.split(rows, at_a_time):
@@ -126,14 +127,14 @@ def _arrows(
 
 
 def forward_backward(null: Array, label: Array) -> Lattice:
-    """Eq. 16 and 18 of [G12], a diagonal at a time.
+    """Compute the forward and backward variables by eq. 16 and 18 of [G12], diagonal by diagonal.
 
     Args:
         null: ln ∅(t, u), (T, U+1).
         label: ln y(t, u), (T, U).
     """
     frames, width = null.shape
-    # One row and column more on each side, impossible, so that no edge is a case of its own.
+    # One more row and column on each side, with probability 0, so that edges need no special case.
     alpha = np.full((frames + 1, width + 1), -np.inf)
     beta = np.full((frames + 1, width + 1), -np.inf)
     up = np.full((frames, width + 1), -np.inf)
@@ -155,70 +156,70 @@ def forward_backward(null: Array, label: Array) -> Lattice:
 # ---- drawing -------------------------------------------------------------------------------------
 
 
-def need_transducer(subject: Subject) -> TransducerModel:
-    """The subject's model. Raises ModelError for another kind, which has no lattice."""
-    if not isinstance(subject.model, TransducerModel):
+def need_transducer(utterance: PlottedUtterance) -> TransducerModel:
+    """The model of an utterance. Raises ModelError unless it is a transducer."""
+    if not isinstance(utterance.model, TransducerModel):
         raise ModelError(
-            f"{subject.directory.path}: a {subject.directory.kind} model has no lattice over "
-            "(t, u); give one of train_transducer.py"
+            f"{utterance.directory.path}: a {utterance.directory.kind} model has no lattice over "
+            "(t, u); give a model of train_transducer.py"
         )
-    return subject.model
+    return utterance.model
 
 
 @style()
 def draw_lattice(
-    subject: Subject,
+    utterance: PlottedUtterance,
     lattice: Lattice,
     targets: Sequence[int],
     *,
     title: str = "",
     floor: float = 60.0,
 ) -> "Figure":
-    """ln α, ln β and ln αβ, one below the other, and the spectrogram.
+    """Draw ln α, ln β and ln αβ below each other, and the spectrogram.
 
     Args:
-        subject: the utterance.
-        lattice: of it and ``targets``.
-        targets: U token ids, written at the left, the first at the bottom.
-        title: above the picture.
-        floor: nats below the largest value from where on everything is drawn alike.
+        utterance: the utterance.
+        lattice: the lattice of the utterance and ``targets``.
+        targets: U token ids, which are written on the left, the first at the bottom.
+        title: the title above the picture.
+        floor: the range of the colours below the largest value, in nats.
 
     Raises:
         DataError: eq. 19 does not hold.
-        UsageError: a floor that is not above 0.
+        UsageError: the floor is not above 0.
     """
     lattice.check()
     if not 0.0 < floor < np.inf:
-        raise UsageError(f"--floor is in nats, above 0, not {floor:g}")
+        raise UsageError(f"--floor must be above 0 (nats), not {floor:g}")
     height = min(5.0, max(2.0, 0.05 * (len(targets) + 1)))
-    head = title or subject.name
+    head = title or utterance.name
     total = f"{lattice.log_likelihood:.2f}".replace("-", "−")
     head += f"\nln Pr(y|x) = {total} nats, the sum of αβ over each diagonal t + u"
-    figure = new_figure(width_for(subject.end_s, len(targets)), 3 * height + 2.6, head)
+    figure = new_figure(width_for(utterance.end_s, len(targets)), 3 * height + 2.6, head)
     axes = figure.subplots(4, 1, sharex=True, height_ratios=(height, height, height, 1.5))
-    names = ["∅", *subject.symbols(list(targets))]
+    names = ["∅", *utterance.symbols(list(targets))]
     maps = {"ln α(t, u)": lattice.log_alpha, "ln β(t, u)": lattice.log_beta}
     maps["ln α(t, u) β(t, u)"] = lattice.log_product
     for one, (label, values) in zip(axes, maps.items(), strict=False):
-        draw_log_map(one, values, subject.end_s, label=label, floor=floor)
-        token_rows(one, names, inches=height, ylabel="labels emitted, u")
-    draw_spectrogram(axes[-1], subject.spectrogram, subject.bank, subject.length_s)
-    time_axes(list(axes), subject.end_s)
+        draw_log_map(one, values, utterance.end_s, label=label, floor=floor)
+        label_rows(one, names, inches=height, ylabel="labels emitted, u")
+    draw_spectrogram(axes[-1], utterance.spectrogram, utterance.bank, utterance.length_s)
+    time_axes(list(axes), utterance.end_s)
     return figure
 
 
 def draw_log_map(axes: "Axes", values: Array, end_s: float, *, label: str, floor: float) -> None:
-    """Log-probabilities over the lattice, those far below the largest alike.
+    """Draw log-probabilities over the lattice.
 
     Args:
-        axes: where to draw.
+        axes: the axes to draw into.
         values: (T, U+1), in nats.
-        end_s: where the last frame ends.
-        label: of the colour bar.
-        floor: nats below the largest value that still differ in colour.
+        end_s: the end of the last frame in seconds.
+        label: the label of the colour bar.
+        floor: the range of the colours below the largest value, in nats.
     """
     top = float(values.max())
-    shown = np.maximum(values, top - floor)  # what is impossible is minus infinity
+    shown = np.maximum(values, top - floor)  # impossible points have minus infinity
     image = show_matrix(axes, shown, end_s, colours="viridis", limits=(top - floor, top))
     clipped = bool((values < top - floor).any())
     limit = f"\nclipped {floor:g} below the largest" if clipped else ""

@@ -5,25 +5,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import ModelError
 from pipeline.plots.figures import COLOURS, new_figure, style
+from pipeline.scoring.results import Epoch, best_epoch, fault, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A line of ``metrics.jsonl``."""
-
-    number: int  # from 1
-    train_loss: float  # nats a token
-    dev_loss: float  # nats a token
-    dev_error: float  # percent: of phones; of a predictor the next tokens that it gets wrong
-    best: bool  # better than all before
 
 
 @dataclass(frozen=True)
@@ -36,37 +26,17 @@ class Run:
     @property
     def best(self) -> Epoch:
         """The epoch whose weights are kept."""
-        return ([epoch for epoch in self.epochs if epoch.best] or self.epochs)[-1]
+        return best_epoch(self.epochs)
 
 
 def read_run(directory: Path) -> Run:
-    """The curves of a model directory; of an epoch that was done twice, the last.
+    """The curves of a model directory.
 
     Raises:
         ModelError: no model directory, or nothing is trained yet.
         DataError: a damaged ``metrics.jsonl``. Names the line.
     """
-    kind = _read_kind(directory)
-    file = directory / "metrics.jsonl"
-    try:
-        lines = file.read_bytes().splitlines()
-    except FileNotFoundError as error:
-        raise ModelError(f"{file}: missing; no epoch has finished yet, or put it back") from error
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
-    epochs = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            epoch = _epoch(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{file}:{number}: no line of train_*.py ({_fault(error)}); "
-                "remove it, or put a copy back"
-            ) from error
-        epochs[epoch.number] = epoch
-    if not epochs:
-        raise ModelError(f"{directory}/metrics.jsonl: empty; no epoch has finished yet")
-    return Run(kind, [epochs[number] for number in sorted(epochs)])
+    return Run(_read_kind(directory), read_metrics(directory))
 
 
 def _read_kind(directory: Path) -> str:
@@ -83,30 +53,7 @@ def _read_kind(directory: Path) -> str:
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file}: damaged ({_fault(error)}); put a copy back") from error
-
-
-def _fault(error: Exception) -> str:
-    """What is wrong with a JSON object, in words."""
-    match error:
-        case json.JSONDecodeError():
-            return "it is no JSON"
-        case UnicodeDecodeError():
-            return "it is no UTF-8 text"
-        case KeyError():
-            return f'it lacks "{error.args[0]}"'
-        case _:
-            return "something in it is of another kind"
-
-
-def _epoch(row: Mapping[str, Any]) -> Epoch:
-    return Epoch(
-        int(row["epoch"]),
-        float(row["train_loss"]),
-        float(row["dev_loss"]),
-        float(row["dev_per"]),
-        bool(row["best"]),
-    )
+        raise ModelError(f"{file}: damaged ({fault(error)}); put a copy back") from error
 
 
 # ---- drawing -------------------------------------------------------------------------------------
@@ -114,24 +61,28 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
 
 @style()
 def draw_training(runs: Mapping[str, Run], *, title: str = "") -> "Figure":
-    """Loss and error rate over the epochs; predictors, which count in bits, in panels of their own.
+    """Loss and error rate over the epochs.
+
+    Runs that are told by one metric share their panels; predictors, whose loss is in bits, have
+    their own.
 
     Args:
         runs: trainings by their names.
         title: above the picture.
     """
-    hearing = {name: run for name, run in runs.items() if run.kind != "predictor"}
-    predicting = {name: run for name, run in runs.items() if run.kind == "predictor"}
-    groups = [group for group in (hearing, predicting) if group]
+    groups: dict[tuple[bool, str], dict[str, Run]] = {}
+    for name, run in runs.items():
+        groups.setdefault((run.kind == "predictor", run.best.metric), {})[name] = run
     figure = new_figure(9.0, 1.0 + 3.0 * len(groups), title)
     panels = figure.subplots(len(groups), 2, squeeze=False)
     colour_of = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(runs)}
-    for (loss, error), group in zip(panels, groups, strict=True):
-        bits = group is predicting
+    for (loss, error), ((bits, metric), group) in zip(
+        panels, sorted(groups.items(), key=lambda item: item[0]), strict=True
+    ):
         _draw_losses(loss, group, colour_of, 1.0 / math.log(2.0) if bits else 1.0)
         loss.set_ylabel("bits a token" if bits else "loss (nats a token)")
         _draw_errors(error, group, colour_of)
-        error.set_ylabel("next token wrong, dev (%)" if bits else "phone error rate, dev (%)")
+        error.set_ylabel(f"{metric}, dev (%)")
     for axes in panels.flat:
         axes.set_xlabel("epoch")
         axes.grid(visible=True, alpha=0.3)
@@ -172,10 +123,10 @@ def _limits(epochs: Sequence[Epoch], unit: float) -> tuple[float, float]:
 def _draw_errors(axes: "Axes", runs: Mapping[str, Run], colour_of: Mapping[str, str]) -> None:
     for name, run in runs.items():
         numbers = [epoch.number for epoch in run.epochs]
-        errors = [epoch.dev_error for epoch in run.epochs]
+        errors = [epoch.error_rate for epoch in run.epochs]
         best = run.best
-        label = f"{name}: {best.dev_error:.1f} % in epoch {best.number}"
+        label = f"{name}: {best.error_rate:.1f} % in epoch {best.number}"
         axes.plot(numbers, errors, "-", color=colour_of[name], linewidth=1.5, label=label)
-        axes.plot(best.number, best.dev_error, "o", color=colour_of[name])
+        axes.plot(best.number, best.error_rate, "o", color=colour_of[name])
     axes.set_ylim(bottom=0.0)
     axes.legend(fontsize=8)

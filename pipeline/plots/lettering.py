@@ -1,8 +1,8 @@
-"""Names in pictures: cut where they are long, in a font that has their characters.
+"""Names in pictures: long names are cut, and a font with their characters is chosen.
 
-matplotlib's own font knows Latin, Greek, Cyrillic and a few scripts more. What it lacks is looked
-for in the fonts that are installed; what none has is written as its number, U+97F3, since one empty
-box looks like another.
+matplotlib's own font has Latin, Greek, Cyrillic and a few other scripts. Characters that it lacks
+are looked up in the installed fonts. A character that no font has is written as its number, such as
+U+97F3, since empty boxes cannot be distinguished.
 """
 
 import logging
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 FONT = "DejaVu Sans"  # comes with matplotlib
-MOST = 20.0  # columns of a name
-WIDE = 1.7  # columns of a Chinese character
-# Families whose characters are boxes, or stand at other numbers than Unicode's.
+MOST = 20.0  # largest width of a name, in columns
+WIDE = 1.7  # width of a Chinese character, in columns
+# Families in which characters are boxes, or have other numbers than in Unicode.
 NO_LETTERS = ("lastresort", "adobeblank", "cmb", "cme", "cmm", "cmr", "cms", "cmt", "stixnon")
 
 
 def columns(text: str) -> float:
-    """About how wide a text is, in letters; marks over others have no width."""
+    """The approximate width of a text in letters; combining marks have no width."""
     return sum(_column(char) for char in text)
 
 
@@ -35,11 +35,11 @@ def _column(char: str) -> float:
 
 
 def shown(name: str, most: float = MOST) -> str:
-    """A name as a picture shows it: at most about ``most`` columns wide, or cut with ``…``."""
+    """A name as it is drawn: cut with ``…`` if it is wider than about ``most`` columns."""
     text = written(name)
     if columns(text) <= most:
         return text
-    end, width = 0, 1.0  # of the dots
+    end, width = 0, 1.0  # the width of the dots
     while width + _column(text[end]) <= most:
         width += _column(text[end])
         end += 1
@@ -47,10 +47,10 @@ def shown(name: str, most: float = MOST) -> str:
 
 
 def written(text: str) -> str:
-    """A text with numbers for characters that no font has, for several in a row U+97F3+697D.
+    """A text with numbers in place of characters that no font has, such as U+97F3+697D.
 
-    A warning tells of the first in a process. Blanks other than the usual one, which a token may
-    hold too, are numbers as well: nobody would see them.
+    The first one in a process is reported by a warning. Blanks other than the usual one are
+    replaced by their numbers as well, since they are invisible.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -73,40 +73,43 @@ def _is_visible(char: str) -> bool:
 
 
 def complete(figure: "Figure") -> None:
-    """Give each text of a figure the fonts that its characters need."""
+    """Give each text of a figure the fonts that its characters need.
+
+    Characters that no font has are replaced by their numbers, see `written`.
+    """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        said = text.get_text()
-        if said.isascii() and said.isprintable():
+        original = text.get_text()
+        if original.isascii() and original.isprintable():
             continue
-        told = written(said)
-        if told != said:
-            text.set_text(told)
-        families = {family for char in {*told} - {"\n"} if (family := _family_of(char))} - {FONT}
+        drawn = written(original)
+        if drawn != original:
+            text.set_text(drawn)
+        families = {family for char in {*drawn} - {"\n"} if (family := _family_of(char))} - {FONT}
         if families:
             text.set_fontfamily([FONT, *sorted(families)])
 
 
 @cache
 def _warn() -> None:
-    """Once for all: what one can do is the same for each character."""
+    """Log the warning once, because the remedy is the same for all characters."""
     log.warning(
         "characters that no installed font has are drawn as their numbers, such as U+97F3; "
-        "install a font of their script"
+        "install a font for their script"
     )
 
 
 @cache
 def _family_of(char: str) -> str | None:
-    """The family that a character is drawn in, `FONT` if that has it; None: no font has it."""
+    """The font family of a character, preferably `FONT`; None if no font has the character."""
     return next((name for name in _families() if ord(char) in _characters(name)), None)
 
 
 @cache
 def _families() -> list[str]:
-    """Installed families that have an upright face of normal weight, `FONT` first, then by name."""
+    """Installed families with an upright face of normal weight: `FONT`, then the others by name."""
     from matplotlib.font_manager import fontManager
 
     upright = [entry for entry in fontManager.ttflist if entry.style == "normal"]
@@ -117,7 +120,7 @@ def _families() -> list[str]:
 
 @cache
 def _characters(family: str) -> frozenset[int]:
-    """The code points that a family has; none of one that cannot be read."""
+    """The code points of the characters of a family; empty if its font cannot be read."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     try:

@@ -1,10 +1,12 @@
-"""How a transducer's output at a point of its lattice hangs on what it hears and has said,
-[G12] Fig. 3.
+"""How the output of a transducer at a point of its lattice depends on the speech and on earlier
+labels, as in Fig. 3 of [G12].
 
-The scalar that is differentiated is ln Pr(k|t, u), [G12] eq. 13 or [G13] eq. 18, for one token k at
-one point: by default the token by which the target's most probable path leaves the point. Its
-derivatives are exact (autograd through joiner, both networks and the differences in time), taken
-to each log filter-bank energy and to each element of the one-hot vectors that the predictor reads.
+[G12] is A. Graves, Sequence Transduction with RNNs, 2012; [G13] is A. Graves, A. Mohamed and G.
+Hinton, Speech Recognition with Deep RNNs, 2013. The differentiated scalar is ln Pr(k|t, u), eq. 13
+of [G12] or eq. 18 of [G13], for one token k at one point; the default is the next token of the
+target sequence. The derivatives are exact (autograd through the joiner, both networks and the
+deltas). They are taken with respect to each log filter-bank energy, and to each element of the
+one-hot vectors that the predictor reads.
 """
 
 from collections.abc import Sequence
@@ -25,75 +27,75 @@ from pipeline.plots.figures import (
     GREEN,
     RED,
     colour_bar,
+    label_rows,
     new_figure,
     power_of_ten,
     show_matrix,
     style,
     time_axes,
-    token_rows,
     width_for,
 )
 from pipeline.plots.filter_bank import draw_spectrogram, frequency_axis, to_static
 from pipeline.plots.lattice import Lattice, compute_lattice, draw_log_map, need_transducer
 from pipeline.plots.lettering import MOST, shown
-from pipeline.plots.utterance import Subject
+from pipeline.plots.utterance import PlottedUtterance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-STRONGEST = 6  # labels a bar graph
-TICKS = 4  # at most, of the tokens' axis
-WEAKEST = 1e-6  # probability where bars begin
-DECADES = 1e3  # from the strongest derivative to the weakest that is told from 0
+STRONGEST = 6  # number of labels in a bar graph
+TICKS = 4  # largest number of ticks on the axis of tokens
+WEAKEST = 1e-6  # probability at which bars begin
+DECADES = 1e3  # ratio of the strongest derivative to the weakest that is drawn differently from 0
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What hangs on what at the point (t, u)."""
+    """Derivatives and distributions at the point (t, u)."""
 
     lattice: Lattice
     targets: tuple[int, ...]  # U token ids
-    frame: int  # t, from 0, of the network's frames
-    label: int  # u, labels emitted before
+    frame: int  # t, the encoder frame, from 0
+    label: int  # u, the number of labels emitted so far
     token: int  # k
     log_prob: float  # ln Pr(k|t, u)
-    to_inputs: Array  # (T', R): d ln Pr(k|t, u) / d what the spectrogram shows
-    to_labels: Array  # (U, K): d ln Pr(k|t, u) / d the one-hot vector of each label
-    output: Array  # (V,): Pr(·|t, u)
+    to_inputs: Array  # (T', R), d ln Pr(k|t, u) / d value in the spectrogram
+    to_labels: Array  # (U, K), d ln Pr(k|t, u) / d one-hot vector of each label
+    output: Array  # (V,), Pr(·|t, u)
     encoder_alone: Array  # (V,), see `_alone`
     predictor_alone: Array  # (V,)
 
 
 def compute_sensitivity(
-    subject: Subject,
+    utterance: PlottedUtterance,
     targets: Sequence[int],
     *,
     frame: int | None = None,
     label: int | None = None,
     token: int | None = None,
 ) -> Sensitivity:
-    """Derivatives of ln Pr(k|t, u).
+    """Compute the derivatives of ln Pr(k|t, u).
 
     Args:
-        subject: the utterance.
+        utterance: the utterance.
         targets: U token ids.
-        frame: t, from 0; None: where the most probable path emits label u + 1.
-        label: u, 0 … U; None: half of U, or where the most probable path is at ``frame``.
-        token: k; None: y_{u+1}, or ∅ at u = U.
+        frame: t, from 0; None for the frame in which the most probable path emits label u + 1.
+        label: u, 0 … U; None for half of U, or for that of the most probable path at ``frame``.
+        token: k; None for y_{u+1}, or ∅ at u = U.
 
     Raises:
-        UsageError: a point outside the lattice.
-        ModelError: not a transducer.
+        UsageError: the point lies outside the lattice.
+        ModelError: the model is not a transducer.
     """
-    model = need_transducer(subject)
-    lattice = compute_lattice(model, subject.inputs, targets)
+    model = need_transducer(utterance)
+    lattice = compute_lattice(model, utterance.inputs, targets)
     lattice.check()
     t, u = _point(lattice, frame, label)
     k = token if token is not None else [*targets, 0][u]
-    features = torch.from_numpy(subject.inputs)[None].requires_grad_()
-    encoded, _ = model.encoder(features, torch.tensor([len(subject.inputs)]))
+    features = torch.from_numpy(utterance.inputs)[None].requires_grad_()
+    encoded, _ = model.encoder(features, torch.tensor([len(utterance.inputs)]))
     ids = torch.tensor([list(targets)], dtype=torch.int64)
     one_hot = model.predictor.one_hot(ids).requires_grad_()
     predicted = model.predictor.read(one_hot, torch.tensor([len(targets)]))
@@ -101,7 +103,7 @@ def compute_sensitivity(
     columns = model.joiner.project_predictor(predicted)[0]
     log_probs = log_softmax(model.joiner(rows[t], columns[u]))
     to_inputs, to_labels = torch.autograd.grad(log_probs[k], [features, one_hot])
-    static = to_static(to_inputs[0].numpy(), subject.scales, subject.front_end)
+    static = to_static(to_inputs[0].numpy(), utterance.scales, utterance.front_end)
     encoder_alone, predictor_alone = _alone(model, rows.detach(), columns.detach(), t, u)
     return Sensitivity(
         lattice,
@@ -110,7 +112,7 @@ def compute_sensitivity(
         u,
         k,
         float(log_probs[k].detach()),
-        static[:, subject.bank.columns],
+        static[:, utterance.bank.columns],
         to_labels[0].numpy(),
         log_probs.detach().exp().numpy(),
         encoder_alone,
@@ -119,12 +121,12 @@ def compute_sensitivity(
 
 
 def _point(lattice: Lattice, frame: int | None, label: int | None) -> tuple[int, int]:
-    """(t, u), what is not given being taken from the most probable path."""
+    """The point (t, u); a coordinate that is None is taken from the most probable path."""
     frames, width = lattice.log_alpha.shape
     if frame is not None and not 0 <= frame < frames:
-        raise UsageError(f"--frame is 0 … {frames - 1} of the network's frames, or -1, not {frame}")
+        raise UsageError(f"--frame must be an encoder frame, 0 … {frames - 1}, or -1, not {frame}")
     if label is not None and not 0 <= label < width:
-        raise UsageError(f"--label is 0 … {width - 1} labels emitted before, or -1, not {label}")
+        raise UsageError(f"--label must be 0 … {width - 1} emitted labels, or -1, not {label}")
     path = lattice.path
     if label is None:
         label = width // 2 if frame is None else int(np.searchsorted(path, frame))
@@ -137,11 +139,11 @@ def _point(lattice: Lattice, frame: int | None, label: int | None) -> tuple[int,
 def _alone(
     model: TransducerModel, rows: Tensor, columns: Tensor, t: int, u: int
 ) -> tuple[Array, Array]:
-    """What each network says by itself at (t, u), as distributions (V,).
+    """The distributions (V,) of the encoder alone and of the predictor alone at (t, u).
 
-    [G12]: softmax of f_t and of g_u, the two terms of eq. 12, each alone. The output network of
-    [G13] has no such terms: there the joiner is given the other network's mean over the utterance
-    in the place of its vector at the point.
+    For the joiner of [G12] they are the softmax of f_t and of g_u, the two terms of eq. 12. The
+    joiner of [G13] has no such terms; it is given the mean of the other network over the utterance
+    in place of the vector at the point.
     """
     with torch.no_grad():
         if isinstance(model.joiner, SumJoiner):
@@ -157,27 +159,27 @@ def _alone(
 
 @style()
 def draw_sensitivity(
-    subject: Subject, found: Sensitivity, *, title: str = "", floor: float = 60.0
+    utterance: PlottedUtterance, found: Sensitivity, *, title: str = "", floor: float = 60.0
 ) -> "Figure":
-    """The lattice with a crosshair; what the point hangs on below and at its left; bars.
+    """Draw the lattice with a crosshair, the derivatives below and on the left of it, and bars.
 
     Args:
-        subject: the utterance.
-        found: what `compute_sensitivity` gave for it.
-        title: above the picture.
-        floor: nats below the largest ln αβ that still differ in colour.
+        utterance: the utterance.
+        found: the result of `compute_sensitivity`.
+        title: the title above the picture.
+        floor: the range of the colours below the largest ln αβ, in nats.
 
     Raises:
-        DataError: the lattice fails eq. 19.
+        DataError: eq. 19 does not hold for the lattice.
     """
     found.lattice.check()
     height = min(6.0, max(3.0, 0.075 * (len(found.targets) + 1)))
-    name = shown(subject.symbols([found.token])[0])
-    head = (title or subject.name) + (
-        f"\nat t = {found.frame} ({(found.frame + 0.5) * subject.step_s:.2f} s), "
+    name = shown(utterance.symbols([found.token])[0])
+    head = (title or utterance.name) + (
+        f"\nat t = {found.frame} ({(found.frame + 0.5) * utterance.step_s:.2f} s), "
         f"u = {found.label}: Pr({name}|t, u) = {np.exp(found.log_prob):.3g}"
     )
-    width = max(7.0, width_for(subject.end_s, len(found.targets)) - 3.0)
+    width = max(7.0, width_for(utterance.end_s, len(found.targets)) - 3.0)
     figure = new_figure(5.4 + width, height + 4.4, head)
     grid = figure.add_gridspec(
         3,
@@ -187,30 +189,36 @@ def draw_sensitivity(
     )
     to_labels, one_hot, lattice = (figure.add_subplot(grid[0, column]) for column in range(3))
     spectrogram, to_inputs = (figure.add_subplot(grid[row, 2]) for row in (1, 2))
-    _draw_lattice(lattice, subject, found, floor)
-    _draw_labels(to_labels, one_hot, subject, found, height)
-    draw_spectrogram(spectrogram, subject.spectrogram, subject.bank, subject.length_s)
-    _draw_to_inputs(to_inputs, subject, found)
+    _draw_lattice(lattice, utterance, found, floor)
+    _draw_labels(to_labels, one_hot, utterance, found, height)
+    draw_spectrogram(spectrogram, utterance.spectrogram, utterance.bank, utterance.length_s)
+    _draw_to_inputs(to_inputs, utterance, found)
     for axes in (spectrogram, to_inputs):
-        axes.axvline((found.frame + 0.5) * subject.step_s, color="white", linewidth=0.6)
-    time_axes([lattice, spectrogram, to_inputs], subject.end_s)
+        axes.axvline((found.frame + 0.5) * utterance.step_s, color="white", linewidth=0.6)
+    time_axes([lattice, spectrogram, to_inputs], utterance.end_s)
     bars = grid[1:, :2].subgridspec(1, 3)
-    _draw_bars([figure.add_subplot(bars[0, n]) for n in range(3)], subject, found)
+    _draw_bars([figure.add_subplot(bars[0, n]) for n in range(3)], utterance, found)
     return figure
 
 
-def _draw_lattice(axes: "Axes", subject: Subject, found: Sensitivity, floor: float) -> None:
+def _draw_lattice(
+    axes: "Axes", utterance: PlottedUtterance, found: Sensitivity, floor: float
+) -> None:
     values = found.lattice.log_product
-    draw_log_map(axes, values, subject.end_s, label="ln α(t, u) β(t, u)", floor=floor)
+    draw_log_map(axes, values, utterance.end_s, label="ln α(t, u) β(t, u)", floor=floor)
     axes.set_yticks([])
-    axes.axvline((found.frame + 0.5) * subject.step_s, color="white", linewidth=0.8)
+    axes.axvline((found.frame + 0.5) * utterance.step_s, color="white", linewidth=0.8)
     axes.axhline(found.label, color="white", linewidth=0.8)
 
 
 def _draw_labels(
-    to_labels: "Axes", one_hot: "Axes", subject: Subject, found: Sensitivity, height: float
+    to_labels: "Axes",
+    one_hot: "Axes",
+    utterance: PlottedUtterance,
+    found: Sensitivity,
+    height: float,
 ) -> None:
-    """Row u is the vector that the predictor reads u-th: that of y_u, zeros for u = 0."""
+    """Draw the inputs of the predictor: row u is the one-hot vector of y_u, zeros for u = 0."""
     count, width = found.to_labels.shape
     inputs, strength = np.zeros((2, width, count + 1))
     inputs[np.array(found.targets, dtype=int) - 1, np.arange(1, count + 1)] = 1.0
@@ -223,28 +231,28 @@ def _draw_labels(
     ticks = np.unique(np.linspace(1, width, TICKS).round().astype(int))
     for axes, colour in ((one_hot, "black"), (to_labels, "white")):
         axes.axhline(found.label + 0.5, color=colour, linewidth=0.6, linestyle="--")
-        axes.set_xticks(ticks - 0.5, ticks.tolist(), fontsize=7)  # column k - 1 is token k's
+        axes.set_xticks(ticks - 0.5, ticks.tolist(), fontsize=7)  # column k - 1 is token k
     one_hot.set_yticks([])
     one_hot.set_xlabel("token k\npredictor's inputs", fontsize=8)
     to_labels.set_xlabel("token k\nsensitivity to inputs", fontsize=8)
-    names = ["∅", *subject.symbols(found.targets)]
-    token_rows(to_labels, names, inches=height, ylabel="labels emitted, u")
+    names = ["∅", *utterance.symbols(found.targets)]
+    label_rows(to_labels, names, inches=height, ylabel="labels emitted, u")
 
 
-def _draw_to_inputs(axes: "Axes", subject: Subject, found: Sensitivity) -> None:
+def _draw_to_inputs(axes: "Axes", utterance: PlottedUtterance, found: Sensitivity) -> None:
     values = np.abs(found.to_inputs)
     top = float(values.max()) or 1.0
     limits = (top / DECADES, top)
-    image = show_matrix(axes, values, subject.length_s, colours="magma", limits=limits, log=True)
-    label = f"|d ln Pr(k|t, u)\n/ d {subject.bank.derivative}|"
+    image = show_matrix(axes, values, utterance.length_s, colours="magma", limits=limits, log=True)
+    label = f"|d ln Pr(k|t, u)\n/ d {utterance.bank.derivative}|"
     colour_bar(axes, image, label, below=True)
-    frequency_axis(axes, subject.bank)
+    frequency_axis(axes, utterance.bank)
 
 
-def _draw_bars(axes: Sequence["Axes"], subject: Subject, found: Sensitivity) -> None:
-    """The strongest tokens of the three distributions at the point."""
-    assert isinstance(subject.model, TransducerModel)
-    plain = isinstance(subject.model.joiner, SumJoiner)
+def _draw_bars(axes: Sequence["Axes"], utterance: PlottedUtterance, found: Sensitivity) -> None:
+    """Draw the most probable tokens of the three distributions at the point as bars."""
+    assert isinstance(utterance.model, TransducerModel)
+    plain = isinstance(utterance.model.joiner, SumJoiner)
     note = "" if plain else "\npredictor's mean", "" if plain else "\nencoder's mean"
     groups = (
         (found.output, BLUE, "Pr(k|t, u)" + ("" if plain else "\n")),
@@ -254,7 +262,7 @@ def _draw_bars(axes: Sequence["Axes"], subject: Subject, found: Sensitivity) -> 
     for one, (probs, colour, what) in zip(axes, groups, strict=True):
         strongest = np.argsort(-probs, kind="stable")[:STRONGEST]
         one.barh(range(len(strongest)), probs[strongest], color=colour)
-        names = [shown(name, MOST / 2) for name in subject.symbols(strongest.tolist())]
+        names = [shown(name, MOST / 2) for name in utterance.symbols(strongest.tolist())]
         one.set_yticks(range(len(strongest)), names, fontsize=8)
         one.invert_yaxis()
         one.set_xscale("log")

@@ -1,6 +1,6 @@
-"""The utterance that a picture shows, as its model reads it.
+"""An utterance to draw, with the model that reads it.
 
-Everything is computed in float64 on the CPU: pictures are few, and what they show is checked.
+Everything is computed in float64 on the CPU, since pictures are few and their content is checked.
 """
 
 from dataclasses import dataclass
@@ -15,29 +15,30 @@ from pipeline.decoding.decode_options import SearchOptions
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.frontend.audio import WavReader
-from pipeline.frontend.features import CmvnStats, FrontEnd
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.models.model_dir import ModelDir
+from pipeline.models.normalise import find_statistics, normalise_features
 from pipeline.nn.models import CtcModel, TransducerModel
 from pipeline.plots.filter_bank import FilterBank, filter_bank
 from pipeline.plots.plot_options import PictureOptions
 from pipeline.tables import MatrixReader, RandomAccessReader, TextReader, parse_rspecifier
-from pipeline.training.dataset import check_features
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An utterance and the model that reads it; `load_subject` or `make_subject` makes one."""
+class PlottedUtterance:
+    """An utterance and the model that reads it, made by `load_utterance` or `make_utterance`."""
 
     directory: ModelDir
     model: CtcModel | TransducerModel  # float64, on the CPU
     utt_id: str
     features: Array  # (T, F), not normalised
-    inputs: Array  # (T, F), normalised: what the network reads
-    scales: Array  # (F,): what a step of 1 in a feature is in the network's input
-    front_end: FrontEnd | None  # how the features were made, if the model says so
-    cmvn: CmvnStats | None  # of its speaker, for a model that normalises by these
+    inputs: Array  # (T, F), normalised features, the inputs of the network
+    scales: Array  # (F,), derivative of an input with respect to its feature
+    front_end: FrontEnd | None  # how the features were computed, if the model knows it
+    cmvn: CmvnStats | None  # statistics of the speaker, for a model that normalises by speaker
     reference: tuple[int, ...] | None  # token ids
 
     @cached_property
@@ -47,78 +48,79 @@ class Subject:
 
     @property
     def shift_s(self) -> float:
-        """From one frame to the next; 10 ms for features that nobody explains."""
+        """The frame shift of the features in seconds; 10 ms if the front end is not known."""
         return 0.01 if self.front_end is None else self.front_end.frame_shift_ms / 1000.0
 
     @property
     def sample_rate(self) -> int:
-        """Of the recording, in Hz; TIMIT's where nobody says it."""
+        """The sample rate of the recording in Hz; 16000 if the front end is not known."""
         return 16000 if self.front_end is None else self.front_end.sample_rate
 
     @property
     def step_s(self) -> float:
-        """From one of the network's frames to the next, in s."""
-        return self.shift_s * self.model.encoder.stack_frames
+        """The time from one encoder frame to the next in seconds."""
+        return self.shift_s * self.model.encoder.stride
 
     @property
     def length_s(self) -> float:
-        """Where the last frame of the features ends."""
+        """The end of the last frame of the features in seconds."""
         return len(self.features) * self.shift_s
 
     @property
     def end_s(self) -> float:
-        """Where the network's last frame ends."""
-        return -(-len(self.features) // self.model.encoder.stack_frames) * self.step_s
+        """The end of the last encoder frame in seconds."""
+        lengths = self.model.encoder.output_lengths(torch.tensor([len(self.features)]))
+        return int(lengths[0]) * self.step_s
 
     @property
     def name(self) -> str:
-        """What stands above a picture."""
+        """The default title of a picture: utterance and model."""
         place = "/".join(self.directory.path.resolve().parts[-2:])
         return f"{self.utt_id}, {self.directory.kind} {place}"
 
     @cached_property
     def spectrogram(self) -> Array:
-        """(T, R) to be looked at: log energies, or normalised inputs where they are no spectra."""
+        """The values of the spectrogram, (T, R): features, or normalised inputs if not spectral."""
         source = self.features if self.bank.hertz is not None else self.inputs
         return source[:, self.bank.columns]
 
-    def heard(self, *, beam: int = 10) -> Recognition:
-        """What the model recognises, with its times. Raises DataError if nothing is possible."""
+    def recognise(self, *, beam: int = 10) -> Recognition:
+        """Recognise the utterance, with times. Raises DataError if no hypothesis is possible."""
         recogniser = Recogniser(self.directory, torch.device("cpu"), SearchOptions(beam=beam))
         features = self.features.astype(np.float32)
         return recogniser.recognise(self.utt_id, features, self.cmvn, with_spans=True)
 
     def targets(self, *, beam: int = 10) -> list[int]:
-        """The reference's tokens, or else those that the model hears."""
+        """The tokens of the reference, or of the best hypothesis if there is no reference."""
         if self.reference is not None:
             return list(self.reference)
-        return list(self.heard(beam=beam).hyps[0].tokens)
+        return list(self.recognise(beam=beam).hyps[0].tokens)
 
     def symbols(self, tokens: list[int] | tuple[int, ...]) -> list[str]:
-        """Names for a picture, with ∅ for the blank."""
+        """The names of tokens in pictures, with ∅ for the blank."""
         return ["∅" if k == 0 else self.directory.tokens.symbols[k] for k in tokens]
 
     def token_id(self, symbol: str) -> int:
-        """A token's number, ∅ and ``<blk>`` being 0. Raises UsageError for an unknown one."""
+        """The id of a token; ∅ and ``<blk>`` are 0. Raises UsageError for an unknown token."""
         symbols = list(self.directory.tokens.symbols)
         if symbol in ("∅", "<blk>"):
             return 0
         if symbol not in symbols:
             shown = " ".join(symbols[1:12])
             raise UsageError(
-                f'the model has no token "{symbol}"; its {len(symbols) - 1} tokens are {shown} …; '
+                f'the model has no token "{symbol}"; its {len(symbols) - 1} tokens are {shown} …, '
                 f"see {self.directory.path}/tokens.txt"
             )
         return symbols.index(symbol)
 
 
-def load_subject(
+def load_utterance(
     directory: ModelDir, rspecifier: str, utt_id: str, options: PictureOptions
-) -> Subject:
-    """Read an utterance of a table and, where it is asked for, its reference.
+) -> PlottedUtterance:
+    """Read an utterance of a table and, with ``options.text``, its reference.
 
     Raises:
-        UsageError: a model that normalises by speaker, without its statistics.
+        UsageError: the model normalises by speaker, but no statistics are given.
         DataError: the table, the utterance, its text or the model cannot be used.
     """
     if options.beam < 1:
@@ -128,17 +130,23 @@ def load_subject(
     reference = None
     if options.text:
         text = _text(options.text, utt_id)
-        words = text.split(" ") if text else []  # a token may hold blanks that are not ASCII's
+        words = text.split(" ") if text else []  # a token may hold non-ASCII blanks
         encoded = directory.tokens.encode(words, where=f"{options.text}: {utt_id}")
         reference = tuple(encoded)
     cmvn = _speaker_cmvn(directory, utt_id, options)
-    return make_subject(directory, model, utt_id, features, cmvn=cmvn, reference=reference)
+    return make_utterance(directory, model, utt_id, features, cmvn=cmvn, reference=reference)
 
 
 def load_model(directory: ModelDir) -> CtcModel | TransducerModel:
-    """The network in float64. Raises ModelError for a predictor alone, or weights with NaN."""
+    """The network in float64.
+
+    Raises:
+        ModelError: the model is only a predictor, or its weights are not finite.
+    """
     if directory.kind == "predictor":
-        raise ModelError(f"{directory.path}: a predictor alone hears nothing; give another model")
+        raise ModelError(
+            f"{directory.path}: a predictor alone recognises nothing; give another model"
+        )
     model = directory.load_model(torch.device("cpu")).double()
     assert isinstance(model, CtcModel | TransducerModel)
     for name, weights in model.named_parameters():
@@ -147,7 +155,7 @@ def load_model(directory: ModelDir) -> CtcModel | TransducerModel:
     return model.requires_grad_(False)
 
 
-def make_subject(
+def make_utterance(
     directory: ModelDir,
     model: CtcModel | TransducerModel,
     utt_id: str,
@@ -155,35 +163,34 @@ def make_subject(
     *,
     cmvn: CmvnStats | None = None,
     reference: tuple[int, ...] | None = None,
-) -> Subject:
-    """Normalise features as a decoding does.
+) -> PlottedUtterance:
+    """Normalise features as in decoding.
 
     Args:
-        directory: of the model.
-        model: what `load_model` gave.
+        directory: the directory of the model.
+        model: the result of `load_model`.
         utt_id: the utterance.
         features: (T, F), not normalised.
-        cmvn: for a model that normalises by speaker: his statistics; None: the utterance's own.
+        cmvn: the statistics of the speaker, for a model that normalises by speaker; None for those
+            of the utterance itself.
         reference: token ids, if they are known.
 
     Raises:
-        FeatureError: another dimension, no frames, or values that are not finite.
+        FeatureError: the features have another dimension, no frames, or values that are not finite.
     """
     assert directory.config.encoder is not None
     dim = directory.config.encoder.input_dim
-    plain = check_features(np.asarray(features), utt_id, dim, None)
-    stats = directory.cmvn()
-    if directory.by_speaker:
-        stats = cmvn or _own_statistics(plain)
+    plain = normalise_features(np.asarray(features), utt_id, dim, None)
+    stats = directory.statistics(plain, cmvn)
     scales = np.ones(dim)
     if stats is not None:
         zero_one = stats.apply(np.repeat([[0.0], [1.0]], dim, axis=1), norm_vars=True)
         scales = zero_one[1] - zero_one[0]
-    inputs = check_features(plain, utt_id, dim, stats).astype(np.float64)
+    inputs = normalise_features(plain, utt_id, dim, stats).astype(np.float64)
     if not np.isfinite(inputs).all():
         raise FeatureError(f"{utt_id}: not finite after normalisation; make the statistics again")
     front_end = _front_end(directory, dim)
-    return Subject(
+    return PlottedUtterance(
         directory,
         model,
         utt_id,
@@ -194,12 +201,6 @@ def make_subject(
         cmvn,
         reference,
     )
-
-
-def _own_statistics(features: NDArray[np.float32]) -> CmvnStats:
-    stats = CmvnStats.zeros(features.shape[1])
-    stats.accumulate(features)
-    return stats
 
 
 def _front_end(directory: ModelDir, dim: int) -> FrontEnd | None:
@@ -213,7 +214,7 @@ def _front_end(directory: ModelDir, dim: int) -> FrontEnd | None:
 def _features(
     directory: ModelDir, rspecifier: str, utt_id: str, options: PictureOptions
 ) -> NDArray[np.floating]:
-    """(T, F) of one utterance, not normalised."""
+    """The features (T, F) of an utterance, not normalised."""
     pipes = options.allow_pipes
     if options.from_audio:
         front_end = directory.front_end()
@@ -247,20 +248,14 @@ def _text(rspecifier: str, utt_id: str) -> str:
 
 def _unknown(rspecifier: str, utt_id: str, seen: list[str]) -> DataError:
     such = f", such as {' '.join(seen)}" if seen else ""
-    return DataError(f'{rspecifier}: no utterance "{utt_id}"; give one of its keys{such}')
+    return DataError(f'{rspecifier}: has no utterance "{utt_id}"; give one of its keys{such}')
 
 
 def _speaker_cmvn(directory: ModelDir, utt_id: str, options: PictureOptions) -> CmvnStats | None:
     """Statistics of the utterance's speaker; None: its own, for recordings."""
     if not directory.by_speaker or (options.from_audio and not options.cmvn):
         return None
-    if not options.cmvn:
-        raise UsageError(
-            f"{directory.path} normalises by speaker: give --cmvn=scp:DATA_DIR/cmvn.scp "
-            "--utt2spk=ark:DATA_DIR/utt2spk"
-        )
-    speaker = _text(options.utt2spk, utt_id).strip() if options.utt2spk else utt_id
-    with RandomAccessReader(options.cmvn, allow_pipes=options.allow_pipes) as stats:
-        if speaker not in stats:
-            raise DataError(f"{options.cmvn}: no statistics of {speaker}, who speaks {utt_id}")
-        return CmvnStats(stats[speaker])
+    find = find_statistics(
+        options.cmvn, options.utt2spk, model=directory.path, allow_pipes=options.allow_pipes
+    )
+    return find(utt_id)

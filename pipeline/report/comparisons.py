@@ -67,7 +67,7 @@ def compare_systems(
         if not all(speakers):
             kept = {test: p for test, p in kept.items() if test not in BY_SPEAKER}
             notes.append(f"No tests over speakers on {set_name}: who speaks is not known.")
-        difference = (second.total.rate or 0.0) - (first.total.rate or 0.0)
+        difference = (second.score.total.rate or 0.0) - (first.score.total.rate or 0.0)
         found.append(Comparison(i, j, difference, kept))
     return found, list(dict.fromkeys(notes))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Found
-from pipeline.report.scores import Decoding
 from pipeline.report.views import TestSet
+from pipeline.scoring.results import SavedScore
 
 HERE = Path(__file__).parent
 LISTED = 12  # of the most frequent confusions, insertions, deletions
@@ -61,8 +61,9 @@ def render(
     environment.filters |= FILTERS
     script = (HERE / "script.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    decodings = [system.decoding for one in sets for system in one.systems]
-    measures = {d.name for d in decodings}
+    scores = [system.decoding.score for one in sets for system in one.systems]
+    measures = {score.name for score in scores}
+    interval = next((score.interval for score in scores if score.interval), None)
     return environment.get_template("template.html").render(
         title=title or "What " + _listed([name for name, _ in models]) + " hear",
         rules=_rules(sets),
@@ -73,9 +74,9 @@ def render(
         sets=sets,
         models=models,
         measure=measures.pop() if len(measures) == 1 else "Error rate",
-        axis=_axis(decodings),
-        level=next((f"{100 * d.interval.level:.3g}" for d in decodings if d.interval), ""),
-        replications=next((d.interval.replications for d in decodings if d.interval), 0),
+        axis=_axis(scores),
+        level=f"{100 * interval.level:.3g}" if interval else "",
+        replications=interval.replications if interval else 0,
         compared=any(one.comparisons for one in sets),
         listed=LISTED,
         curves=curves,
@@ -91,14 +92,14 @@ def _rules(sets: Sequence[TestSet]) -> list[str]:
     for one in sets:
         for system in one.systems:
             name = f"{system.label} on {one.name}"
-            scored.setdefault(system.decoding.rule.rstrip("."), []).append(name)
+            scored.setdefault(system.decoding.score.rule.rstrip("."), []).append(name)
     if len(scored) == 1:
         return [f"Scoring rule: {next(iter(scored))}."]
     return [f"Scoring rule of {_listed(names)}: {rule}." for rule, names in scored.items()]
 
 
-def _axis(decodings: Iterable[Decoding]) -> Axis | None:
-    intervals = [d.interval for d in decodings if d.interval]
+def _axis(scores: Iterable[SavedScore]) -> Axis | None:
+    intervals = [score.interval for score in scores if score.interval]
     if not intervals:
         return None
     return Axis(min(i.low for i in intervals), max(i.high for i in intervals))

@@ -13,8 +13,8 @@ from pipeline.report.scores import EPS, Decoding
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.plots.sweep import Width
-    from pipeline.plots.utterance import Subject
+    from pipeline.plots.sweep import SweepPoint
+    from pipeline.plots.utterance import PlottedUtterance
 
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 CAPTIONS = {
@@ -91,14 +91,15 @@ class Gallery:
                 notes.append(f"No curves of {self.names[model]}: {error}.")
         if not runs:
             return [], notes
-        columns = ("Model", "Epochs", "Best epoch", "Loss, nats a token", "Error rate, %")
+        columns = ("Model", "Epochs", "Best epoch", "Loss, nats a token", "Metric", "Error rate, %")
         rows = [
             (
                 name,
                 str(len(run.epochs)),
                 str(run.best.number),
                 f"{run.best.dev_loss:.3f}",
-                f"{run.best.dev_error:.2f}",
+                run.best.metric,
+                f"{run.best.error_rate:.2f}",
             )
             for name, run in runs.items()
         ]
@@ -110,7 +111,7 @@ class Gallery:
         """Error rate against the width of the beam, a picture a ``sweep_NAME`` of any model."""
         from pipeline.plots.sweep import read_sweep
 
-        found: dict[str, dict[Path, list[Width]]] = {}
+        found: dict[str, dict[Path, list[SweepPoint]]] = {}
         notes = []
         for model in models:
             for file in sorted(model.glob("sweep_*/sweep.tsv")):
@@ -125,13 +126,13 @@ class Gallery:
             )
         return [self._sweep(name, sweeps) for name, sweeps in sorted(found.items())], notes
 
-    def _sweep(self, name: str, sweeps: "Mapping[Path, list[Width]]") -> Picture:
+    def _sweep(self, name: str, sweeps: "Mapping[Path, list[SweepPoint]]") -> Picture:
         from pipeline.plots.sweep import draw_sweeps
 
         shift_ms = _frame_shift_ms(next(iter(sweeps)))
         named = {self.names[model]: widths for model, widths in sweeps.items()}
         figure = draw_sweeps(named, frame_shift_ms=shift_ms, title=name.removeprefix("sweep_"))
-        columns = ("Model", "Width", "Error rate, %", "Insertions, %", "Deletions, %", "Real time")
+        columns = ("Model", "Beam", "Error rate, %", "Insertions, %", "Deletions, %", "Real time")
         rows = [
             (
                 model,
@@ -198,10 +199,10 @@ def _inside(decoding: Decoding, utt_id: str, title: str) -> list[Picture]:
     ]
 
 
-def _subject(decoding: Decoding, utt_id: str) -> "Subject":
+def _subject(decoding: Decoding, utt_id: str) -> "PlottedUtterance":
     from pipeline.models.model_dir import ModelDir
     from pipeline.plots.plot_options import PictureOptions
-    from pipeline.plots.utterance import load_subject
+    from pipeline.plots.utterance import load_utterance
 
     data = decoding.data_dir
     if data is None or not (data / "feats.scp").is_file():
@@ -212,13 +213,13 @@ def _subject(decoding: Decoding, utt_id: str) -> "Subject":
         cmvn=f"scp:{data}/cmvn.scp" if directory.by_speaker else "",
         utt2spk=f"ark:{data}/utt2spk" if directory.by_speaker else "",
     )
-    return load_subject(directory, f"scp:{data}/feats.scp", utt_id, options)
+    return load_utterance(directory, f"scp:{data}/feats.scp", utt_id, options)
 
 
 Drawn: TypeAlias = "Iterator[tuple[str, str, Figure]]"  # what, its caption's key, the figure
 
 
-def _of_ctc(decoding: Decoding, subject: "Subject", title: str) -> Drawn:
+def _of_ctc(decoding: Decoding, subject: "PlottedUtterance", title: str) -> Drawn:
     from pipeline.plots.sensitivity_ctc import compute_ctc_sensitivity, draw_ctc_sensitivity
 
     yield from _posteriors(decoding, subject, title)
@@ -226,7 +227,7 @@ def _of_ctc(decoding: Decoding, subject: "Subject", title: str) -> Drawn:
     yield "Sensitivity", "ctc", draw_ctc_sensitivity(subject, found, title=title)
 
 
-def _of_transducer(decoding: Decoding, subject: "Subject", title: str) -> Drawn:
+def _of_transducer(decoding: Decoding, subject: "PlottedUtterance", title: str) -> Drawn:
     from pipeline.plots.lattice import compute_lattice, draw_lattice, need_transducer
     from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
 
@@ -238,9 +239,9 @@ def _of_transducer(decoding: Decoding, subject: "Subject", title: str) -> Drawn:
     yield "Sensitivity", "transducer", draw_sensitivity(subject, found, title=title)
 
 
-def _posteriors(decoding: Decoding, subject: "Subject", title: str) -> Drawn:
-    from pipeline.plots.posteriors import compute_posteriors, draw_posteriors, heard_spans
+def _posteriors(decoding: Decoding, subject: "PlottedUtterance", title: str) -> Drawn:
+    from pipeline.plots.posteriors import compute_posteriors, draw_posteriors, recognised_spans
 
     found = compute_posteriors(subject, subject.targets())
-    hyp = heard_spans(subject) if subject.reference is not None else []
+    hyp = recognised_spans(subject) if subject.reference is not None else []
     yield "Posteriors", "posteriors", draw_posteriors(subject, found, hyp=hyp, title=title)

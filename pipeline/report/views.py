@@ -10,8 +10,9 @@ from pipeline.report.audio import Player
 from pipeline.report.comparisons import MAIN_TEST, Comparison
 from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Picture
-from pipeline.report.scores import EPS, Counts, Decoding
+from pipeline.report.scores import EPS, Decoding
 from pipeline.report.selection import Heard
+from pipeline.scoring.counts import ErrorCounts
 
 GROUP_TITLES = {"speaker": "By speaker", "gender": "By sex", "dialect": "By dialect region"}
 MEMBERS = {"gender": {"m": "male", "f": "female"}}
@@ -38,9 +39,7 @@ class System:
     @property
     def remarks(self) -> list[str]:
         """What must stand beside the number: the rule's variants, and that it is partial."""
-        decoding = self.decoding
-        variants = [f"[{', '.join(decoding.variants)}]"] if decoding.variants else []
-        return variants + ([decoding.partial] if decoding.partial else [])
+        return [text for text in (self.decoding.score.note, self.decoding.partial) if text]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class GroupRow:
     key: str
     sentences: int
     ref_tokens: int
-    counts: list[Counts | None]
+    counts: list[ErrorCounts | None]
 
 
 @dataclass(frozen=True)
@@ -155,12 +154,11 @@ def rivals_of(decodings: Sequence[Decoding]) -> list[list[int]]:
     is in none of the lists.
     """
     groups: dict[object, list[int]] = {}
+    rates = [decoding.score.total.rate for decoding in decodings]
     for i, decoding in enumerate(decodings):
-        if not decoding.partial and decoding.total.rate is not None:
+        if not decoding.partial and rates[i] is not None:
             groups.setdefault(decoding.standard, []).append(i)
-    ranked = [
-        sorted(group, key=lambda i: decodings[i].total.rate or 0.0) for group in groups.values()
-    ]
+    ranked = [sorted(group, key=lambda i: rates[i] or 0.0) for group in groups.values()]
     return [group for group in ranked if len(group) > 1]
 
 
@@ -186,12 +184,12 @@ def make_systems(
 
 def make_groups(decodings: Sequence[Decoding]) -> list[Group]:
     """One table a grouping that any system has, speakers first."""
-    names = dict.fromkeys([*GROUP_TITLES, *(n for d in decodings for n in d.groups)])
-    groups = [_group(name, [d.groups.get(name, {}) for d in decodings]) for name in names]
+    names = dict.fromkeys([*GROUP_TITLES, *(n for d in decodings for n in d.score.groups)])
+    groups = [_group(name, [d.score.groups.get(name, {}) for d in decodings]) for name in names]
     return [group for group in groups if group.rows]
 
 
-def _group(name: str, tables: Sequence[Mapping[str, Counts]]) -> Group:
+def _group(name: str, tables: Sequence[Mapping[str, ErrorCounts]]) -> Group:
     keys = sorted({key for table in tables for key in table})
     rows = []
     for key in keys:

@@ -1,1 +1,1 @@
-"""Scores: alignments, error counts, what they depend on, how sure they are, and their files."""
+"""Scoring: alignments, error counts, scoring rules, confidence intervals and output files."""

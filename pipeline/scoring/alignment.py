@@ -1,19 +1,20 @@
-"""Best alignments of references and hypotheses, many utterances at a time.
+"""Best alignments of references and hypotheses, for many utterances at a time.
 
-Often several alignments are equally good. A `Rule` says what each step costs and which of equally
-good steps is taken, walking back from the end of both sequences, so that our tables are those of
-the programs people compare with:
+Often several alignments are equally good. A `Rule` states the cost of each step, and which of
+several equally good steps is taken on the way back from the end of both sequences. The rules are
+those of the programs that results are usually compared with:
 
 ============  ====================  ==============================================================
-rule          sub, del, ins cost    among equally good steps, from the end backwards
+rule          cost sub, del, ins    preferred among equally good steps, from the end backwards
 ============  ====================  ==============================================================
-KALDI         1, 1, 1               a match or substitution, else a deletion: ``align-text``
-KALDI_COUNTS  1, 1, 1               an insertion, else a deletion: ``compute-wer``
-NIST          4, 3, 3               a match or substitution, else an insertion: NIST's ``sclite``
+KALDI         1, 1, 1               a match or substitution, then a deletion: ``align-text``
+KALDI_COUNTS  1, 1, 1               an insertion, then a deletion: ``compute-wer``
+NIST          4, 3, 3               a match or substitution, then an insertion: NIST's ``sclite``
 ============  ====================  ==============================================================
 
-With the first two the total is Levenshtein's distance, and only its split into kinds differs.
-The third may count more errors, since it prefers a substitution to an insertion with a deletion.
+With the first two rules the number of errors is the Levenshtein distance, and only its division
+into kinds differs. The third rule may count more errors, since it prefers a substitution to an
+insertion together with a deletion.
 """
 
 from array import array
@@ -30,18 +31,18 @@ from pipeline.errors import UsageError
 from pipeline.scoring.counts import ErrorCounts
 
 EPS = "<eps>"
-CORRECT, SUB, DEL, INS, FORGIVEN = range(5)  # FORGIVEN: an optional token's deletion
+CORRECT, SUB, DEL, INS, FORGIVEN = range(5)  # FORGIVEN: the deletion of an optional token
 NO_HYP = (DEL, FORGIVEN)
 _NONE = 5
-_CELLS = 1 << 20  # of the tables of one batch of utterances
-_LINES = 4096  # utterances that are written at a time
+_CELLS = 1 << 20  # cells of the tables of one batch of utterances
+_LINES = 4096  # utterances to write at a time
 
 Pair = tuple[str, Sequence[str], Sequence[str]]  # utt_id, reference, hypothesis
 Ints = NDArray[np.int64]
 
 
 class Rule(NamedTuple):
-    """What steps cost, the order in which equally good ones are preferred, and a name."""
+    """The costs of steps, the order of preference among equally good steps, and a name."""
 
     sub: int
     del_: int
@@ -57,24 +58,24 @@ NIST = Rule(4, 3, 3, 2, (CORRECT, INS, DEL), "nist")
 
 
 def find_rule(name: str) -> Rule:
-    """The rule for alignments of this name. Raises UsageError if it is not kaldi or nist."""
+    """The rule with this name. Raises UsageError if it is not kaldi or nist."""
     for rule in (KALDI, NIST):
         if rule.name == name:
             return rule
-    raise UsageError(f"there is no alignment {name!r}; choose kaldi or nist")
+    raise UsageError(f"--alignment must be kaldi or nist, not {name!r}")
 
 
 @dataclass(frozen=True)
 class Alignments:
-    """Alignments of utterances, their steps one after the other.
+    """Alignments of N utterances with S steps in all, which are stored one after the other.
 
     Attributes:
         utt_ids: the N utterances.
-        vocabulary: the tokens by number.
-        ref: (S,) number of each step's reference token, -1 where it has none.
-        hyp: (S,) number of its hypothesis token, -1 where it has none.
-        op: (S,) CORRECT, SUB, DEL, INS or FORGIVEN.
-        starts: (N+1,) each utterance's first step.
+        vocabulary: the tokens in the order of their numbers.
+        ref: (S,), the number of the reference token of each step; -1 if there is none.
+        hyp: (S,), the number of the hypothesis token of each step; -1 if there is none.
+        op: (S,), the kind of each step: CORRECT, SUB, DEL, INS or FORGIVEN.
+        starts: (N+1,), the first step of each utterance, and S.
     """
 
     utt_ids: list[str]
@@ -89,14 +90,14 @@ class Alignments:
 
     @cached_property
     def tallies(self) -> Ints:
-        """(N, 4): each utterance's steps that are correct, SUB, DEL, INS."""
+        """(N, 4), the numbers of steps of each utterance that are CORRECT, SUB, DEL and INS."""
         owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
         op = np.where(self.op == FORGIVEN, CORRECT, self.op)
         counts = np.bincount(owners * 4 + op, minlength=4 * len(self))
         return counts.reshape(-1, 4).astype(np.int64)
 
     def select(self, order: Ints) -> "Alignments":
-        """The alignments of these utterances, by number, in this order."""
+        """The alignments of the utterances with these numbers, in this order."""
         lengths = np.diff(self.starts)[order]
         steps = _ranges(self.starts[:-1][order], lengths)
         starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -105,25 +106,32 @@ class Alignments:
         return Alignments(names, self.vocabulary, *sides, self.op[steps], starts)
 
     def total(self) -> ErrorCounts:
-        """The errors of all utterances."""
+        """The error counts of all utterances together."""
         return add_up(self.tallies)
 
     @cached_property
     def kinds(self) -> tuple[list[tuple[int, str, str]], NDArray[np.int32], Ints]:
-        """The K different steps (op, ref, hyp), which of them each step is, and their counts."""
+        """The distinct steps.
+
+        Returns:
+            The K distinct steps (op, ref, hyp), the number (S,) of the distinct step that each step
+            is, and the counts (K,).
+        """
         codes = (self.ref.astype(np.int64) + 1) * (len(self.vocabulary) + 1) + self.hyp + 1
         _, first, which, counts = np.unique(
             codes, return_index=True, return_inverse=True, return_counts=True
         )
-        names = [*self.vocabulary, EPS]  # -1 is the last
+        names = [*self.vocabulary, EPS]  # the number -1 stands for the last
         columns = (table[first].tolist() for table in (self.op, self.ref, self.hyp))
         kinds = [(op, names[r], names[h]) for op, r, h in zip(*columns, strict=True)]
         return kinds, which.astype(np.int32), counts.astype(np.int64)
 
     def lines(self, render: Callable[[int, str, str], str], separator: str) -> Iterator[str]:
-        """For each utterance its steps as ``render(op, ref, hyp)`` puts them, joined.
+        """For each utterance a line: its steps, rendered and joined with the separator.
 
-        ``render`` is called once for each different step.
+        Args:
+            render: gives the text of a step (op, ref, hyp); called once for each distinct step.
+            separator: the text between two steps.
         """
         for (line,) in self.columns(lambda *step: (render(*step),), separator):
             yield line
@@ -131,7 +139,7 @@ class Alignments:
     def columns(
         self, render: Callable[[int, str, str], tuple[str, ...]], separator: str
     ) -> Iterator[tuple[str, ...]]:
-        """The same for several lines an utterance: ``render`` gives a text for each."""
+        """Like ``lines`` with several lines per utterance: ``render`` gives a text for each."""
         kinds, which, _ = self.kinds
         count = len(render(CORRECT, EPS, EPS))
         texts = list(zip(*(render(*kind) for kind in kinds), strict=True)) or [()] * count
@@ -144,15 +152,15 @@ class Alignments:
                 yield tuple(separator.join(chunk[piece]) for chunk in chunks)
 
     def steps(self, number: int) -> list[tuple[int, str, str]]:
-        """(op, reference token, hypothesis token) of an utterance's steps, EPS where none is."""
+        """(op, reference token, hypothesis token) of each step of an utterance; EPS for none."""
         part = slice(int(self.starts[number]), int(self.starts[number + 1]))
-        names = [*self.vocabulary, EPS]  # -1 is the last
+        names = [*self.vocabulary, EPS]  # the number -1 stands for the last
         columns = (self.op[part].tolist(), self.ref[part].tolist(), self.hyp[part].tolist())
         return [(op, names[r], names[h]) for op, r, h in zip(*columns, strict=True)]
 
 
 def add_up(tallies: Ints) -> ErrorCounts:
-    """The sum of rows of `Alignments.tallies`."""
+    """The error counts of several utterances, from rows of `Alignments.tallies`."""
     cor, sub, del_, ins = (int(count) for count in tallies.sum(axis=0))
     wrong = int((tallies[:, 1:].sum(axis=1) > 0).sum())
     return ErrorCounts(cor + sub + del_, ins, del_, sub, len(tallies), wrong)
@@ -161,12 +169,12 @@ def add_up(tallies: Ints) -> ErrorCounts:
 def align_all(
     pairs: "Iterable[Pair] | Numbered", rule: Rule = KALDI, *, optional: Container[str] = ()
 ) -> Alignments:
-    """Align every pair.
+    """Align the reference and the hypothesis of every utterance.
 
     Args:
-        pairs: (utt_id, reference, hypothesis); `Numbered` if they are aligned more than once.
-        rule: costs and ties.
-        optional: tokens of references whose deletion is forgiven, as of ``(sil)`` for sclite -D.
+        pairs: (utt_id, reference, hypothesis); pass `Numbered` to align the same pairs repeatedly.
+        rule: the costs and preferences of the steps.
+        optional: reference tokens with a forgiven deletion, such as ``(sil)`` with sclite -D.
     """
     texts = pairs if isinstance(pairs, Numbered) else Numbered(pairs)
     forgiven = np.array([token in optional for token in texts.vocabulary], dtype=bool)
@@ -193,18 +201,18 @@ def align_all(
 
 
 def align(ref: Sequence[str], hyp: Sequence[str], *, eps: str = EPS) -> list[tuple[str, str]]:
-    """One utterance's alignment by KALDI: (reference, hypothesis) tokens, ``eps`` for none."""
+    """Align one utterance by KALDI: pairs of reference and hypothesis tokens, ``eps`` for none."""
     steps = align_all([("", ref, hyp)]).steps(0)
     return [(eps if op == INS else r, eps if op == DEL else h) for op, r, h in steps]
 
 
 def count_errors(ref: Sequence[str], hyp: Sequence[str]) -> ErrorCounts:
-    """One utterance's errors, in kinds by KALDI_COUNTS."""
+    """The error counts of one utterance, by KALDI_COUNTS."""
     return total_errors([("", ref, hyp)])
 
 
 def total_errors(pairs: Iterable[Pair]) -> ErrorCounts:
-    """Errors of many utterances, each (utt_id, reference, hypothesis), by KALDI_COUNTS."""
+    """The error counts of many utterances (utt_id, reference, hypothesis), by KALDI_COUNTS."""
     return align_all(pairs, KALDI_COUNTS).total()
 
 
@@ -212,7 +220,7 @@ def total_errors(pairs: Iterable[Pair]) -> ErrorCounts:
 
 
 class _Numbers(dict[str, int]):
-    """Token -> number, given at the first look."""
+    """Token -> number, which is assigned when the token is first looked up."""
 
     def __missing__(self, token: str) -> int:
         self[token] = len(self)
@@ -227,7 +235,7 @@ class _Side:
         self.starts = np.cumsum(lengths) - lengths
 
     def padded(self, batch: Ints, padding: int) -> NDArray[np.int32]:
-        """(B, longest), ``padding`` after each utterance's tokens."""
+        """The tokens of a batch, (B, longest), with ``padding`` after those of each utterance."""
         places = np.arange(int(self.lengths[batch].max(initial=0)))
         inside = places < self.lengths[batch, None]
         padded = np.full(inside.shape, padding, dtype=np.int32)
@@ -236,7 +244,7 @@ class _Side:
 
 
 class Numbered:
-    """Pairs (utt_id, reference, hypothesis) with numbers for tokens."""
+    """Triples (utt_id, reference, hypothesis) with numbers in place of tokens."""
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
         self.vocabulary = _Numbers()
@@ -255,7 +263,7 @@ class Numbered:
         )
 
     def batches(self) -> Iterator[Ints]:
-        """Numbers of utterances of about the same lengths, so many that their tables fit."""
+        """Batches of utterances of similar lengths, by number, whose tables fit into memory."""
         order = np.lexsort((self.hyp.lengths, self.ref.lengths))
         start = 0
         while start < len(order):
@@ -271,7 +279,7 @@ class Numbered:
 
 
 def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """start, start + 1, … of each of the ranges, one after the other."""
+    """The numbers start, start + 1, … of all ranges, one range after the other."""
     shift = starts - (np.cumsum(lengths) - lengths)
     ranges: Ints = np.arange(int(lengths.sum())) + np.repeat(shift, lengths)
     return ranges
@@ -283,7 +291,7 @@ def _ranges(starts: Ints, lengths: Ints) -> Ints:
 def _back_pointers(
     ref: NDArray[np.int32], hyp: NDArray[np.int32], rule: Rule, forgiven: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """(B, R+1, H+1): the last step of the best alignment of the first i and the first j tokens."""
+    """The last step of the best alignment of the first i and the first j tokens, (B, R+1, H+1)."""
     (count, rows), columns = ref.shape, np.arange(hyp.shape[1] + 1, dtype=np.int32) * rule.ins
     back = np.empty((count, rows + 1, len(columns)), dtype=np.uint8)
     back[:, 0, 0], back[:, 0, 1:] = _NONE, INS
@@ -307,7 +315,7 @@ def _back_pointers(
 def _trace(
     back: NDArray[np.uint8], ref_lengths: Ints, hyp_lengths: Ints
 ) -> tuple[NDArray[np.uint8], Ints]:
-    """The steps of all utterances, (S,), and how many each has, (B,)."""
+    """The steps of all utterances, (S,), and the number of steps of each utterance, (B,)."""
     count, _, width = back.shape
     cells = np.arange(count) * (back.size // max(count, 1)) + ref_lengths * width + hyp_lengths
     moves = np.zeros(_NONE + 1, dtype=np.int64)

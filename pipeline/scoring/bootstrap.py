@@ -1,4 +1,4 @@
-"""How sure an error rate is, by drawing test sets (M. Bisani, H. Ney, ICASSP 2004)."""
+"""Confidence intervals of error rates by the bootstrap (M. Bisani and H. Ney, ICASSP 2004)."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UsageError
 
-AT_A_TIME = 2**24  # drawn utterances in memory
+AT_A_TIME = 2**24  # drawn utterances to keep in memory
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An error rate in percent with the ends of its 95 % interval."""
+    """An error rate in percent, with the ends of its 95 % interval."""
 
     mean: float
     low: float
@@ -26,16 +26,19 @@ def bootstrap(
     replications: int = 10000,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Error rates (systems, replications), not in percent, of test sets drawn with replacement.
+    """Draw test sets from the utterances with replacement, and score all systems on each of them.
 
-    All systems are scored on the same sets. Where few kinds of utterances occur, as in large sets
-    of short ones, it is drawn how often each kind comes, which has the same distribution.
+    If many utterances have the same length and errors, as in large sets of short utterances, the
+    counts of the distinct ones are drawn instead, which has the same distribution.
 
     Args:
-        tokens: (N,) length of each reference.
-        errors: (systems, N) errors of each system in each utterance.
-        replications: how many test sets.
-        seed: of the draws.
+        tokens: (N,), the length of each reference.
+        errors: (systems, N), the errors of each system in each utterance.
+        replications: the number of test sets.
+        seed: the seed of the random draws.
+
+    Returns:
+        (systems, replications), error rates between 0 and 1.
 
     Raises:
         DataError: the references hold no tokens.
@@ -43,7 +46,7 @@ def bootstrap(
     """
     check_draws(replications, seed)
     if not tokens.sum():
-        raise DataError("the references hold no tokens, so there is no error rate")
+        raise DataError("the references hold no tokens, so there is no error rate; give others")
     random = np.random.default_rng(seed)
     table = np.stack([tokens, *errors]).astype(np.float64)
     count = table.shape[1]
@@ -64,7 +67,7 @@ def bootstrap(
 
 
 def check_draws(replications: int, seed: int) -> None:
-    """Raise UsageError if there are fewer than two replications, or the seed is negative."""
+    """Raise UsageError if there are fewer than two replications or the seed is negative."""
     if replications < 2:
         raise UsageError(f"--replications must be 2 or more, not {replications}")
     if seed < 0:
@@ -72,11 +75,11 @@ def check_draws(replications: int, seed: int) -> None:
 
 
 def interval(rates: NDArray[np.float64]) -> Interval:
-    """Of one system's rates: 1.96 standard deviations to both sides of the mean."""
+    """The 95 % interval of a system: 1.96 standard deviations of its rates on each side."""
     mean, margin = 100.0 * float(rates.mean()), 196.0 * float(rates.std())
     return Interval(mean, mean - margin, mean + margin)
 
 
 def probability_better(rates: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The share of test sets, in percent, on which ``other`` has the lower error rate."""
+    """The percentage of test sets on which ``other`` has the lower error rate."""
     return 100.0 * float((rates > other).mean())

@@ -1,4 +1,4 @@
-"""Tests of several systems, as a table to read and as JSON."""
+"""The results of significance tests on several systems, as a table and as JSON."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from pipeline.scoring.significance import TestResult
 from pipeline.scoring.summary import counts_as_data
 from pipeline.tables import TextReader
 
-Results = Mapping[tuple[int, int], Sequence[TestResult]]  # numbers of two systems -> the tests
+Results = Mapping[tuple[int, int], Sequence[TestResult]]  # numbers of two systems -> their tests
 
 
 def find_speakers(utt_ids: Sequence[str], utt2spk: str = "") -> list[str]:
-    """Who said each utterance.
+    """The speaker of each utterance.
 
     Args:
         utt_ids: the utterances.
-        utt2spk: rspecifier of a table of speakers; empty: what stands before the first ``-`` or
-            ``_`` of the utterance's name, as sclite has it.
+        utt2spk: rspecifier of a table of speakers. If it is empty, the speaker is the part of the
+            utterance's name before the first ``-`` or ``_``, as in sclite.
 
     Raises:
         DataError: the table lacks an utterance; names it.
@@ -29,17 +29,19 @@ def find_speakers(utt_ids: Sequence[str], utt2spk: str = "") -> list[str]:
         return [re.split("[-_]", utt_id, maxsplit=1)[0] for utt_id in utt_ids]
     table = dict(TextReader(utt2spk))
     if odd := next((u for u, speaker in table.items() if " " in speaker or not speaker), None):
-        raise DataError(f"{utt2spk}: {odd} {table[odd]!r}: expected one speaker; correct the line")
+        raise DataError(
+            f"{utt2spk}: expected one speaker of {odd}, not {table[odd]!r}; correct the line"
+        )
     try:
         return [table[utt_id] for utt_id in utt_ids]
     except KeyError as error:
-        raise DataError(f"{utt2spk}: no speaker of {error.args[0]}; add its line") from None
+        raise DataError(f"{utt2spk}: has no speaker of {error.args[0]}; add a line") from None
 
 
 def table(
     names: Sequence[str], totals: Sequence[ErrorCounts], results: Results, *, note: str = ""
 ) -> str:
-    """The systems with their error rates, then each pair with its four tests."""
+    """A table of the systems with their error rates, then of each pair with its four tests."""
     width = max(map(len, names))
     text = ""
     for name, counts in zip(names, totals, strict=True):
@@ -65,7 +67,7 @@ def _short(value: float) -> str:
 def as_data(
     names: Sequence[str], totals: Sequence[ErrorCounts], results: Results, options: ScoringOptions
 ) -> dict[str, Any]:
-    """The same for JSON."""
+    """The same results for JSON."""
     return {
         "rule": options.describe(),
         "systems": [

@@ -1,4 +1,4 @@
-"""Counts of errors, which add up from utterances to speakers and test sets."""
+"""Error counts, which can be added up over utterances, speakers and test sets."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Errors of one or many utterances; they add up with ``+``.
+    """The error counts of one or many utterances; ``+`` adds them.
 
     Attributes:
-        ref_tokens: length of the references.
-        ins: tokens of the hypothesis that the reference lacks.
-        del_: tokens of the reference that the hypothesis lacks.
-        sub: tokens replaced by another.
-        sentences: utterances scored.
-        wrong_sentences: those of them with an error.
+        ref_tokens: number of reference tokens.
+        ins: insertions, tokens of the hypothesis that the reference lacks.
+        del_: deletions, tokens of the reference that the hypothesis lacks.
+        sub: substitutions, tokens that another one has replaced.
+        sentences: number of scored utterances.
+        wrong_sentences: number of scored utterances with an error.
     """
 
     ref_tokens: int = 0
@@ -32,35 +32,43 @@ class ErrorCounts:
 
     @property
     def cor(self) -> int:
-        """Tokens of the references that were recognised (or whose absence is forgiven)."""
+        """The number of reference tokens that were recognised, or whose deletion is forgiven."""
         return self.ref_tokens - self.del_ - self.sub
 
     @property
+    def rate(self) -> float | None:
+        """`error_rate`, or None without reference tokens."""
+        return 100.0 * self.errors / self.ref_tokens if self.ref_tokens else None
+
+    @property
+    def sentence_rate(self) -> float | None:
+        """`sentence_error_rate`, or None without utterances."""
+        return 100.0 * self.wrong_sentences / self.sentences if self.sentences else None
+
+    @property
     def error_rate(self) -> float:
-        """Errors a reference token, in percent: the WER, or the PER of phones.
+        """Errors per reference token in percent, such as the WER of words or the PER of phones.
 
         Raises:
-            DataError: there is no reference token.
+            DataError: there are no reference tokens.
         """
-        if self.ref_tokens == 0:
-            raise DataError(
-                "the references hold no tokens, so there is no error rate; give the right text"
-            )
-        return 100.0 * self.errors / self.ref_tokens
+        if self.rate is None:
+            raise DataError("the references hold no tokens, so there is no error rate; give others")
+        return self.rate
 
     @property
     def sentence_error_rate(self) -> float:
-        """Utterances with an error, in percent of those scored.
+        """Utterances with an error in percent of the scored utterances.
 
         Raises:
             DataError: no utterance was scored.
         """
-        if self.sentences == 0:
-            raise DataError("no utterance was scored; are the keys of the two tables the same?")
-        return 100.0 * self.wrong_sentences / self.sentences
+        if self.sentence_rate is None:
+            raise DataError("no utterance was scored; do the two tables have the same keys?")
+        return self.sentence_rate
 
     def share(self, count: int) -> float:
-        """``count`` in percent of the reference tokens; of none 0, or 100 if there is a count."""
+        """``count`` in percent of the reference tokens; without any, 100, or 0 for a count of 0."""
         return 100.0 * count / self.ref_tokens if self.ref_tokens else 100.0 * (count > 0)
 
     def __add__(self, other: "ErrorCounts") -> "ErrorCounts":

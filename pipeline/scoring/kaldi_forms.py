@@ -1,4 +1,4 @@
-"""Scores in the forms of Kaldi's tools: ``%WER`` lines, and per_utt, per_spk and ops."""
+"""Scores in the formats of Kaldi's tools: ``%WER`` lines, and per_utt, per_spk and ops."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,28 +10,38 @@ from pipeline.scoring.counts import ErrorCounts
 
 _LETTERS = "CSDIC"  # a forgiven deletion counts as correct
 _KINDS = ("correct", "substitution", "deletion", "insertion", "correct")
-GAP = "***"  # as Kaldi's recipes have it
+GAP = "***"  # stands for a missing token, as in Kaldi's recipes
 
 
 def wer_lines(counts: ErrorCounts, *, absent: int = 0, name: str = "WER", note: str = "") -> str:
-    """The three lines of ``compute-wer``; ``note`` ends the first.
+    """The three lines of Kaldi's ``compute-wer``.
+
+    Args:
+        counts: the error counts.
+        absent: number of references without a hypothesis.
+        name: the name of the error rate.
+        note: text at the end of the first line.
 
     Raises:
-        DataError: there is nothing to divide by.
+        DataError: there are no reference tokens or no utterances.
     """
-    rates = counts.sentence_error_rate, counts.error_rate
-    sentence_rate, rate = (float(np.float32(r)) for r in rates)  # rounds as Kaldi's single does
+    sentence_rate, rate = map(rate_text, (counts.sentence_error_rate, counts.error_rate))
     kinds = f"{counts.ins} ins, {counts.del_} del, {counts.sub} sub"
     partial = " [PARTIAL]" if absent else ""
     return (
-        f"%{name} {rate:.2f} [ {counts.errors} / {counts.ref_tokens}, {kinds} ]{partial}{note}\n"
-        f"%SER {sentence_rate:.2f} [ {counts.wrong_sentences} / {counts.sentences} ]\n"
+        f"%{name} {rate} [ {counts.errors} / {counts.ref_tokens}, {kinds} ]{partial}{note}\n"
+        f"%SER {sentence_rate} [ {counts.wrong_sentences} / {counts.sentences} ]\n"
         f"Scored {counts.sentences} sentences, {absent} not present in hyp.\n"
     )
 
 
+def rate_text(rate: float) -> str:
+    """A rate in percent as ``compute-wer`` prints it: in single precision, to two decimals."""
+    return f"{float(np.float32(rate)):.2f}"
+
+
 def bootci_line(found: Interval, *, note: str = "") -> str:
-    """The line of ``compute-wer-bootci`` for one system."""
+    """The line of Kaldi's ``compute-wer-bootci`` for one system."""
     ends = f"{found.low:.2f}, {found.high:.2f}"
     return f"Set1: %WER {found.mean:.2f} 95% Conf Interval [ {ends} ]{note}\n"
 
@@ -39,7 +49,7 @@ def bootci_line(found: Interval, *, note: str = "") -> str:
 def alignment_lines(
     alignments: Alignments, *, eps: str = EPS, separator: str = ";"
 ) -> Iterator[str]:
-    """``align-text``: ``utt a a ; b <eps> ``, a blank after every token, the last as well."""
+    """Lines of Kaldi's ``align-text``: ``utt a a ; b <eps> ``, with a blank after every token."""
 
     def pair(op: int, ref: str, hyp: str) -> str:
         return f"{eps if op == INS else ref} {eps if op in NO_HYP else hyp} "
@@ -50,7 +60,7 @@ def alignment_lines(
 
 
 def per_utt_lines(alignments: Alignments) -> Iterator[str]:
-    """``wer_per_utt_details.pl``: of each utterance ref, hyp and op in columns, then C S I D."""
+    """Lines of Kaldi's ``wer_per_utt_details.pl``: ref, hyp and op in columns, then C S I D."""
 
     def centred(op: int, ref: str, hyp: str) -> tuple[str, ...]:
         cells = (GAP if op == INS else ref, GAP if op in NO_HYP else hyp, _LETTERS[op])
@@ -70,7 +80,8 @@ def per_utt_lines(alignments: Alignments) -> Iterator[str]:
 
 
 def per_group_lines(groups: Mapping[str, ErrorCounts], total: ErrorCounts, title: str) -> str:
-    """``wer_per_spk_details.pl``: two rows a group, counts and percentages, then the SUM."""
+    """The table of Kaldi's ``wer_per_spk_details.pl``: counts and percentages of each group, then
+    the SUM."""
     width = max(15, *map(len, groups))
     heads = ("#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err")
     text = f"{title.upper():<{width}} id  {''.join(f' {head:>10}' for head in heads)}\n"
@@ -86,8 +97,7 @@ def per_group_lines(groups: Mapping[str, ErrorCounts], total: ErrorCounts, title
 
 
 def ops_lines(alignments: Alignments) -> Iterator[str]:
-    """``wer_ops_details.pl``, sorted as Kaldi's score.sh does: kinds of steps, the most frequent
-    of each first."""
+    """Lines of Kaldi's ``wer_ops_details.pl``, sorted by kind and count as in its score.sh."""
     kinds, _, counts = alignments.kinds
     rows = [
         (_KINDS[op], -count, GAP if op == INS else ref, GAP if op in NO_HYP else hyp)

@@ -1,5 +1,5 @@
-"""Scores in the forms of NIST's SCTK: ``.sys``, ``.raw``, ``.dtl``, ``.pra``, ``.sgml``, and the
-files that its ``sclite`` reads: trn, stm, ctm."""
+"""Scores in the formats of NIST's SCTK: ``.sys``, ``.raw``, ``.dtl``, ``.pra``, ``.sgml``, and the
+input files of its ``sclite``: trn, stm and ctm."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import floor
@@ -14,18 +14,18 @@ _LETTERS = "CSDIC"  # a forgiven deletion counts as correct
 Speakers = Mapping[str, str]  # utt_id -> speaker
 
 
-# ---- what sclite reads ---------------------------------------------------------------------------
+# ---- input files of sclite -----------------------------------------------------------------------
 
 
 def trn_id(utt_id: str, speaker: str) -> str:
-    """The name of an utterance in a trn file; before its first ``-`` or ``_`` is the speaker."""
+    """The name of an utterance in a trn file; it begins with the speaker and ``-`` or ``_``."""
     return utt_id if utt_id.startswith((f"{speaker}-", f"{speaker}_")) else f"{speaker}-{utt_id}"
 
 
 def trn_lines(
     texts: Iterable[tuple[str, Sequence[str]]], speakers: Speakers, optional: Collection[str] = ()
 ) -> Iterator[str]:
-    """``token token (speaker-utterance)``, optional tokens as ``(token)``, for sclite -D."""
+    """Lines ``token token (speaker-utterance)``, optional tokens as ``(token)`` for sclite -D."""
     for utt_id, tokens in texts:
         words = _marked(tokens, optional)
         yield f"{words} ({trn_id(utt_id, speakers[utt_id])})\n"
@@ -35,8 +35,8 @@ def _marked(tokens: Sequence[str], optional: Collection[str]) -> str:
     return " ".join([f"({t})" if t in optional else t for t in tokens] if optional else tokens)
 
 
-def means_something(token: str) -> bool:
-    """Whether a token is no word for sclite, but a sign of its own syntax."""
+def is_sclite_syntax(token: str) -> bool:
+    """Whether sclite would not read a token as a word, but as a part of its own syntax."""
     return (
         token == "@"
         or any(sign in token for sign in '{}"')
@@ -52,7 +52,7 @@ def stm_lines(
     sexes: Speakers,
     optional: Collection[str] = (),
 ) -> Iterator[str]:
-    """``utt 1 speaker 0.00 duration <O,M> tokens``, labels as Kaldi's TIMIT recipe has them."""
+    """Lines ``utt 1 speaker 0.00 duration <O,M> tokens``, labelled as in Kaldi's TIMIT recipe."""
     yield ';; LABEL "O" "Overall" "Overall"\n'
     yield ';; LABEL "F" "Female" "Female speakers"\n;; LABEL "M" "Male" "Male speakers"\n'
     for utt_id, ref, _ in pairs:
@@ -67,10 +67,10 @@ def stm_lines(
 def sys_table(
     title: str, speakers: Mapping[str, ErrorCounts], total: ErrorCounts, *, percent: bool
 ) -> str:
-    """sclite's ``.sys`` (percentages) or ``.raw`` (counts): a row a speaker, then their summary.
+    """The table of sclite's ``.sys`` (percentages) or ``.raw`` (counts): speakers, then a summary.
 
-    As there, a speaker without reference tokens has counts in place of percentages, and no part in
-    the means of these.
+    As in sclite, a speaker without reference tokens is shown with counts in place of percentages
+    and is left out of the means of percentages.
     """
     numbers = [_numbers(counts, percent=percent) for counts in speakers.values()]
     silent = [percent and not counts.ref_tokens for counts in speakers.values()]
@@ -111,7 +111,7 @@ _NOTES = """
 
 
 def _numbers(counts: ErrorCounts, *, percent: bool) -> list[float]:
-    """Sentences, words, Corr, Sub, Del, Ins, Err, S.Err."""
+    """The numbers of a row: sentences, words, Corr, Sub, Del, Ins, Err and S.Err."""
     own = (counts.cor, counts.sub, counts.del_, counts.ins, counts.errors)
     sizes = [counts.sentences, counts.ref_tokens]
     if not percent:
@@ -123,9 +123,9 @@ def _numbers(counts: ErrorCounts, *, percent: bool) -> list[float]:
 def _summary(
     rows: Sequence[Sequence[float]], silent: Sequence[bool], of: Callable[[list[float]], float]
 ) -> list[float]:
-    """A number a column, over all speakers, those of words only over those who said some."""
-    heard = [row for row, quiet in zip(rows, silent, strict=True) if not quiet] or rows
-    columns, counted = list(zip(*rows, strict=True)), list(zip(*heard, strict=True))
+    """A row of statistics over all speakers; those of words leave out the silent speakers."""
+    spoken = [row for row, quiet in zip(rows, silent, strict=True) if not quiet] or rows
+    columns, counted = list(zip(*rows, strict=True)), list(zip(*spoken, strict=True))
     chosen = [*columns[:2], *counted[2:7], columns[7]]
     return [float(of(list(column))) for column in chosen]
 
@@ -149,7 +149,7 @@ def _row(
 
 
 def _rounded(value: float) -> float:
-    """To one digit, half of it up, as sclite rounds."""
+    """Round to one digit, halves up, as sclite does."""
     return floor(10 * value + 0.5) / 10
 
 
@@ -161,13 +161,13 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def dtl_text(title: str, total: ErrorCounts, wrong: Sequence[int], found: Confusions) -> str:
-    """sclite's ``.dtl``: totals, confusion pairs, insertions, deletions, substitutions.
+    """The text of sclite's ``.dtl``: totals, confusion pairs, insertions, deletions, substitutions.
 
     Args:
-        title: names the system.
-        total: of all utterances.
-        wrong: utterances with a substitution, a deletion, an insertion.
-        found: how often what happened.
+        title: the name of the system.
+        total: the error counts of all utterances.
+        wrong: the numbers of utterances with a substitution, a deletion and an insertion.
+        found: the counts of the distinct errors.
     """
     text = f"DETAILED OVERALL REPORT FOR THE SYSTEM: {title}\n\nSENTENCE RECOGNITION PERFORMANCE\n"
     text += f"\n sentences                                        {total.sentences:4d}\n"
@@ -198,11 +198,11 @@ def dtl_text(title: str, total: ErrorCounts, wrong: Sequence[int], found: Confus
 
 def _lists(found: Confusions) -> str:
     """The five lists of a ``.dtl``."""
-    said: dict[str, int] = {}
-    heard: dict[str, int] = {}
+    replaced: dict[str, int] = {}
+    recognised: dict[str, int] = {}
     for ref, hyp, count in found.substitutions:
-        said[ref] = said.get(ref, 0) + count
-        heard[hyp] = heard.get(hyp, 0) + count
+        replaced[ref] = replaced.get(ref, 0) + count
+        recognised[hyp] = recognised.get(hyp, 0) + count
     pairs = [(f"{ref} ==> {hyp}", count) for ref, hyp, count in found.substitutions]
     notes = [
         "* NOTE: The 'Substitution' words are those reference words\n"
@@ -214,8 +214,8 @@ def _lists(found: Confusions) -> str:
         ("CONFUSION PAIRS", pairs, ""),
         ("INSERTIONS", found.insertions, ""),
         ("DELETIONS", found.deletions, ""),
-        ("SUBSTITUTIONS", _by_count(said), notes[0]),
-        ("FALSELY RECOGNIZED", _by_count(heard), notes[1]),
+        ("SUBSTITUTIONS", _by_count(replaced), notes[0]),
+        ("FALSELY RECOGNIZED", _by_count(recognised), notes[1]),
     ]
     parts = []
     for head, items, note in lists:
@@ -235,7 +235,7 @@ def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def pra_lines(title: str, alignments: Alignments, speakers: Speakers) -> Iterator[str]:
-    """sclite's ``.pra``: REF, HYP and Eval of each utterance in columns, errors in capitals."""
+    """Lines of sclite's ``.pra``: REF, HYP and Eval in columns, with errors in capital letters."""
 
     def column(which: int) -> Iterator[str]:
         def padded(op: int, ref: str, hyp: str) -> str:
@@ -268,7 +268,7 @@ def pra_lines(title: str, alignments: Alignments, speakers: Speakers) -> Iterato
 
 
 def sgml_lines(title: str, alignments: Alignments, speakers: Speakers) -> Iterator[str]:
-    """sclite's ``.sgml``, which ``sc_stats`` reads."""
+    """Lines of sclite's ``.sgml``, which ``sc_stats`` reads."""
 
     def word(op: int, ref: str, hyp: str) -> str:
         ref_side = "" if op == INS else f'"{ref}"'
@@ -290,6 +290,6 @@ def sgml_lines(title: str, alignments: Alignments, speakers: Speakers) -> Iterat
 
 
 def count_wrong(alignments: Alignments) -> tuple[int, int, int]:
-    """Utterances with a substitution, with a deletion, with an insertion."""
+    """The numbers of utterances with a substitution, with a deletion and with an insertion."""
     counts = (alignments.tallies[:, 1:] > 0).sum(axis=0)
     return int(counts[0]), int(counts[1]), int(counts[2])

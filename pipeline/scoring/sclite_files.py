@@ -1,4 +1,4 @@
-"""``scoring/sclite``: a score in the forms of NIST's sclite, and what sclite itself reads."""
+"""The folder ``scoring/sclite``: a score in the formats of NIST's sclite, and input for sclite."""
 
 import logging
 import math
@@ -19,11 +19,11 @@ from pipeline.tables import open_output
 
 log = logging.getLogger("pipeline")
 
-GroupOf = Mapping[str, Mapping[str, str]]  # speaker, gender …: utt_id -> group
+GroupOf = Mapping[str, Mapping[str, str]]  # grouping (speaker, gender …) -> utt_id -> group
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a file whole or not at all, its folder too."""
+    """Write a file atomically, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rest = iter(lines)
     with open_output(str(path)) as stream:
@@ -34,15 +34,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def write_results(
     out: Path, title: str, found: Alignments, group_of: GroupOf, groups: Groups, seen: Confusions
 ) -> None:
-    """hyp.sys, hyp.raw, hyp.dtl, hyp.pra and hyp.sgml, speaker after speaker.
+    """Write hyp.sys, hyp.raw, hyp.dtl, hyp.pra and hyp.sgml, in the order of the speakers.
 
     Args:
-        out: the folder.
-        title: names the system.
+        out: the folder to write to.
+        title: the name of the system.
         found: the alignments.
-        group_of: each utterance's speaker.
-        groups: errors of the speakers.
-        seen: how often what happened.
+        group_of: the groups of each utterance; its "speaker" is used.
+        groups: the error counts of each group.
+        seen: the counts of the distinct errors.
     """
     speakers, total = group_of["speaker"], found.total()
     order = sorted(range(len(found)), key=lambda n: speakers[found.utt_ids[n]])  # stable
@@ -65,19 +65,29 @@ def write_inputs(
     ctm: Path,
     vocabulary: Iterable[str],
 ) -> None:
-    """ref.trn and hyp.trn; ref.stm where durations are known, hyp.ctm where times are.
+    """Write ref.trn and hyp.trn, ref.stm if durations are known, and hyp.ctm if times are known.
 
-    Nothing is written, and a warning names one, if a token means something else to sclite.
+    If sclite would read a token as a part of its own syntax, a warning names the token and nothing
+    is written.
+
+    Args:
+        out: the folder to write to.
+        texts: references and hypotheses.
+        data: the data directory, for durations.
+        group_of: the groups of each utterance; its "speaker" and "gender" are used.
+        options: the scoring rule.
+        ctm: the times of the hypotheses, if this file exists.
+        vocabulary: all tokens of the texts.
 
     Raises:
-        DataError: a missing duration, or a damaged ctm.
+        DataError: a duration is missing, or the ctm file is damaged.
     """
-    signs = {token for token in vocabulary if nist_forms.means_something(token)}
+    signs = {token for token in vocabulary if nist_forms.is_sclite_syntax(token)}
     for utt_id, *sides in texts.pairs() if signs else []:
         for token in (token for tokens in sides for token in tokens):
             if token in signs:
                 log.warning(
-                    '%s: "%s" is a sign of sclite\'s own, so no trn, stm and ctm are written',
+                    '%s: "%s" belongs to the syntax of sclite, so no trn, stm and ctm are written',
                     utt_id, token,
                 )  # fmt: skip
                 return
@@ -90,7 +100,7 @@ def write_inputs(
         missing = next((utt_id for utt_id in texts.utt_ids if utt_id not in durations), None)
         if missing is not None:
             raise DataError(
-                f"{data.path}: no duration of {missing}; make utt2dur or utt2num_frames again"
+                f"{data.path}: has no duration of {missing}; make utt2dur or utt2num_frames again"
             )
         sexes = group_of.get("gender", {})
         lines = nist_forms.stm_lines(texts.pairs(), speakers, durations, sexes, optional)
@@ -100,7 +110,7 @@ def write_inputs(
 
 
 def find_durations(data: DataDir) -> dict[str, float]:
-    """Seconds of each utterance, from utt2dur or utt2num_frames; empty if there is neither."""
+    """The duration of each utterance in seconds, from utt2dur or utt2num_frames if one exists."""
     if data.has("utt2dur"):
         return data.utt2dur
     if not data.has("utt2num_frames"):
@@ -111,7 +121,7 @@ def find_durations(data: DataDir) -> dict[str, float]:
         try:
             shift = float(path.read_text())
         except ValueError:
-            raise DataError(f"{path}: expected the seconds between two frames, as 0.01") from None
+            raise DataError(f"{path}: expected the frame shift in seconds, such as 0.01") from None
     return {utt_id: shift * frames for utt_id, frames in data.utt2num_frames.items()}
 
 
@@ -119,18 +129,23 @@ def find_durations(data: DataDir) -> dict[str, float]:
 
 
 def ctm_lines(path: Path, pairs: Sequence[Pair], options: ScoringOptions) -> Iterator[str]:
-    """The lines of a ctm for these utterances under the rule, in their order.
+    """The lines of a ctm file for these utterances, in their order, after applying the rule.
 
-    Names are folded, what is dropped is left out, runs are joined. Of a ctm that is not of these
-    hypotheses there are none, and a warning names the first utterance that differs.
+    Tokens are folded or dropped, and runs are joined, as the rule demands. If the ctm file does not
+    belong to these hypotheses, there are no lines, and a warning names the first utterance that
+    differs.
 
     Raises:
-        DataError: a line that is no ``utterance channel start duration token [confidence]``.
+        DataError: a line is not ``utterance channel start duration token [confidence]``.
     """
     found = read_ctm(path, options)
     for utt_id, _, hyp in pairs:
         if [fields[4] for fields in found.get(utt_id, [])] != list(hyp):
-            log.warning("%s: %s: other tokens than in the hypotheses; left out", path, utt_id)
+            log.warning(
+                "%s: the tokens of %s differ from its hypothesis, so no ctm is written",
+                path,
+                utt_id,
+            )
             return
     for utt_id, _, _ in pairs:
         for fields in found.get(utt_id, []):
@@ -138,7 +153,7 @@ def ctm_lines(path: Path, pairs: Sequence[Pair], options: ScoringOptions) -> Ite
 
 
 def read_ctm(path: Path, options: ScoringOptions) -> dict[str, list[list[str]]]:
-    """The fields of each utterance's lines, under the rule. Raises DataError, see `ctm_lines`."""
+    """The fields of each utterance's lines after applying the rule. For errors see `ctm_lines`."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -153,7 +168,9 @@ def read_ctm(path: Path, options: ScoringOptions) -> dict[str, list[list[str]]]:
                 raise ValueError
             tokens = fold([fields[4]], f"{path}:{number}") if fold else [fields[4]]
         except (IndexError, ValueError):
-            raise DataError(f"{path}:{number}: not a ctm line: {line!r}; decode again") from None
+            raise DataError(
+                f"{path}:{number}: expected a ctm line, not {line!r}; decode again"
+            ) from None
         own = found.setdefault(fields[0], [])
         for token in tokens:
             if own and own[-1][4] == token and options.joins(token):

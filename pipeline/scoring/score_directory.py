@@ -1,16 +1,14 @@
-"""A decode directory scored whole: ``DECODE_DIR/scoring`` with everything that can be told.
+"""Scoring of a decode directory; the results are written to ``DECODE_DIR/scoring``::
 
-::
-
-    wer                     Kaldi's %WER, %SER and Scored lines
-    ref.txt hyp.txt         both sides under the rule; alignments: align-text's form
-    wer_details/            per_utt, per_spk, ops, wer_bootci as Kaldi's; per_gender …
-    sclite/                 for sclite: ref.trn hyp.trn ref.stm hyp.ctm; its own forms:
-                            hyp.sys hyp.raw hyp.dtl hyp.pra hyp.sgml
-    score.json              totals, interval, groups, confusions and the rule; written last
+wer                     Kaldi's %WER, %SER and Scored lines
+ref.txt hyp.txt         references and hypotheses after the rule was applied
+alignments              their alignments, in the form of Kaldi's align-text
+wer_details/            per_utt, per_spk, ops and wer_bootci of Kaldi; per_gender …
+sclite/                 input for sclite: ref.trn hyp.trn ref.stm hyp.ctm; in its formats:
+                        hyp.sys hyp.raw hyp.dtl hyp.pra hyp.sgml
+score.json              totals, interval, groups, confusions and the rule; written last
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.data_dir import DataDir, replaced_directory
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError
+from pipeline.files import file_digest, replaced_directory
 from pipeline.scoring import kaldi_forms, summary
 from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
 from pipeline.scoring.comparison import find_speakers
 from pipeline.scoring.counts import ErrorCounts
+from pipeline.scoring.results import read_score
 from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
 from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
@@ -34,16 +34,16 @@ NO_GROUPS = ("spk2utt", "spk2warp")
 
 @dataclass(frozen=True)
 class Score:
-    """What a decode directory scores.
+    """The score of a decode directory.
 
     Attributes:
-        texts: both sides under the rule.
-        alignments: of them.
-        counts: errors in compute-wer's kinds.
-        interval: of the error rate.
-        groups: each grouping's groups of utterances; "speaker" is always there.
-        confusions: what was taken for what.
-        note: the variants in brackets.
+        texts: references and hypotheses after the rule was applied.
+        alignments: their alignments.
+        counts: the error counts, with the kinds of Kaldi's compute-wer.
+        interval: the 95 % interval of the error rate.
+        groups: the error counts of each group of each grouping; always has "speaker".
+        confusions: the counts of the distinct errors.
+        note: the variants of the rule in brackets.
     """
 
     texts: Systems
@@ -69,33 +69,35 @@ def score_directory(
 ) -> Score:
     """Score DECODE_DIR/hyp.txt against DATA_DIR/text and write DECODE_DIR/scoring.
 
-    The folder appears whole, in the place of an older one. One that is of other texts than those
-    there now is taken away before anything can fail.
+    The folder is replaced when it is complete. If the texts have changed, an older folder is
+    removed first, so that it does not remain after a failure.
 
     Args:
         data_dir: a Kaldi data directory.
-        decode_dir: holds hyp.txt, and hyp.ctm if there are times.
-        options: the rule.
-        mode: see `read_systems`.
-        replications: test sets drawn for the interval.
-        seed: of the draws.
-        name: of the error rate: WER, PER …
-        sclite: write the files of and for sclite too.
+        decode_dir: holds hyp.txt, and hyp.ctm if times are known.
+        options: the scoring rule.
+        mode: the treatment of missing utterances, see `read_systems`.
+        replications: the number of test sets to draw for the interval.
+        seed: the seed of the random draws.
+        name: the name of the error rate, such as WER or PER.
+        sclite: whether to write the output and input files of sclite.
 
     Raises:
-        UsageError: an option that is out of its range.
-        DataError: a missing file, unknown or missing utterances, no tokens.
+        UsageError: an option is out of its range.
+        DataError: a file is missing, utterances are unknown or missing, or there are no tokens.
     """
     check_draws(replications, seed)
     check_mode(mode)
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
-    digests = [_digest(path) for path in sides]
-    if digests != _digests_of(out / "score.json"):
+    digests = tuple(file_digest(path) for path in sides)
+    if digests != _digests_of(decode_dir):
         shutil.rmtree(out, ignore_errors=True)
     for path in sides:
         if not path.is_file():
-            raise DataError(f"{path}: missing; give DATA_DIR with text, DECODE_DIR with hyp.txt")
+            raise DataError(
+                f"{path}: no such file; give a DATA_DIR with text and a DECODE_DIR with hyp.txt"
+            )
     texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
     group_of = find_groups(data, texts.utt_ids)
     score = _count(texts, options, group_of, replications=replications, seed=seed)
@@ -127,40 +129,29 @@ def score_directory(
 
 
 def _json(content: Mapping[str, Any]) -> Iterator[str]:
-    """An entry a line: indented throughout a large one takes minutes."""
+    """JSON with one entry per line; full indentation takes minutes for a large score."""
     rows = [f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in content.items()]
     yield "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 (hex) of a file; of nothing where there is none."""
-    digest = hashlib.sha256()
-    if path.is_file():
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _digests_of(path: Path) -> list[str] | None:
-    """Those of the texts that a score.json is of; None if it does not say."""
+def _digests_of(decode_dir: Path) -> tuple[str | None, str | None] | None:
+    """The digests of the texts that were scored before; None without a usable score."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return [str(content["ref_digest"]), str(content["hyp_digest"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_score(decode_dir).digests
+    except DataError:
         return None
 
 
 def _count(
     texts: Systems, options: ScoringOptions, group_of: GroupOf, *, replications: int, seed: int
 ) -> Score:
-    """All that is counted; nothing is written."""
+    """Align and count; nothing is written."""
     numbered = Numbered(texts.pairs())
     if clash := {EPS, ";"} & numbered.vocabulary.keys():
         token = min(clash)
         utt_id = next(u for u, *sides in texts.pairs() if any(token in side for side in sides))
         raise DataError(
-            f'{utt_id}: the token "{token}" is a sign of the alignments; take another for it'
+            f'{utt_id}: the token "{token}" has a special meaning in alignments; rename it'
         )
     found = align_all(numbered, options.rule, optional=options.optional)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
@@ -179,7 +170,7 @@ def _count(
 
 
 def _numbers(score: Score) -> dict[str, Any]:
-    """A score for JSON."""
+    """The numbers of a score for JSON."""
     ends = {"low": round(score.interval.low, 6), "high": round(score.interval.high, 6)}
     return {
         "total": summary.counts_as_data(score.alignments.total()),
@@ -197,12 +188,12 @@ def _numbers(score: Score) -> dict[str, Any]:
 
 
 def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
-    """Each utterance's speaker and whatever the files spk2gender, spk2dialect, … tell of them."""
+    """Each utterance's speaker, and its groups from the files spk2gender, spk2dialect, …"""
     if data.has("utt2spk"):
         speakers = find_speakers(utt_ids, f"ark:{data.path / 'utt2spk'}")
     else:
         speakers = find_speakers(utt_ids)
-        if speakers == utt_ids:  # names that tell nothing of them
+        if speakers == utt_ids:  # the names of the utterances do not contain a speaker
             speakers = [summary.UNKNOWN] * len(utt_ids)
     groups = {"speaker": dict(zip(utt_ids, speakers, strict=True))}
     for path in sorted(data.path.glob("spk2*")):
@@ -214,7 +205,7 @@ def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
 
 
 def _write_kaldi(out: Path, score: Score) -> None:
-    """Texts, alignments and wer_details."""
+    """Write the texts, alignments and wer_details."""
     texts, found, details = score.texts, score.alignments, out / "wer_details"
     for name, side in (("ref.txt", 1), ("hyp.txt", 2)):
         write_lines(out / name, (f"{' '.join([p[0], *p[side]])}\n" for p in texts.pairs()))

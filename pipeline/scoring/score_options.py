@@ -1,8 +1,9 @@
-"""The rule of a score: what is done to both texts before they are aligned, and how they are.
+"""The scoring rule: how both texts are changed before the alignment, and how they are aligned.
 
-Without options it is Kaldi's of today: silence is scored like any phone, repeats are kept, what the
-phone map drops (TIMIT's ``q``) is dropped. Every departure is a variant with a name, and the name
-is printed with the number, since error rates under different rules cannot be compared.
+The default is the rule of Kaldi: silence is scored like any phone, repeated tokens are kept, and
+phones that the phone map drops (TIMIT's ``q``) are dropped. Every departure from it is a variant
+with a name, which is printed with the error rate, since error rates under different rules cannot be
+compared.
 """
 
 from dataclasses import dataclass
@@ -10,51 +11,57 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.frontend.feature_options import option
+from pipeline.options import option
 from pipeline.scoring.alignment import Rule, find_rule
 from pipeline.scoring.transcripts import Fold
 from pipeline.text.phones import Folds, fold_with, load_phone_map
 
+MODE_HELP = "treatment of missing utterances: strict: an error; present: skipped; all: deletions"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """What both sides of a score are put through; each field is an option of the commands.
+    """The scoring rule, which is applied to references and hypotheses alike.
+
+    Each field is an option of the scoring commands.
 
     Raises:
-        UsageError: an unknown alignment, options that contradict each other or do nothing; from the
-            methods also an unknown set of phones.
-        PhoneError: from the methods: a wrong map.
+        UsageError: the alignment is unknown, or options contradict each other or have no effect.
+            The methods also raise it for an unknown set of phones.
+        PhoneError: raised by the methods for a wrong phone map.
     """
 
-    map: str = option("", "phone map to fold both sides with")
-    map_to: int = option(39, "set to fold to: 61, 48 or 39 phones")
-    keep_q: bool = option(False, "variant: keep the phones that the map drops (q)")
-    sil: str = option("sil", "the silence of the next three variants")
-    collapse_sil: bool = option(False, "variant: one silence for several in a row, on both sides")
-    sil_optional: bool = option(False, "variant: a silence that was not recognised is no error")
-    drop_sil: bool = option(False, "variant: take silence out of both sides")
-    collapse_repeats: bool = option(False, "variant: one token for equal ones in a row")
-    ignore_case: bool = option(False, "variant: capital and small letters are the same")
-    alignment: str = option("kaldi", "kaldi: costs 1, 1, 1 of sub, del, ins; nist: 4, 3, 3")
+    map: str = option("", "phone map for folding both texts; empty: no folding")
+    map_to: int = option(39, "size of the phone set to fold to: 61, 48 or 39")
+    keep_q: bool = option(False, "variant: keep phones that the phone map drops (q)")
+    sil: str = option("sil", "symbol of the silence in the following three variants")
+    collapse_sil: bool = option(False, "variant: count consecutive silences once")
+    sil_optional: bool = option(False, "variant: forgive silences that were not recognised")
+    drop_sil: bool = option(False, "variant: remove all silences")
+    collapse_repeats: bool = option(False, "variant: count equal consecutive tokens once")
+    ignore_case: bool = option(False, "variant: treat capital and small letters as equal")
+    alignment: str = option(
+        "kaldi", "costs of sub, del and ins in the alignment: kaldi: 1, 1, 1; nist: 4, 3, 3"
+    )
 
     def __post_init__(self) -> None:
         find_rule(self.alignment)
         if not self.map and (self.keep_q or self.map_to != 39):
-            raise UsageError("--map-to and --keep-q say what a phone map does; give --map too")
+            raise UsageError("--map-to and --keep-q apply to a phone map; give --map, too")
         wants_sil = self.collapse_sil or self.sil_optional or self.drop_sil
         if wants_sil and self.sil.split() != [self.sil]:
-            raise UsageError(f"--sil is one word, not {self.sil!r}")
+            raise UsageError(f"--sil must be one word, not {self.sil!r}")
         if self.drop_sil and (self.sil_optional or self.collapse_sil):
             raise UsageError("--drop-sil leaves no silence for --sil-optional or --collapse-sil")
 
     @property
     def _sil(self) -> str:
-        """The silence as it stands in the texts that are compared."""
+        """The silence in the texts after the rule was applied."""
         return self.sil.casefold() if self.ignore_case else self.sil
 
     @property
     def variants(self) -> list[str]:
-        """The names of what departs from the default rule."""
+        """The names of the variants, i.e. of the departures from the default rule."""
         names = ("keep_q", "collapse_sil", "sil_optional", "drop_sil", "collapse_repeats")
         found = [n.replace("_", "-") for n in (*names, "ignore_case") if getattr(self, n)]
         if self.map_to != 39:
@@ -63,12 +70,12 @@ class ScoringOptions:
 
     @property
     def rule(self) -> Rule:
-        """Costs and ties of the alignment."""
+        """The costs and preferences of the alignment."""
         return find_rule(self.alignment)
 
     @property
     def optional(self) -> frozenset[str]:
-        """Tokens of a reference whose deletion is forgiven."""
+        """The reference tokens with a forgiven deletion."""
         return frozenset([self._sil] if self.sil_optional else [])
 
     @cached_property
@@ -76,7 +83,7 @@ class ScoringOptions:
         return load_phone_map(self.map).folds(to=self.map_to) if self.map else None
 
     def fold(self) -> Fold | None:
-        """A ``fold`` for `read_transcripts`, or None where texts stay as they are."""
+        """The argument ``fold`` of `read_transcripts`; None if texts are not changed."""
         folds = self._folds
         if folds is not None and self.keep_q:
             folds = {name: target or name for name, target in folds.items()}
@@ -103,7 +110,7 @@ class ScoringOptions:
         ]
 
     def joins(self, token: str) -> bool:
-        """Whether several of this token in a row count once."""
+        """Whether consecutive occurrences of this token count once."""
         return self.collapse_repeats or (self.collapse_sil and token == self._sil)
 
     def describe(self) -> str:
@@ -128,5 +135,5 @@ class ScoringOptions:
 
 
 def bracket(options: ScoringOptions) -> str:
-    """`` [variant, variant]`` for the line of an error rate; nothing under the default rule."""
+    """`` [variant, variant]`` for the line of an error rate; empty under the default rule."""
     return f" [{', '.join(options.variants)}]" if options.variants else ""

@@ -1,15 +1,16 @@
-"""Whether two systems differ: the four tests of NIST's ``sc_stats``, with its conventions.
+"""Significance of the difference between two systems: the four tests of NIST's ``sc_stats``.
 
-MP: matched pairs of sentence segments (L. Gillick, S. J. Cox, ICASSP 1989): the utterances are cut
-where both systems have been right for some tokens on end; within a segment their errors depend on
-each other, between segments they do not, so the mean difference of errors a segment is tested
-against a normal distribution.
+MP is the matched-pairs test on sentence segments (L. Gillick and S. J. Cox, ICASSP 1989). The
+utterances are cut where both systems were correct for several consecutive tokens. Errors within a
+segment depend on each other, but those of different segments do not, so that the mean difference of
+the errors per segment can be tested with a normal distribution.
 
-SI: sign test, and WI: Wilcoxon's signed ranks, on the error rates of the speakers.
+SI is the sign test and WI Wilcoxon's signed-rank test, both on the error rates of the speakers.
 
-MN: McNemar's test on the utterances that only one system has wholly right.
+MN is McNemar's test on the utterances that exactly one system has recognised without an error.
 
-All are two-tailed. The null hypothesis is that the systems do not differ.
+All tests are two-tailed. The null hypothesis is that the systems do not differ. The conventions are
+those of ``sc_stats``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,22 +23,22 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, UsageError
 from pipeline.scoring.alignment import CORRECT, FORGIVEN, INS, Alignments
 
-EQUAL_RATES = 0.005  # speakers' rates that differ by no more, in percent, count as equal
+EQUAL_RATES = 0.005  # error rates in percent that differ by no more than this count as equal
 
 
 @dataclass(frozen=True)
 class TestResult:
-    """What one test says of two systems.
+    """The result of a test on two systems.
 
     Attributes:
         abbreviation: MP, SI, WI or MN.
-        name: in words.
-        p: probability of a difference at least as large if there were none.
-        better: 0 or 1, the system that looks better; -1 if neither does.
-        details: the numbers it rests on, by name.
+        name: the full name of the test.
+        p: the probability of a difference at least as large between equal systems.
+        better: the better system, 0 or 1; -1 if they are equal.
+        details: the numbers behind the test, by name.
     """
 
-    __test__ = False  # not for pytest
+    __test__ = False  # tells pytest that this is not a test class
 
     abbreviation: str
     name: str
@@ -47,29 +48,29 @@ class TestResult:
 
     @property
     def significant(self) -> bool:
-        """Whether the test finds a difference at the level of 5 %."""
+        """Whether the difference is significant at the level of 5 %."""
         return self.p < 0.05
 
     @property
     def stars(self) -> str:
-        """``***`` at 0.1 %, ``**`` at 1 %, ``*`` at 5 %, else nothing."""
+        """``***`` for significance at 0.1 %, ``**`` at 1 %, ``*`` at 5 %; otherwise empty."""
         return "*" * sum(self.p <= level for level in (0.001, 0.01, 0.05))
 
 
 def compare(
     first: Alignments, second: Alignments, speakers: Sequence[str], *, min_correct: int = 2
 ) -> list[TestResult]:
-    """The four tests on two systems.
+    """Apply the four tests to two systems.
 
     Args:
-        first: of one system, N utterances.
-        second: of the other, the same utterances in the same order.
-        speakers: (N,) who said each.
-        min_correct: tokens on end that both must have right between two segments.
+        first: the alignments of one system, for N utterances.
+        second: the alignments of the other, for the same utterances in the same order.
+        speakers: (N,), the speaker of each utterance.
+        min_correct: consecutive tokens that both must have recognised between two segments.
 
     Raises:
-        DataError: other utterances, or references of other lengths.
-        UsageError: ``min_correct`` below 1.
+        DataError: the utterances or the lengths of the references differ.
+        UsageError: ``min_correct`` is below 1.
     """
     if min_correct < 1:
         raise UsageError(f"--min-correct must be 1 or more, not {min_correct}")
@@ -92,7 +93,7 @@ def compare(
 
 
 def find_segments(first: Alignments, second: Alignments, *, min_correct: int) -> NDArray[np.int64]:
-    """(segments, 2) errors of both systems in each segment of all utterances."""
+    """The errors of both systems in each segment of all utterances, (segments, 2)."""
     steps = [_outcomes(side) for side in (first, second)]
     bounds = [side.starts.tolist() for side in (first, second)]
     found: list[tuple[int, int]] = []
@@ -107,7 +108,7 @@ def find_segments(first: Alignments, second: Alignments, *, min_correct: int) ->
 
 
 def _outcomes(side: Alignments) -> bytes:
-    """A letter a step: c correct, i insertion, e another error."""
+    """A letter for each step: c for correct, i for an insertion, e for another error."""
     letters = np.full(len(side.op), ord("e"), dtype=np.uint8)
     letters[(side.op == CORRECT) | (side.op == FORGIVEN)] = ord("c")
     letters[side.op == INS] = ord("i")
@@ -115,14 +116,14 @@ def _outcomes(side: Alignments) -> bytes:
 
 
 def _segments_of(first: bytes, second: bytes, min_correct: int) -> list[tuple[int, int]]:
-    """(errors of the first, of the second) in each segment of one utterance.
+    """The errors (of the first system, of the second) in each segment of one utterance.
 
-    A segment begins with the last ``min_correct`` tokens that both had right before an error, and
-    ends with the next so many on end, or with the utterance.
+    A segment begins with the last ``min_correct`` tokens before an error that both systems have
+    recognised. It ends with the next ``min_correct`` consecutive ones, or with the utterance.
     """
     found: list[tuple[int, int]] = []
     i = j = last_i = last_j = good = 0
-    inside = False  # a segment
+    inside = False  # whether the position lies in a segment
 
     def close(end_i: int, end_j: int) -> None:
         begin_i, begin_j = (max(0, last - min_correct + 1) for last in (last_i, last_j))
@@ -155,11 +156,11 @@ def _segments_of(first: bytes, second: bytes, min_correct: int) -> list[tuple[in
 
 
 def matched_pairs(segments: NDArray[np.int64]) -> TestResult:
-    """MP, from (segments, 2) errors."""
+    """The test MP on the errors per segment, (segments, 2)."""
     differences = segments[:, 0] - segments[:, 1]
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
-    # Summed one by one, as sc_stats does: the last bit of z can decide which entry it finds.
+    # Summed one by one, as in sc_stats: the last bit of z can decide which entry is looked up.
     squares = np.add.accumulate((differences - mean) ** 2)
     deviation = sqrt(squares[-1] / (count - 1)) if count > 1 else 0.0
     z = mean / (deviation / sqrt(count)) if deviation else 0.0
@@ -174,19 +175,19 @@ def matched_pairs(segments: NDArray[np.int64]) -> TestResult:
 def _speaker_rates(
     errors: NDArray[np.int64], tokens: NDArray[np.int64], speakers: Sequence[str]
 ) -> NDArray[np.float64]:
-    """(speakers, 2) error rates in percent of both systems."""
+    """The error rates of both systems in percent, (speakers, 2)."""
     names, owners = np.unique(np.array(speakers, dtype=object), return_inverse=True)
     sums = np.zeros((len(names), 3))
     np.add.at(sums, owners, np.column_stack([errors, tokens]))
-    # In sc_stats' order of operations, since equal differences share their ranks.
+    # In the order of operations of sc_stats, since equal differences share their ranks.
     return np.asarray(sums[:, :2] / np.maximum(sums[:, 2:], 1.0) * 100.0)
 
 
 def sign_test(rates: NDArray[np.float64]) -> TestResult:
-    """SI: for how many speakers each system is the better one; ties go half to each."""
+    """The test SI on the number of speakers for which each system is better; ties are split."""
     differences = rates[:, 0] - rates[:, 1]
     equal = np.abs(differences) <= EQUAL_RATES
-    worse = int((differences[~equal] > 0).sum())  # of the first system
+    worse = int((differences[~equal] > 0).sum())  # number of speakers with a worse first system
     better = int((~equal).sum()) - worse
     ties = int(equal.sum())
     # sc_stats counts from the system with the larger sum of rates, and gives an odd tie to "minus".
@@ -201,9 +202,9 @@ def sign_test(rates: NDArray[np.float64]) -> TestResult:
 
 
 def wilcoxon(rates: NDArray[np.float64]) -> TestResult:
-    """WI: the ranks of the speakers' differences, by the normal approximation."""
+    """The test WI on the ranks of the speakers' differences, by the normal approximation."""
     differences = rates[:, 0] - rates[:, 1]
-    if differences.sum() <= 0:  # sc_stats: from the system with the larger sum of rates
+    if differences.sum() <= 0:  # sc_stats starts from the system with the larger sum of rates
         differences = -differences
     flipped = bool((rates[:, 0] - rates[:, 1]).sum() <= 0)
     ranks = _mean_ranks(np.abs(differences))
@@ -221,14 +222,18 @@ def wilcoxon(rates: NDArray[np.float64]) -> TestResult:
 
 
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, the mean rank for equal values."""
+    """Ranks from 1; equal values get their mean rank."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[which], dtype=np.float64)
 
 
 def mcnemar(errors: NDArray[np.int64]) -> TestResult:
-    """MN: utterances that only the one or only the other has wholly right, (N, 2) errors."""
+    """The test MN on the utterances that exactly one system has recognised without an error.
+
+    Args:
+        errors: (N, 2), the errors of both systems.
+    """
     wrong = errors > 0
     first = int((~wrong[:, 0] & wrong[:, 1]).sum())
     second = int((wrong[:, 0] & ~wrong[:, 1]).sum())
@@ -243,25 +248,25 @@ def mcnemar(errors: NDArray[np.int64]) -> TestResult:
 
 
 def two_tailed(z: float) -> float:
-    """Probability that a standard normal variable is at least ``|z|`` from 0.
+    """The probability that a standard normal variable is at least ``|z|`` away from 0.
 
-    sc_stats looks it up in a table of two decimals, at the last entry that is not above ``|z|``.
+    As in sc_stats, it is taken from a table with two decimals, at the last entry not above ``|z|``.
     """
     entry = floor(100 * abs(z)) + 1
-    while entry / 100 > abs(z):  # 100 z may be rounded
+    while entry / 100 > abs(z):  # 100 z may have been rounded up
         entry -= 1
     return erfc(entry / 100 / sqrt(2))
 
 
 def binomial_tail(successes: int, trials: int) -> float:
-    """Probability of at most ``successes`` in ``trials`` fair tosses, exact.
+    """The exact probability of at most ``successes`` in ``trials`` fair tosses.
 
-    The sc_stats of SCTK 2.4.10 overflows above 12 trials, later ones take a normal distribution
-    above 20.
+    sc_stats of SCTK 2.4.10 overflows above 12 trials; later versions use a normal distribution
+    above 20 trials.
     """
     return float(sum(comb(trials, r) for r in range(successes + 1)) / 2**trials)
 
 
 def _better(difference: float) -> int:
-    """The system with fewer errors, from how many more the first has; -1: equal."""
+    """The system with fewer errors, 0 or 1, from the excess of the first; -1 for equal systems."""
     return 1 if difference > 0 else 0 if difference < 0 else -1

@@ -1,7 +1,7 @@
-"""A decode directory's scores as one object: totals, groups, confusions, and as JSON."""
+"""Summaries of alignments: error counts of groups, counts of distinct errors, and both for JSON."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,17 @@ from pipeline.scoring.alignment import CORRECT, DEL, INS, SUB, Alignments, add_u
 from pipeline.scoring.counts import ErrorCounts
 
 FORMAT_VERSION = 1
-UNKNOWN = "unknown"  # the group of an utterance whose speaker's sex, dialect … is not told
+UNKNOWN = "unknown"  # the group of an utterance if its speaker's gender, dialect … is not known
 
-Groups = dict[str, dict[str, ErrorCounts]]  # speaker, gender …: name of a group: its errors
+Groups = dict[str, dict[str, ErrorCounts]]  # grouping (speaker, gender …) -> group -> its errors
 
 
 def count_groups(alignments: Alignments, group_of: Mapping[str, Mapping[str, str]]) -> Groups:
-    """Errors by group.
+    """The error counts of each group of utterances.
 
     Args:
-        alignments: of N utterances.
-        group_of: of each grouping (speaker, gender, dialect) each utterance's group.
+        alignments: the alignments of the utterances.
+        group_of: grouping (speaker, gender, dialect …) -> utterance -> group.
     """
     tallies = alignments.tallies
     found: Groups = {}
@@ -39,7 +39,7 @@ def count_groups(alignments: Alignments, group_of: Mapping[str, Mapping[str, str
 
 @dataclass(frozen=True)
 class Confusions:
-    """How often each kind of step was taken, the most frequent first.
+    """The counts of the distinct steps of alignments, the most frequent first.
 
     Attributes:
         substitutions: (reference token, hypothesis token, count).
@@ -53,7 +53,7 @@ class Confusions:
 
 
 def count_confusions(alignments: Alignments) -> Confusions:
-    """The different steps with their counts; equal counts in the order of the tokens."""
+    """Count the distinct steps; those with equal counts are in the order of their tokens."""
     kinds, _, counts = alignments.kinds
     pairs: Counter[tuple[str, str]] = Counter()
     singles: dict[int, Counter[str]] = {op: Counter() for op in (INS, DEL, CORRECT)}
@@ -72,7 +72,7 @@ def _sorted(counts: Counter[Any]) -> list[tuple[Any, int]]:
 
 
 def counts_as_data(counts: ErrorCounts) -> dict[str, Any]:
-    """Counts and rates of a group for JSON; a rate without anything to divide by is null."""
+    """The counts and rates of a group for JSON; a rate with the denominator 0 is null."""
     return {
         "ref_tokens": counts.ref_tokens,
         "hyp_tokens": counts.ref_tokens - counts.del_ + counts.ins,
@@ -81,12 +81,12 @@ def counts_as_data(counts: ErrorCounts) -> dict[str, Any]:
         "del": counts.del_,
         "sub": counts.sub,
         "errors": counts.errors,
-        "error_rate": _or_none(counts.ref_tokens, lambda: counts.error_rate),
+        "error_rate": _rounded(counts.rate),
         "sentences": counts.sentences,
         "wrong_sentences": counts.wrong_sentences,
-        "sentence_error_rate": _or_none(counts.sentences, lambda: counts.sentence_error_rate),
+        "sentence_error_rate": _rounded(counts.sentence_rate),
     }
 
 
-def _or_none(denominator: int, rate: Callable[[], float]) -> float | None:
-    return round(rate(), 6) if denominator else None
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 6)

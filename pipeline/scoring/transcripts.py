@@ -1,4 +1,4 @@
-"""Texts to compare: read, folded, changed by the rule of a score, and paired by utterance."""
+"""Reading references and hypotheses, changing them by the scoring rule, and pairing them."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ Fold = Callable[[list[str], str], list[str]]
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Keep Python from looking through millions of tokens for cycles, of which there are none."""
+    """Switch off garbage collection, which would search millions of tokens for cycles in vain."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -29,35 +29,36 @@ def uncollected() -> Iterator[None]:
 
 
 def read_transcripts(rspecifier: str, *, fold: Fold | None = None) -> dict[str, list[str]]:
-    """The tokens of every utterance of a text table, in its order.
+    """The tokens of every utterance of a text table, in the order of the table.
 
     Args:
-        rspecifier: e.g. ``ark:data/test/text``; ``-`` is ``ark:-``.
-        fold: is given the tokens and ``TABLE: utt_id``, for messages, and returns other tokens.
+        rspecifier: the table, such as ``ark:data/test/text``; ``-`` means ``ark:-``.
+        fold: a function that changes the tokens of an utterance; its second argument is
+            ``TABLE: utt_id``, for messages.
 
     Raises:
-        TableError: a key is there twice.
+        TableError: a key occurs twice.
     """
     rspecifier = "ark:-" if rspecifier == "-" else rspecifier
     transcripts: dict[str, list[str]] = {}
-    same: dict[str, str] = {}  # one object for all that are equal saves most of the memory
+    same: dict[str, str] = {}  # sharing one object among equal tokens saves most of the memory
     for key, text in TextReader(rspecifier):
         if key.startswith("\ufeff"):
             raise TableError(
-                f"{rspecifier}: begins with a byte order mark; take it off with "
+                f"{rspecifier}: begins with a byte order mark; remove it with "
                 "sed -i '1s/^\\xEF\\xBB\\xBF//'"
             )
         if key in transcripts:
-            raise TableError(f"{rspecifier}: {key} is there twice; keep one of the lines")
+            raise TableError(f"{rspecifier}: {key} occurs twice; keep one of the lines")
         tokens = [same.setdefault(token, token) for token in text.split(" ")] if text else []
         transcripts[key] = fold(tokens, f"{rspecifier}: {key}") if fold else tokens
     return transcripts
 
 
 def check_mode(mode: str) -> None:
-    """Raise UsageError for a mode that there is not."""
+    """Raise UsageError for an unknown mode."""
     if mode not in MODES:
-        raise UsageError(f"--mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
+        raise UsageError(f"--mode must be {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
 
 
 @uncollected()
@@ -68,36 +69,36 @@ def read_systems(
     fold: Fold | None = None,
     mode: str = "strict",
 ) -> "Systems":
-    """References and the hypotheses of one system or more, for the same utterances.
+    """Read references and the hypotheses of one system or several, for the same utterances.
 
     Args:
-        ref_rspecifier: what was said.
-        hyp_rspecifiers: what each system recognised.
-        fold: is put on both sides, see `read_transcripts`.
-        mode: what to do about an utterance that not every table has: ``strict`` raises,
-            ``present`` leaves it out, ``all`` takes an empty hypothesis for a missing one.
+        ref_rspecifier: the references.
+        hyp_rspecifiers: the hypotheses of each system.
+        fold: a function that changes references and hypotheses, see `read_transcripts`.
+        mode: the treatment of utterances that a table lacks: ``strict`` raises an error,
+            ``present`` leaves them out, ``all`` takes a missing hypothesis as empty.
 
     Raises:
-        UsageError: an unknown mode.
-        DataError: under ``strict`` a reference without hypothesis or the other way round; a table
-            without any utterance; nothing in common. Names the utterance.
+        UsageError: the mode is unknown.
+        DataError: with ``strict``, a reference has no hypothesis or a hypothesis no reference; or a
+            table is empty, or the tables have no utterance in common. Names the utterance.
     """
     check_mode(mode)
     refs = read_transcripts(ref_rspecifier, fold=fold)
     if not refs:
-        raise DataError(f"{ref_rspecifier}: no utterances in it; give the references")
+        raise DataError(f"{ref_rspecifier}: has no utterances; give the references")
     absent: set[str] = set()
     hyps = []
     for rspecifier in hyp_rspecifiers:
         found = read_transcripts(rspecifier, fold=fold)
         if not found:
-            raise DataError(f"{rspecifier}: no utterances in it; decode them first")
+            raise DataError(f"{rspecifier}: has no utterances; decode them first")
         missing = [key for key in refs if key not in found]
         if missing and mode == "strict":
             raise DataError(
-                f"{rspecifier}: {missing[0]}: no hypothesis for this utterance"
-                f"{_and_more(missing)}; decode it, or say --mode=present to leave such "
-                "utterances out or --mode=all to count them as deletions"
+                f"{rspecifier}: {missing[0]}: there is no hypothesis for this utterance"
+                f"{_and_more(missing)}; decode it, or give --mode=present to leave out such "
+                "utterances, or --mode=all to count their tokens as deletions"
             )
         _check_strays(rspecifier, found.keys() - refs.keys(), mode)
         absent.update(missing)
@@ -105,20 +106,22 @@ def read_systems(
     scored = [key for key in refs if key not in absent or mode == "all"]
     if not scored:
         raise DataError(
-            "no utterance was scored: the tables have no keys in common; "
-            f"is {ref_rspecifier} the references of {hyp_rspecifiers[0]}?"
+            "no utterance was scored, because the tables have no keys in common; "
+            f"does {ref_rspecifier} hold the references of {hyp_rspecifiers[0]}?"
         )
     return Systems(refs, hyps, scored, absent=len(absent))
 
 
 def _check_strays(rspecifier: str, strays: Set[str], mode: str) -> None:
-    """Hypotheses for utterances that nobody knows."""
+    """Raise DataError, or log a warning, if there are hypotheses without a reference."""
     if not strays:
         return
-    what = f"{rspecifier}: {min(strays)}: no reference for this utterance{_and_more(strays)}"
+    what = f"{rspecifier}: {min(strays)}: there is no reference for this utterance"
+    what += _and_more(strays)
     if mode == "strict":
         raise DataError(
-            f"{what}; give the right references, or say --mode=present to score only those in both"
+            f"{what}; give the right references, or give --mode=present to score only "
+            "utterances that have both"
         )
     log.warning("%s; left out", what)
 
@@ -131,8 +134,8 @@ class Systems:
     """References and hypotheses of the same utterances.
 
     Attributes:
-        utt_ids: the utterances that are scored, in the references' order.
-        absent: how many references some system has no hypothesis for.
+        utt_ids: the scored utterances, in the order of the references.
+        absent: number of references for which a system has no hypothesis.
     """
 
     def __init__(

@@ -1,17 +1,19 @@
-"""Kaldi tables: strict readers, atomic writers.
+"""Kaldi tables: strict readers and atomic writers.
 
-A table is a sequence of (key, object) pairs, in an archive or behind an scp file::
+A table is a sequence of (key, object) pairs, either in an archive or listed by an scp file::
 
     with MatrixWriter("ark,scp:out.ark,out.scp") as writer:
         for utt_id, feats in MatrixReader("scp:feats.scp"):
             writer.write(utt_id, feats)
 
-Readers stream in constant memory, and each ``iter()`` starts anew. They raise TableError for
-whatever is not whole: a cut archive, a failing pipe, a missing file, an empty scp line. With
-``,p`` a bad scp entry is skipped, and a bad archive ends where it is bad, each with a warning and
-counted in ``skipped``. A list or an archive that cannot be opened at all is an error even then.
+Readers need constant memory, and every ``iter()`` starts from the beginning. They raise TableError
+for all incomplete input: a truncated archive, a failing pipe, a missing file, an empty scp line.
+With ``,p`` a bad scp entry is skipped, and an archive ends at its first bad entry; both are logged
+as warnings and counted in ``skipped``. An scp file or an archive that cannot be opened is an error
+even with ``,p``.
 
-The specifier grammar is in ``table_specifiers``, the bytes are in ``table_objects``.
+The grammar of specifiers is in ``pipeline.tables.specifiers``, the format of objects in
+``pipeline.tables.objects``.
 """
 
 from typing import Any
@@ -56,14 +58,14 @@ __all__ = [
 
 
 def read_matrix(rxfilename: str, *, allow_pipes: bool = True) -> NDArray[Any]:
-    """The (T, F) matrix in a file, with ``path:OFFSET``, ``[r0:r1]``, ``-`` and ``cmd |``."""
+    """The (T, F) matrix in a file, which may be ``path:OFFSET[r0:r1]``, ``-`` or ``cmd |``."""
     return MatrixReader("ark:-").read_object(rxfilename, allow_pipes=allow_pipes)
 
 
 def write_matrix(
     wxfilename: str, matrix: NDArray[Any], *, text: bool = False, compression_method: int = 0
 ) -> None:
-    """Write one (T, F) matrix to a file (atomically), ``-`` or ``| cmd``."""
+    """Write one (T, F) matrix to a file (atomically), to ``-`` or to ``| cmd``."""
     try:
         data = matrix_bytes(matrix, text=text, compression_method=compression_method)
     except TableError as error:

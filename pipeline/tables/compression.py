@@ -1,15 +1,15 @@
-"""Kaldi's compressed matrices, byte for byte: 8 or 16 bits a value, lossy.
+"""Kaldi's compressed matrices, byte for byte: 8 or 16 bits per value, with loss.
 
-Three formats are on disk (``src/matrix/compressed-matrix.h``); all start with ``float32 minimum,
-float32 range, int32 rows, int32 columns``:
+There are three formats (Kaldi's ``src/matrix/compressed-matrix.h``). All begin with a header:
+``float32 minimum, float32 range, int32 rows, int32 columns``. Then follow:
 
-* ``CM``: per column four uint16 quantiles (0, 25, 75, 100 %), then uint8 codes column by column,
-  piecewise linear between the quantiles (codes 0-64, 64-192, 192-255);
+* ``CM``: for each column four uint16 quantiles (0, 25, 75, 100 %), then uint8 codes column by
+  column, piecewise linear between the quantiles (codes 0-64, 64-192, 192-255);
 * ``CM2``: uint16 codes row by row, linear over the range;
 * ``CM3``: uint8 codes row by row, linear over the range.
 
-Kaldi's arithmetic is single precision with a few double constants. The same roundings are made
-here in the same places, because a byte that differs is a file that differs.
+Kaldi computes in single precision, with a few constants in double precision. Values are rounded
+here at the same places as in Kaldi, so that the files are identical.
 """
 
 import struct
@@ -37,19 +37,20 @@ Float32 = NDArray[np.float32]
 
 
 def data_size(kind: str, rows: int, columns: int) -> int:
-    """Bytes after the header of a ``CM``, ``CM2`` or ``CM3`` matrix."""
+    """The number of bytes after the header of a ``CM``, ``CM2`` or ``CM3`` matrix."""
     if kind == "CM":
         return columns * (8 + rows)
     return rows * columns * (2 if kind == "CM2" else 1)
 
 
 def compress(matrix: NDArray[np.floating], method: int) -> bytes:
-    """The bytes of ``matrix`` (T, F) from the token (``CM ``, …) on, as Kaldi writes them.
+    """The bytes of ``matrix`` (T, F) as Kaldi writes them, beginning with ``CM ``, ``CM2 `` or
+    ``CM3 ``.
 
-    Values outside the fixed range of methods 4, 6 and 7 are clipped, as Kaldi does.
+    Values outside the fixed range of methods 4, 6 and 7 are clipped, as in Kaldi.
 
     Raises:
-        TableError: NaN or infinity in the matrix, or an unknown method.
+        TableError: the matrix holds NaN or infinity, or the method is unknown.
     """
     if method not in METHODS:
         raise TableError(f"compression method {method} is not one of 1 to 7")
@@ -59,7 +60,7 @@ def compress(matrix: NDArray[np.floating], method: int) -> bytes:
     if rows == 0 or columns == 0:
         return b"CM " + HEADER.pack(0.0, 0.0, 0, 0)
     if not np.isfinite(values).all():
-        raise TableError("cannot compress NaN or infinity; write without --compress")
+        raise TableError("NaN or infinity cannot be compressed; write without --compress")
     if method == 1:
         method = 2 if rows > 8 else 3
     low, extent = _FIXED_RANGE.get(method) or _own_range(values)
@@ -73,9 +74,15 @@ def compress(matrix: NDArray[np.floating], method: int) -> bytes:
 
 
 def decompress(kind: str, header: bytes, data: bytes | bytearray) -> Float32:
-    """``CM``, ``CM2`` or ``CM3`` bytes -> (T, F) float32. ``header`` is 16 bytes."""
+    """The (T, F) float32 matrix that ``CM``, ``CM2`` or ``CM3`` data encode.
+
+    Args:
+        kind: ``CM``, ``CM2`` or ``CM3``.
+        header: the 16 bytes after the kind.
+        data: the bytes after the header.
+    """
     low, extent, rows, columns = HEADER.unpack(header)
-    with np.errstate(over="ignore", invalid="ignore"):  # a header may say anything
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged header may hold any number
         if kind == "CM":
             return _decode_columns(data, np.float32(low), np.float32(extent), rows, columns)
         top, dtype = (65535, "<u2") if kind == "CM2" else (255, "u1")
@@ -86,19 +93,22 @@ def decompress(kind: str, header: bytes, data: bytes | bytearray) -> Float32:
 
 
 def _own_range(values: Float32) -> tuple[float, float]:
-    """(minimum, range) in single precision; a constant matrix gets a range above 0."""
-    low, high = values.flat[values.argmin()], values.flat[values.argmax()]  # the first 0 or -0
+    """(minimum, range) in single precision; the range is above 0 even for a constant matrix."""
+    # By position: of equal values Kaldi takes the first, which matters for 0 and -0.
+    low, high = values.flat[values.argmin()], values.flat[values.argmax()]
     if low == high:
         high = np.float32(float(low) + (1.0 + abs(float(low))))
     with np.errstate(over="ignore"):
         extent = high - low
     if not np.isfinite(extent):
-        raise TableError("cannot compress: the values span more than single precision holds")
+        raise TableError(
+            "the range of the values exceeds single precision; write without --compress"
+        )
     return float(low), float(extent)
 
 
 def _linear(values: Float32, low: np.float32, extent: np.float32, top: int) -> NDArray[np.int64]:
-    """Codes 0 … ``top``, linear over the range; 0.499 rounds without a bias (Kaldi's choice)."""
+    """Codes 0 … ``top``, linear over the range; rounded by adding 0.499, as in Kaldi."""
     with np.errstate(over="ignore"):
         fraction = np.clip((values - low) / extent, np.float32(0.0), np.float32(1.0))
     codes: NDArray[np.int64] = ((fraction * np.float32(top)).astype(np.float64) + 0.499).astype(
@@ -144,7 +154,7 @@ def _segment(values: Float32, start: Float32, end: Float32, first: int, last: in
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scaled = (values - start) / (end - start) * np.float32(last - first)
     whole = np.trunc(scaled.astype(np.float64) + 0.5)
-    # Kaldi converts to a 32-bit integer; what does not fit becomes the smallest one there.
+    # Kaldi converts to a 32-bit integer, where a value out of range becomes the smallest integer.
     whole = np.where(np.abs(whole) < 2.0**31, whole, -(2.0**31))
     codes: Float32 = np.clip(first + whole, first, last).astype(np.float32)
     return codes

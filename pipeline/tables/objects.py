@@ -1,15 +1,15 @@
-"""One matrix, vector or line of tokens as Kaldi writes it: binary, text, compressed.
+"""One matrix, vector or line of tokens in the formats of Kaldi: binary, text or compressed.
 
-Binary objects start with ``\\0B``, a token and a blank, then little-endian data:
+A binary object begins with ``\\0B``, a token and a blank; then follow little-endian data:
 
 =============  ====================================================================
 ``FM``/``DM``  matrix float32/float64: ``\\4`` int32 rows, ``\\4`` int32 columns, rows
 ``FV``/``DV``  vector float32/float64: ``\\4`` int32 size, values
-``CM`` …       compressed matrices, see ``table_compression``
+``CM`` …       compressed matrices, see ``pipeline.tables.compression``
 =============  ====================================================================
 
-Text objects stand in brackets, a row a line, 7 significant digits. Text is read as float32.
-A ``ByteSource`` gives the bytes; its errors name file, key and offset.
+A text object is written in brackets, one row per line, with 7 significant digits. Text is read as
+float32. Objects are read from a ``ByteSource``, whose errors name the file, the key and the offset.
 """
 
 import io
@@ -46,22 +46,22 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class _Head:
-    """What the header of a binary object says."""
+    """The header of a binary object."""
 
     token: str
     shape: tuple[int, ...]
     size: int  # bytes of data after the header
-    compressed: bytes = b""  # the 16 bytes after CM, CM2, CM3
+    compressed: bytes = b""  # the 16 bytes after CM, CM2 or CM3
 
 
 # ---- reading -----------------------------------------------------------------------------------
 
 
 def read_matrix_object(source: ByteSource) -> Array:
-    """The next object as a (T, F) float32 or float64 array.
+    """Read the next object as a (T, F) float32 or float64 array.
 
     Raises:
-        TableError: it is cut off, damaged, or not a matrix.
+        TableError: the object is truncated, damaged, or not a matrix.
     """
     if _is_text(source):
         return _stack(source, _read_text_rows(source))
@@ -75,11 +75,15 @@ def read_matrix_object(source: ByteSource) -> Array:
 
 
 def read_vector_object(source: ByteSource) -> Array:
-    """The next object as a (F,) float32, float64 or int32 array. Raises TableError as above."""
+    """Read the next object as a (F,) float32, float64 or int32 array.
+
+    Raises:
+        TableError: the object is truncated, damaged, or not a vector.
+    """
     if _is_text(source):
         rows = _read_text_rows(source)
         if len(rows) > 1:
-            source.fail(f"holds a matrix of {len(rows)} rows where a vector is expected")
+            source.fail(f"found a matrix of {len(rows)} rows where a vector is expected")
         return rows[0] if rows else np.zeros(0, dtype=np.float32)
     if source.peek() == b"\4":
         return _read_int32_vector(source)
@@ -88,22 +92,25 @@ def read_vector_object(source: ByteSource) -> Array:
 
 
 def _read_int32_vector(source: ByteSource) -> Array:
-    """Integers, as Kaldi writes alignments: kaldiio decodes bytes that are known to be whole."""
+    """Read a vector of integers, the form of Kaldi's alignments.
+
+    kaldiio decodes it, after the bytes were checked to be complete.
+    """
     from kaldiio.matio import read_int32vector
 
     head = bytes(source.read_exact(5))
     (size,) = struct.unpack("<i", head[1:])
     if size < 0:
-        source.fail(f"the header says {size} integers: damaged; make the file again")
+        source.fail(f"the header states {size} integers; the file is damaged: make it again")
     data = bytes(source.read_exact(5 * size))
     if data[::5] != b"\4" * size:
-        source.fail("an integer without its size before it: damaged; make the file again")
+        source.fail("an integer lacks the size before it; the file is damaged: make it again")
     vector: Array = read_int32vector(io.BytesIO(b"\0B" + head + data))
     return vector
 
 
 def read_shape_object(source: ByteSource) -> tuple[int, int]:
-    """(T, F) of the next matrix; passes over its values without keeping them."""
+    """Read the shape (T, F) of the next matrix and pass over its values."""
     if _is_text(source):
         matrix = _stack(source, _read_text_rows(source))
         return matrix.shape[0], matrix.shape[1]
@@ -113,10 +120,10 @@ def read_shape_object(source: ByteSource) -> tuple[int, int]:
 
 
 def read_text_object(source: ByteSource) -> str:
-    """The rest of the line as ``tok tok tok``, one blank between tokens."""
+    """Read the rest of the line as ``tok tok tok``, with one blank between tokens."""
     line = source.readline()
     if b"\0" in line:
-        source.fail("a NUL byte: this is not a text table")
+        source.fail("found a NUL byte: this is not a text table")
     try:
         return b" ".join(line.split()).decode("utf-8")
     except UnicodeDecodeError:
@@ -129,7 +136,7 @@ def _as_array(data: bytearray, head: _Head) -> Array:
 
 
 def _is_text(source: ByteSource) -> bool:
-    """Whether a text object follows; leaves a binary one's header to be read."""
+    """Whether a text object follows; of a binary object, only ``\\0B`` is read."""
     while (byte := source.peek()) in (b" ", b"\t", b"\n", b"\r") and byte:
         source.take(1)
     if byte == b"[":
@@ -148,11 +155,11 @@ def _refuse_foreign(source: ByteSource, start: bytes) -> None:
     source.offset -= len(start)  # for the message
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
-            source.fail(f"holds {what}: refused")
+            source.fail(f"expected a Kaldi object, found {what}")
     if re.match(rb"\S+[ \t]+(\0B|\[)", start):
         source.fail(
             "this is an archive (key, object, key, …), not one object; read it as ark:FILE, "
-            "or let the scp line name an offset, FILE:OFFSET, as ark,scp:… writes it"
+            "or name an offset in the scp line, FILE:OFFSET, as ark,scp:… writes it"
         )
     source.fail(f"found {start[:16]!r} where a Kaldi object is expected")
 
@@ -169,31 +176,38 @@ def _read_head(source: ByteSource, wanted: str) -> _Head:
         raw = bytes(source.read_exact(HEADER.size))
         low, extent, rows, columns = HEADER.unpack(raw)
         if not (math.isfinite(low) and math.isfinite(extent)):
-            source.fail(f"minimum {low} and range {extent} in the header: damaged; make it again")
+            source.fail(
+                f"the header states minimum {low} and range {extent}; the file is damaged: "
+                "make it again"
+            )
         head = _Head(token, (rows, columns), data_size(token, rows, columns), raw)
         if columns == 0 or rows == 0:
             head = _Head(token, (0, 0), 0, raw)
     else:
-        source.fail(f"an object of type {token!r} where a {wanted} is expected")
+        source.fail(f"found an object of type {token!r} where a {wanted} is expected")
     if min(head.shape) < 0:
-        source.fail(f"the header says {head.shape}: damaged; make the file again")
+        source.fail(f"the header states shape {head.shape}; the file is damaged: make it again")
     if is_matrix != (wanted == "matrix"):
-        source.fail(f"holds a {'matrix' if is_matrix else 'vector'} where a {wanted} is expected")
+        source.fail(f"found a {'matrix' if is_matrix else 'vector'} where a {wanted} is expected")
     return head
 
 
 def _read_token(source: ByteSource) -> str:
     if source.peek() == b"P":
-        source.fail("holds a Python pickle (PKL), which could run code when read: refused")
+        source.fail(
+            "expected a Kaldi object, found a Python pickle (PKL), which could run code when read"
+        )
     token = b""
     while len(token) < _LONGEST_TOKEN:
         byte = source.take(1)
         if byte == b" ":
             break
         if not byte:
-            source.fail("the file ends inside a header; it is cut off: make it again")
+            source.fail("the file ends inside a header; it is truncated: make it again")
         if not byte.isalnum():
-            source.fail(f"{token + byte!r} where the type of an object is expected, FM for example")
+            source.fail(
+                f"found {token + byte!r} where the type of an object, such as FM, is expected"
+            )
         token += byte
     return token.decode("latin-1")
 
@@ -206,24 +220,27 @@ def _read_int32(source: ByteSource) -> int:
 
 
 def _read_text_rows(source: ByteSource) -> list[Array]:
-    """The rows of ``[ … ]``; they end at a newline or a semicolon."""
+    """Read the rows of ``[ … ]``, which end at a newline or a semicolon."""
     rows: list[Array] = []
     opening = source.take(1)  # [
     while True:
         line = source.readline()
         if not line:
-            source.fail(f"the file ends inside the brackets that {opening!r} opens: cut off")
+            source.fail(
+                f"the file ends after {opening!r} without a closing bracket; it is truncated: "
+                "make it again"
+            )
         body, bracket, rest = line.partition(b"]")
         rows += [_parse_row(source, part) for part in body.split(b";") if part.strip()]
         if bracket:
             if rest.strip():
-                source.fail(f"{rest.strip()[:20]!r} after the closing bracket")
+                source.fail(f"found {rest.strip()[:20]!r} after the closing bracket")
             return rows
 
 
 def _parse_row(source: ByteSource, text: bytes) -> Array:
     try:
-        if b"_" in text:  # Python's own spelling of long numbers
+        if b"_" in text:  # Python would accept 1_000
             raise ValueError
         with np.errstate(over="ignore"):
             return np.array([float(word) for word in text.split()]).astype(np.float32)
@@ -256,9 +273,16 @@ def _stack(source: ByteSource, rows: list[Array]) -> Array:
 def range_bounds(
     wanted: Range, rows: int, columns: int | None, where: str
 ) -> tuple[slice, slice, bool]:
-    """(row slice, column slice, whether rows were cut off) of ``[r0:r1,c0:c1]``.
+    """The rows and columns that a range ``[r0:r1,c0:c1]`` selects from an object.
 
-    The last row may lie fewer than 3 rows beyond the end; ``columns`` is None for a vector.
+    Args:
+        wanted: the range. Its last row may lie fewer than 3 rows beyond the end.
+        rows: number of rows of the object.
+        columns: number of columns; None for a vector.
+        where: the name of the object, for error messages.
+
+    Returns:
+        The slice of rows, the slice of columns, and whether rows beyond the end were cut off.
 
     Raises:
         TableError: the range lies outside of the object.
@@ -266,13 +290,16 @@ def range_bounds(
     row0, row1 = wanted.rows or (0, rows - 1)
     truncated = row1 >= rows
     if wanted.rows and (row0 >= rows or row1 >= rows + ROW_TOLERANCE):
-        raise TableError(f"{where}: rows {row0} to {row1} of {wanted.text}, but there are {rows}")
+        raise TableError(
+            f"{where}: {wanted.text} selects rows {row0} to {row1}, but there are only {rows}"
+        )
     if wanted.columns and columns is None:
-        raise TableError(f"{where}: {wanted.text} asks for columns of a vector")
+        raise TableError(f"{where}: {wanted.text} selects columns, but this is a vector")
     column0, column1 = wanted.columns or (0, (columns or 0) - 1)
     if wanted.columns and column1 >= (columns or 0):
         raise TableError(
-            f"{where}: columns {column0} to {column1} of {wanted.text}, but there are {columns}"
+            f"{where}: {wanted.text} selects columns {column0} to {column1}, but there are only "
+            f"{columns}"
         )
     return slice(row0, min(row1, rows - 1) + 1), slice(column0, column1 + 1), truncated
 
@@ -281,13 +308,16 @@ def range_bounds(
 
 
 def matrix_bytes(value: object, *, text: bool = False, compression_method: int = 0) -> bytes:
-    """A (T, F) float32 or float64 array as Kaldi writes it (without a key).
+    """The bytes of a matrix as Kaldi writes it, without a key.
 
     Args:
-        compression_method: 0 none, 1 … 7 Kaldi's; as text the values that would be read back.
+        value: (T, F), float32 or float64.
+        text: whether to write text.
+        compression_method: 0 for none, or Kaldi's method 1 … 7. With ``text``, the values that
+            would be read back from the compressed matrix are written.
 
     Raises:
-        TableError: another dtype or shape; NaN or infinity with compression.
+        TableError: the dtype or the shape is another, or NaN or infinity is to be compressed.
     """
     matrix = _checked(value, 2)
     if compression_method:
@@ -306,7 +336,7 @@ def matrix_bytes(value: object, *, text: bool = False, compression_method: int =
 
 
 def vector_bytes(value: object, *, text: bool = False) -> bytes:
-    """A (F,) float32 or float64 array as Kaldi writes it (without a key)."""
+    """The bytes of a (F,) float32 or float64 array as Kaldi writes it, without a key."""
     vector = _checked(value, 1)
     if not text:
         return _binary_bytes(vector)
@@ -326,13 +356,13 @@ def _checked(value: object, ndim: int) -> Array:
     what = "matrix (T, F)" if ndim == 2 else "vector (F,)"
     if array.dtype.kind in "iub":
         raise TableError(
-            f"integers ({array.dtype}) do not go into a table of features; "
-            "convert to float32 or float64 first"
+            f"integers ({array.dtype}) cannot be written to a table of features; "
+            "convert them to float32 or float64 first"
         )
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise TableError(f"{array.dtype} is not float32 or float64; convert it first")
+        raise TableError(f"the type {array.dtype} is not float32 or float64; convert it first")
     if array.ndim != ndim:
-        raise TableError(f"an array of shape {array.shape} where a {what} is expected")
+        raise TableError(f"found an array of shape {array.shape} where a {what} is expected")
     if max(array.shape, default=0) > 2**31 - 1:
-        raise TableError(f"shape {array.shape} is beyond Kaldi's 32-bit sizes")
+        raise TableError(f"the shape {array.shape} exceeds Kaldi's 32-bit sizes")
     return array

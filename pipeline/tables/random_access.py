@@ -1,4 +1,4 @@
-"""Kaldi tables by key. ``pipeline.tables`` is the public face."""
+"""Random access to Kaldi tables by key; import it from ``pipeline.tables``."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, Self
@@ -17,19 +17,19 @@ from pipeline.tables.readers import (
 
 
 class RandomAccessReader:
-    """``key in reader`` and ``reader[key]``; a context manager, or call ``close``.
+    """A table with ``key in reader`` and ``reader[key]``; use it with ``with``, or call ``close``.
 
-    An scp is read whole (names only). An archive is read as far as it must be and kept in
-    memory; with ``s,cs`` only the current object is kept, with ``o`` an object is let go when
-    it was taken.
+    Of an scp file all lines are read at once, and objects when they are asked for. An archive is
+    read as far as needed, and its objects are kept in memory. With ``s,cs`` only the current object
+    is kept; with ``o`` an object is released after it was returned.
 
     Args:
         rspecifier: ``ark[,options]:…`` or ``scp[,options]:…``.
-        kind: what the objects are: ``matrix``, ``vector`` or ``text``.
-        allow_pipes: as for the readers.
+        kind: the kind of the objects: ``matrix``, ``vector`` or ``text``.
+        allow_pipes: as for the other readers, see `pipeline.tables.readers.Reader`.
 
     Raises:
-        TableError: no such key, a key that stands twice, or keys out of the order promised.
+        TableError: a key is missing or occurs twice, or keys are not in the promised order.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RandomAccessReader:
 
     @property
     def skipped(self) -> int:
-        """Bad entries passed over under ``,p``."""
+        """The number of bad entries that were skipped because of ``,p``."""
         return self._reader.skipped
 
     def __contains__(self, key: str) -> bool:
@@ -69,15 +69,15 @@ class RandomAccessReader:
     def __getitem__(self, key: str) -> Any:
         if key not in self:
             taken = key in self._seen
-            why = "was taken before, but the rspecifier says o" if taken else "is missing"
+            why = "was returned before, but the rspecifier has o" if taken else "is missing"
             raise TableError(f'{self._name}: key "{key}" {why}')
         return self._kept.pop(key) if self.specifier.once else self._kept[key]
 
     def _check_call(self, key: str) -> None:
         if self.specifier.called_sorted and self._asked is not None and key < self._asked:
             raise TableError(
-                f'{self._name}: key "{key}" asked for after "{self._asked}", '
-                "but the rspecifier says cs (called sorted); leave off cs"
+                f'{self._name}: key "{key}" was requested after "{self._asked}", '
+                "but the rspecifier has cs (called sorted); leave off cs"
             )
         self._asked = key
 
@@ -99,7 +99,7 @@ class RandomAccessReader:
         if self.specifier.sorted and self.specifier.called_sorted:
             self._kept.clear()
         elif key in self._seen:
-            raise TableError(f'{self._name}: key "{key}" stands twice')
+            raise TableError(f'{self._name}: key "{key}" occurs twice')
         else:
             self._seen.add(key)
         self._kept[key] = value
@@ -129,7 +129,7 @@ class RandomAccessReader:
             if self.specifier.sorted:
                 check_sorted(self._name, last, key)
             if key in script:
-                raise TableError(f'{self._name}:{line}: key "{key}" stands twice')
+                raise TableError(f'{self._name}:{line}: key "{key}" occurs twice')
             script[key] = (line, key, rxfilename)
             last = key
         return script

@@ -1,4 +1,4 @@
-"""Readers of Kaldi tables, in sequence. ``pipeline.tables`` is the public face."""
+"""Sequential readers of Kaldi tables; import them from ``pipeline.tables``."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 V = TypeVar("V")
 
 _BLANKS = (b" ", b"\t", b"\n", b"\r")
-_NO_KEY = "no key here; the file is damaged here or before, or is not an archive"
+_NO_KEY = "a key is missing; the file is damaged here or before, or is not an archive"
 _UTF_16 = "this is UTF-16; convert it with iconv -f utf-16 -t utf-8"
 _NOT_TABLES = {
     b"\xff\xfe": _UTF_16,
@@ -34,19 +34,19 @@ _LONGEST_KEY = 1 << 16
 
 
 class Reader(Generic[V]):
-    """What the readers share.
+    """Base class of the readers, which iterate over (key, object).
 
     Args:
         rspecifier: ``ark[,options]:…`` or ``scp[,options]:…``.
-        allow_pipes: whether the entries of an scp may be commands (``cmd |``). A pipe in the
-            rspecifier itself was typed by the user and always runs.
+        allow_pipes: whether the entries of an scp file may be commands (``cmd |``). A pipe in the
+            rspecifier itself was typed by the user and is always run.
 
     Attributes:
-        permissive: from ``,p``.
-        skipped: bad entries passed over by the last iteration under ``,p``.
+        permissive: whether the rspecifier has ``,p``.
+        skipped: the number of bad entries that the last iteration skipped because of ``,p``.
 
     Raises:
-        SpecifierError: the rspecifier cannot be understood.
+        SpecifierError: the rspecifier is malformed.
     """
 
     def __init__(self, rspecifier: str, *, allow_pipes: bool = False) -> None:
@@ -82,7 +82,7 @@ class Reader(Generic[V]):
         except TableError as error:
             if not (opened and self.permissive):
                 raise
-            self.skip(f"{error}; stopped reading there")
+            self.skip(f"{error}; reading stopped there")
 
     def _script(self) -> Iterator[tuple[str, V]]:
         for line, key, rxfilename in script_lines(self.specifier.rxfilename):
@@ -103,22 +103,23 @@ class Reader(Generic[V]):
             yield key, value
 
     def skip(self, message: str) -> None:
-        """Warn and count."""
+        """Log a warning and count a skipped entry."""
         self.skipped += 1
         log.warning("%s", message)
 
     def read_entry(self, line: int, key: str, rxfilename: str) -> V:
-        """The object of one line of the scp.
+        """Read the object of one line of the scp file.
 
         Raises:
-            BadEntry: it cannot be read.
-            TableError: it must not be read, ``,p`` or not: a command, or standard input.
+            BadEntry: the object cannot be read.
+            TableError: the entry is a command or standard input, which is an error even with
+                ``,p``.
         """
         where = f'{shown(self.specifier.rxfilename)}:{line}: key "{key}"'
         if is_read_pipe(rxfilename) and not self.allow_pipes:
             raise TableError(
                 f"{where}: the entry would run the command {rxfilename!r}; "
-                "if you trust this file, say --allow-pipes"
+                "if you trust this file, give --allow-pipes"
             )
         if rxfilename == "-":
             raise TableError(f"{where}: an entry cannot be standard input; name a file")
@@ -128,7 +129,7 @@ class Reader(Generic[V]):
             raise BadEntry(f"{where}: {error}") from error
 
     def read_object(self, rxfilename: str, *, allow_pipes: bool) -> V:
-        """The one object behind an rxfilename, which may have an offset and a range."""
+        """Read the object that an rxfilename names, which may have an offset and a range."""
         base, wanted = split_range(rxfilename)
         with open_input(base, allow_pipes=allow_pipes) as stream:
             value = self._read(ByteSource(stream, base))
@@ -136,13 +137,13 @@ class Reader(Generic[V]):
 
 
 class BadEntry(TableError):
-    """An entry of an scp that ``,p`` passes over."""
+    """An entry of an scp file cannot be read; it is skipped if the rspecifier has ``,p``."""
 
 
 class MatrixReader(Reader[Array]):
     """Iterate over (key, (T, F) float32 or float64 array).
 
-    Arguments and errors: see ``pipeline.tables``; ``allow_pipes`` is for entries of an scp.
+    For the arguments and errors see `Reader`.
     """
 
     def _read(self, source: ByteSource) -> Array:
@@ -154,7 +155,7 @@ class MatrixReader(Reader[Array]):
 
 
 class ShapeReader(Reader[tuple[int, int]]):
-    """Iterate over (key, (T, F)), the sizes of matrices; binary values are passed over."""
+    """Iterate over (key, (T, F)), the shapes of matrices; binary values are not read."""
 
     def _read(self, source: ByteSource) -> tuple[int, int]:
         return read_shape_object(source)
@@ -181,7 +182,7 @@ class TextReader(Reader[str]):
         return read_text_object(source)
 
     def _cut(self, value: str, wanted: Range, where: str) -> str:
-        raise TableError(f"{where}: a range {wanted.text} of text; take it off")
+        raise TableError(f"{where}: text cannot have a range {wanted.text}; remove it")
 
     def _read_key(self, source: ByteSource) -> str | None:
         if source.peek() in _BLANKS:
@@ -193,21 +194,21 @@ class TextReader(Reader[str]):
 
 
 class ScpReader:
-    """Iterate over (key, rxfilename) of an scp without opening the entries (wav.scp).
+    """Iterate over (key, rxfilename) of an scp file, such as wav.scp, without opening the entries.
 
     Args:
         rspecifier: ``scp[,options]:…``.
-        allow_pipes: kept for whoever opens the entries.
+        allow_pipes: stored for the caller, who opens the entries.
 
     Raises:
-        SpecifierError: it is an archive, or cannot be understood.
-        TableError: while iterating: a line that is empty or has a key only.
+        SpecifierError: the rspecifier names an archive or is malformed.
+        TableError: in the iteration, a line is empty or has only a key.
     """
 
     def __init__(self, rspecifier: str, *, allow_pipes: bool = False) -> None:
         self.specifier = parse_rspecifier(rspecifier)
         if self.specifier.kind != "scp":
-            raise SpecifierError(f"{rspecifier}: a list of files is expected; write scp:FILE")
+            raise SpecifierError(f"{rspecifier}: expected a list of files; write scp:FILE")
         self.allow_pipes = allow_pipes
         self.permissive = self.specifier.permissive
         self.skipped = 0
@@ -222,29 +223,29 @@ class ScpReader:
 
 
 def shown(rxfilename: str) -> str:
-    """The name for messages."""
+    """The name of a file for messages."""
     return rxfilename if rxfilename not in ("-", "") else "standard input"
 
 
 def _bounds(wanted: Range, rows: int, columns: int | None, where: str) -> tuple[slice, slice]:
     row_slice, column_slice, truncated = range_bounds(wanted, rows, columns, where)
     if truncated:
-        log.warning("%s: %s goes beyond row %d, the last; cut there", where, wanted.text, rows - 1)
+        log.warning("%s: %s exceeds the last row, %d; cut there", where, wanted.text, rows - 1)
     return row_slice, column_slice
 
 
 def check_sorted(rxfilename: str, last: str | None, key: str) -> None:
-    """Raise TableError unless ``key`` comes after ``last`` in LC_ALL=C order."""
+    """Raise TableError unless ``key`` comes after ``last`` in the order of LC_ALL=C."""
     if last is not None and last >= key:
-        why = "stands twice" if last == key else f'comes after "{last}"'
+        why = "occurs twice" if last == key else f'comes after "{last}"'
         raise TableError(
-            f'{shown(rxfilename)}: key "{key}" {why}, but the rspecifier says s (sorted); '
+            f'{shown(rxfilename)}: key "{key}" {why}, but the rspecifier has s (sorted); '
             "sort it with LC_ALL=C sort -u, or leave off s"
         )
 
 
 def _read_key(source: ByteSource) -> str | None:
-    """The next key, its separator taken (a newline is left); None at the end."""
+    """Read the next key and the blank after it (but no newline); None at the end."""
     while (byte := source.peek()) in _BLANKS:
         source.take(1)
     if not byte:
@@ -266,7 +267,7 @@ def _read_key(source: ByteSource) -> str | None:
 
 
 def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
-    """(line number, key, rxfilename) of each line of an scp."""
+    """(line number, key, rxfilename) of each line of an scp file."""
     name = shown(rxfilename)
     with open_input(rxfilename) as stream:
         for number, raw in enumerate(stream, start=1):
@@ -279,6 +280,6 @@ def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
                 raise TableError(f"{name}:{number}: {what}")
             if len(fields) == 1:
                 raise TableError(
-                    f'{name}:{number}: only the key "{fields[0]}"; expected "key file"'
+                    f'{name}:{number}: expected "key file", found only the key "{fields[0]}"'
                 )
             yield number, fields[0], fields[1]

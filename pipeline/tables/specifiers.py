@@ -6,15 +6,17 @@ The grammar is Kaldi's (``src/util/kaldi-table.cc``, ``kaldi-io.cc``, ``kaldi-ho
 ``ark[,options]:FILE``              one archive, read or written
 ``scp[,options]:FILE``              a list of ``key file`` lines, read
 ``ark,scp[,options]:A.ark,A.scp``   an archive and the list that points into it, written
-``-``                               standard input or output (so is an empty name)
+``-``                               standard input or output (an empty name means the same)
 ``command |`` and ``| command``     a pipe, read from or written to
-``path:OFFSET``                     a file from byte OFFSET on, read
+``path:OFFSET``                     a file, read from byte OFFSET on
 ``path[r0:r1,c0:c1]``               rows r0 to r1 and columns c0 to c1, both ends included
 ==================================  ==============================================================
 
-Options of an rspecifier: ``o no`` (each key asked for once), ``s ns`` (keys are sorted), ``cs ncs``
-(keys are asked for in sorted order), ``p np`` (skip what is bad), ``bg``, ``b``, ``t`` (ignored).
-Options of a wspecifier: ``b t`` (binary, text), ``f nf`` (flush after each), ``p np``.
+Options of an rspecifier: ``o`` or ``no`` (each key is requested at most once), ``s`` or ``ns``
+(keys are sorted), ``cs`` or ``ncs`` (keys are requested in sorted order), ``p`` or ``np`` (bad
+entries are skipped); ``bg``, ``b`` and ``t`` are ignored. Options of a wspecifier: ``b`` or ``t``
+(binary or text), ``f`` or ``nf`` (flush after each entry), ``p`` or ``np`` (keys that the scp lacks
+are left out).
 """
 
 import re
@@ -23,7 +25,7 @@ from typing import Any, Literal
 
 from pipeline.errors import SpecifierError
 
-ROW_TOLERANCE = 3  # a row range may end fewer than this many rows late (Kaldi's length tolerance)
+ROW_TOLERANCE = 3  # a range may end fewer rows than this after the last (Kaldi's length tolerance)
 
 _READ_FLAGS: dict[str, dict[str, Any]] = {
     "o": {"once": True},
@@ -50,19 +52,19 @@ _WRITE_FLAGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Rspecifier:
-    """What ``ark,s,cs:feats.ark`` says."""
+    """The parts of an rspecifier such as ``ark,s,cs:feats.ark``."""
 
     kind: Literal["ark", "scp"]
     rxfilename: str
-    once: bool = False  # o: each key is asked for at most once
-    sorted: bool = False  # s: the keys are in LC_ALL=C order
-    called_sorted: bool = False  # cs: they are asked for in that order
+    once: bool = False  # o: each key is requested at most once
+    sorted: bool = False  # s: the keys are in the order of LC_ALL=C
+    called_sorted: bool = False  # cs: keys are requested in that order
     permissive: bool = False  # p: bad entries are skipped
 
 
 @dataclass(frozen=True)
 class Wspecifier:
-    """What ``ark,scp,t:feats.ark,feats.scp`` says; the name that is not there is None."""
+    """The parts of a wspecifier such as ``ark,scp,t:feats.ark,feats.scp``; None: no such name."""
 
     ark: str | None
     scp: str | None
@@ -73,7 +75,7 @@ class Wspecifier:
 
 @dataclass(frozen=True)
 class Range:
-    """Rows and columns of a matrix, both ends included; None is all of them."""
+    """Rows and columns of a matrix, both ends included; None means all."""
 
     text: str
     rows: tuple[int, int] | None
@@ -81,23 +83,23 @@ class Range:
 
 
 def is_specifier(text: str) -> bool:
-    """Whether ``text`` means a table (``ark:…``, ``scp,p:…``) rather than a plain file name."""
+    """Whether ``text`` names a table (``ark:…``, ``scp,p:…``) rather than a plain file."""
     prefix, colon, _ = text.partition(":")
     return bool(colon) and bool({"ark", "scp"} & set(_split_options(prefix)))
 
 
 def parse_rspecifier(text: str) -> Rspecifier:
-    """Parse ``ark|scp[,options]:rxfilename``; ``-`` is ``ark:-``.
+    """Parse ``ark[,options]:rxfilename`` or ``scp[,options]:rxfilename``; ``-`` means ``ark:-``.
 
     Raises:
-        SpecifierError: it is none of these, has an unknown option, or ends in a blank.
+        SpecifierError: the text has another form, has an unknown option, or ends in a blank.
     """
     if text == "-":
         text = "ark:-"
     kinds, flags, name = _split_specifier(text, _READ_FLAGS, "rspecifier", "ark:feats.ark")
     if len(kinds) != 1:
         raise SpecifierError(
-            f"{text}: an rspecifier is either ark or scp, not {' and '.join(kinds) or 'none'}; "
+            f"{text}: an rspecifier has either ark or scp, not {' and '.join(kinds) or 'none'}; "
             "write for example scp:feats.scp"
         )
     check_rxfilename(name)
@@ -109,11 +111,11 @@ def parse_rspecifier(text: str) -> Rspecifier:
 def parse_wspecifier(text: str) -> Wspecifier:
     """Parse ``ark[,options]:wxfilename`` or ``ark,scp[,options]:ark_name,scp_name``.
 
-    ``scp[,options]:rxfilename`` writes each entry to the file that the scp names for its key;
-    ``-`` is ``ark:-``.
+    ``scp[,options]:rxfilename`` writes each entry to the file that the scp file names for its key;
+    ``-`` means ``ark:-``.
 
     Raises:
-        SpecifierError: it is none of these, or has an unknown option.
+        SpecifierError: the text has another form or an unknown option.
     """
     if text == "-":
         text = "ark:-"
@@ -125,14 +127,14 @@ def parse_wspecifier(text: str) -> Wspecifier:
         check_rxfilename(name)
         return replace(Wspecifier(None, name), **flags)
     if kinds != ["ark", "scp"]:
-        raise SpecifierError(f"{text}: expected ark or ark,scp (in this order, once each)")
+        raise SpecifierError(f"{text}: expected ark or ark,scp (each once, in this order)")
     ark, comma, scp = name.partition(",")
     if not comma or not ark or not scp:
         raise SpecifierError(f"{text}: ark,scp needs two names: ark,scp:FILE.ark,FILE.scp")
     check_wxfilename(ark)
     check_wxfilename(scp)
     if ark == "-" or ark.startswith("|"):
-        raise SpecifierError(f"{text}: an scp can only point into a file, not into {ark!r}")
+        raise SpecifierError(f"{text}: an scp file can only refer to a file, not to {ark!r}")
     if ark == scp:
         raise SpecifierError(f"{text}: the archive and the scp need different names")
     return replace(Wspecifier(ark, scp), **flags)
@@ -149,7 +151,7 @@ def _split_specifier(
     prefix, colon, name = text.partition(":")
     if not colon or text != text.strip():
         why = "begins or ends with a blank" if colon else "has no colon"
-        raise SpecifierError(f"{text!r}: not a {what}, it {why}; write for example {example}")
+        raise SpecifierError(f"{text!r}: not a {what}: it {why}; write for example {example}")
     kinds: list[str] = []
     flags: dict[str, Any] = {}
     for option in _split_options(prefix):
@@ -159,7 +161,7 @@ def _split_specifier(
             flags.update(known[option])
         else:
             raise SpecifierError(
-                f"{text}: unknown {what} option {option!r}; known are {', '.join(known)}"
+                f"{text}: unknown {what} option {option!r}; choose from {', '.join(known)}"
             )
     return kinds, flags, name
 
@@ -174,12 +176,12 @@ def check_rxfilename(name: str) -> None:
     if "\0" in name:
         raise SpecifierError(f"{name!r}: holds a NUL character")
     if name.startswith("|"):
-        raise SpecifierError(f"{name!r}: a pipe to read from ends in |, it does not begin with it")
+        raise SpecifierError(f"{name!r}: a pipe to read from must end with |, not begin with it")
     if name.endswith("|"):
         if not name[:-1].strip():
             raise SpecifierError(f"{name!r}: there is no command before the |")
     elif "|" in name:
-        raise SpecifierError(f"{name!r}: has a | inside; end it with | to make it a pipe")
+        raise SpecifierError(f"{name!r}: has a | inside; end the name with | to make it a pipe")
 
 
 def check_wxfilename(name: str) -> None:
@@ -189,14 +191,14 @@ def check_wxfilename(name: str) -> None:
     if "\0" in name:
         raise SpecifierError(f"{name!r}: holds a NUL character")
     if name.endswith("|"):
-        raise SpecifierError(f"{name!r}: a pipe to write to begins with |, it does not end in it")
+        raise SpecifierError(f"{name!r}: a pipe to write to must begin with |, not end with it")
     if name.startswith("|"):
         if not name[1:].strip():
             raise SpecifierError(f"{name!r}: there is no command after the |")
     elif "|" in name:
-        raise SpecifierError(f"{name!r}: has a | inside; begin it with | to make it a pipe")
+        raise SpecifierError(f"{name!r}: has a | inside; begin the name with | to make it a pipe")
     elif split_offset(name)[1] is not None:
-        raise SpecifierError(f"{name!r}: cannot write at an offset; leave off the number")
+        raise SpecifierError(f"{name!r}: writing at an offset is impossible; leave off the number")
 
 
 def is_read_pipe(name: str) -> bool:
@@ -211,10 +213,10 @@ def split_offset(name: str) -> tuple[str, int | None]:
 
 
 def split_range(name: str) -> tuple[str, Range | None]:
-    """``feats.ark:17[0:9]`` -> (``feats.ark:17``, rows 0 to 9); without a range None.
+    """``feats.ark:17[0:9]`` -> (``feats.ark:17``, rows 0 to 9); the second is None without a range.
 
     Raises:
-        SpecifierError: what stands in the brackets is not a range.
+        SpecifierError: the text in the brackets is not a range.
     """
     if not name.endswith("]"):
         return name, None
@@ -232,6 +234,6 @@ def _parse_ends(name: str, text: str) -> tuple[int, int] | None:
     match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
     if not match or int(match[1]) > int(match[2]):
         raise SpecifierError(
-            f"{name}: {text!r} is not a range; write first:last, both included, or : for all"
+            f"{name}: {text!r} is not a range; write first:last (both included), or : for all"
         )
     return int(match[1]), int(match[2])

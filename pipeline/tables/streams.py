@@ -1,8 +1,7 @@
-"""Byte streams behind Kaldi's extended file names: files, offsets, pipes, standard streams.
+"""Byte streams for Kaldi's extended file names: files, offsets, pipes and standard streams.
 
-What a shell's ``set -e -o pipefail`` is to a recipe, this is to a table: a command that fails
-while we read from it or write to it is an error, and a file appears under its final name whole
-or not at all.
+A command that fails while it is read from or written to is an error, as with ``set -e -o pipefail``
+in a shell, and a file appears under its final name complete or not at all.
 """
 
 import contextlib
@@ -25,10 +24,10 @@ from pipeline.tables.specifiers import (
     split_offset,
 )
 
-CHUNK = 16 << 20  # bytes asked for at once when the end of the stream is not known
-_READER_CLOSED = (-13, 141)  # ended by SIGPIPE; 141 is how a shell reports it
+CHUNK = 16 << 20  # bytes to read at once if the end of the stream is not known
+_READER_CLOSED = (-13, 141)  # ended by SIGPIPE, which a shell reports as 141
 _BOUNDARY = re.compile(rb"[ \t\r\n\0]")
-_GRACE_S = 1.0  # how long a command may take to end by itself after a failure
+_GRACE_S = 1.0  # time for a command to end by itself after a failure
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -39,9 +38,10 @@ def open_input(rxfilename: str, *, allow_pipes: bool = True) -> Iterator[BinaryI
     """Open a file, ``path:OFFSET``, ``-`` (standard input) or ``command |`` as a binary stream.
 
     Raises:
-        SpecifierError: the name is not of this form.
-        TableError: no such file, a pipe where ``allow_pipes`` is False, or (at the end, even if
-            the data looked whole) a command that exited with a status other than 0.
+        SpecifierError: the name has another form.
+        TableError: the file is missing, the name is a pipe but ``allow_pipes`` is False, or the
+            command ended with a status other than 0 (raised at the end, even if the data were
+            complete).
     """
     check_rxfilename(rxfilename)
     if rxfilename in ("-", ""):
@@ -49,8 +49,8 @@ def open_input(rxfilename: str, *, allow_pipes: bool = True) -> Iterator[BinaryI
     elif is_read_pipe(rxfilename):
         if not allow_pipes:
             raise TableError(
-                f"{rxfilename}: this entry would run a command; allow that with --allow-pipes "
-                "if you trust the file it stands in"
+                f"{rxfilename}: this entry would run a command; if you trust the file that holds "
+                "it, give --allow-pipes"
             )
         with _reading_from(rxfilename) as stream:
             yield stream
@@ -67,13 +67,13 @@ def _open_file(path: str, offset: int | None) -> BinaryIO:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(offset)
     except OSError as error:
-        hint = "; does the path hold from this directory?" if error.errno == 2 else ""
+        hint = "; is the path relative to another directory?" if error.errno == 2 else ""
         raise TableError(f"{path}: cannot read: {error.strerror}{hint}") from error
     if offset >= size:
         stream.close()
         raise TableError(
-            f"{path}: has {size} bytes, offset {offset} is beyond its end; "
-            "it was changed after the scp was written: make both again"
+            f"{path}: has {size} bytes, so offset {offset} is beyond its end; "
+            "the file was changed after the scp file was written: make both again"
         )
     return stream
 
@@ -86,7 +86,7 @@ def _shell(command: str, **streams: int) -> subprocess.Popen[bytes]:
 
 @contextlib.contextmanager
 def _reading_from(rxfilename: str) -> Iterator[BinaryIO]:
-    """The output of ``command |``; raises at the end if the command failed."""
+    """The output of ``command |``. Raises TableError at the end if the command failed."""
     process = _shell(rxfilename[:-1], stdout=subprocess.PIPE)
     assert process.stdout is not None
     stream = cast(BinaryIO, process.stdout)
@@ -101,7 +101,7 @@ def _reading_from(rxfilename: str) -> Iterator[BinaryIO]:
         raise
     stream.close()
     status = process.wait() if ended else _end(process)
-    # 141 after the end of the data: an inner command of the pipe whose reader wanted no more.
+    # 141 after the end of the data: the reader of an inner command of the pipe stopped reading.
     tolerated = (0, 141) if ended else (0, *_READER_CLOSED)
     if status not in tolerated:
         raise TableError(f"{rxfilename} {_failed(status)}; run it by itself to see why")
@@ -112,7 +112,7 @@ def _failed(status: int) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a command that is no longer wanted, ending it if it stays."""
+    """Wait for a command that is no longer needed, and terminate it if it does not end."""
     try:
         return process.wait(timeout=_GRACE_S)
     except subprocess.TimeoutExpired:
@@ -122,10 +122,10 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 
 class ByteSource:
-    """A stream that knows where it is: exact reads, keys and lines, errors that name the place.
+    """A stream with its position: reads exact counts, words and lines; its errors name the place.
 
     Args:
-        stream: what ``open_input`` gave.
+        stream: a stream of ``open_input``.
         name: the file name for messages.
     """
 
@@ -145,7 +145,7 @@ class ByteSource:
             return False
 
     def remaining(self) -> int | None:
-        """Bytes to the end of the file; None when the stream does not know."""
+        """The number of bytes to the end of the file; None if the stream does not know it."""
         if not self._regular:
             return None
         return max(0, os.fstat(self._stream.fileno()).st_size - self.offset)
@@ -156,13 +156,13 @@ class ByteSource:
         raise TableError(f"{self.name}:{key} byte {self.offset}: {what}")
 
     def peek(self) -> bytes:
-        """The next byte without taking it; empty at the end."""
+        """The next byte, which stays in the stream; empty at the end."""
         return self._stream.peek(1)[:1]
 
     def take_word(self, longest: int) -> bytes:
-        """The bytes before the next blank, newline, NUL or end, which stays in place.
+        """Read the bytes up to the next blank, newline, NUL or end, which stays in the stream.
 
-        More than ``longest`` bytes come back when there is no such thing near.
+        More than ``longest`` bytes are returned if none of these comes before.
         """
         word = b""
         while len(word) <= longest and (ahead := self._stream.peek(1)):
@@ -173,26 +173,26 @@ class ByteSource:
         return word
 
     def take(self, count: int) -> bytes:
-        """At most ``count`` bytes; fewer only at the end."""
+        """Read ``count`` bytes; fewer only at the end."""
         data = self._stream.read(count)
         self.offset += len(data)
         return data
 
     def readline(self) -> bytes:
-        """The next line with its newline; empty at the end."""
+        """Read the next line with its newline; empty at the end."""
         line = self._stream.readline()
         self.offset += len(line)
         self.lines += 1
         return line
 
     def check_room(self, count: int) -> None:
-        """Raise TableError now if the file ends before ``count`` more bytes."""
+        """Raise TableError if the file ends before ``count`` more bytes."""
         room = self.remaining()
         if room is not None and count > room:
             self._truncated(count, room)
 
     def read_exact(self, count: int) -> bytearray:
-        """Exactly ``count`` bytes. Memory grows only as far as the data really goes."""
+        """Read exactly ``count`` bytes, without reserving memory for data that do not exist."""
         self.check_room(count)
         data = bytearray()
         while len(data) < count:
@@ -220,8 +220,8 @@ class ByteSource:
 
     def _truncated(self, wanted: int, present: int) -> NoReturn:
         self.fail(
-            f"the header promises {wanted} bytes, {present} are left; "
-            "the file is cut off or damaged: make it again"
+            f"the header states {wanted} bytes, but only {present} are left; "
+            "the file is truncated or damaged: make it again"
         )
 
 
@@ -229,11 +229,11 @@ class ByteSource:
 
 
 class Output:
-    """A stream to write to, which becomes visible only when it is whole.
+    """A stream to write to; a file becomes visible only when it is complete.
 
-    A regular file is written as ``.NAME.tmp.HOST.PID`` beside its target (links followed),
-    ``prepare`` brings it to the disk and ``commit`` gives it its name; ``abort`` removes it.
-    Standard output, devices, FIFOs and ``| command`` take the bytes as they come.
+    A regular file is written as ``.NAME.tmp.HOST.PID`` beside its target (symbolic links are
+    followed). ``prepare`` flushes it to disk, ``commit`` gives it its name, and ``abort`` removes
+    it. Standard output, devices, FIFOs and ``| command`` receive the bytes at once.
     """
 
     def __init__(self, wxfilename: str) -> None:
@@ -247,7 +247,7 @@ class Output:
 
     @property
     def atomic(self) -> bool:
-        """Whether the bytes wait under another name until ``commit``."""
+        """Whether the bytes are kept under another name until ``commit``."""
         return self._temporary is not None
 
     def _open(self) -> BinaryIO:
@@ -277,23 +277,24 @@ class Output:
         self.offset += len(data)
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes written so far."""
         return self.offset
 
     def flush(self) -> None:
-        """Pass on what is buffered."""
+        """Write out the buffered bytes."""
         with self._named_errors():
             self._stream.flush()
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Give an OSError (disk full, …) the name of the file; find out why a pipe closed."""
+        """Add the name of the file to an OSError (disk full, …); report why a pipe was closed."""
         try:
             yield
         except BrokenPipeError:
             if self._process is not None and (status := _end(self._process)):
                 raise TableError(
-                    f"{self.name} {_failed(status)} before it took all; run it by itself to see why"
+                    f"{self.name} {_failed(status)} before it read all data; run it by itself to "
+                    "see why"
                 ) from None
             raise
         except OSError as error:
@@ -302,7 +303,12 @@ class Output:
             raise
 
     def prepare(self) -> None:
-        """Bring everything to the disk, or to the end of the pipe; raises if that fails."""
+        """Flush everything to disk, or wait for the end of the command.
+
+        Raises:
+            TableError: the command failed.
+            OSError: the disk is full; names the file.
+        """
         with self._named_errors():
             self._stream.flush()
             if self._temporary is not None:
@@ -313,7 +319,7 @@ class Output:
             raise TableError(f"{self.name} {_failed(status)}; run it by itself to see why")
 
     def commit(self) -> None:
-        """After ``prepare``: give the file its name."""
+        """Give the file its final name; call ``prepare`` before."""
         if self._temporary is not None:
             with self._named_errors():
                 os.replace(self._temporary, self._target)
@@ -322,15 +328,15 @@ class Output:
             self._stream.close()
 
     def remove_old(self) -> None:
-        """Remove what stands under the final name, if that is a file."""
+        """Remove an older file of the final name."""
         if self._temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self._target)
 
     def abort(self) -> None:
-        """Leave nothing behind. Never raises, so that the reason for it is not hidden."""
+        """Discard everything. Never raises an error, which would hide the first one."""
         if self._process is not None:
-            self._process.terminate()  # or it would take the early end for a whole table
+            self._process.terminate()  # otherwise it would take the early end for a complete table
         with contextlib.suppress(OSError, ValueError):
             if self._stream is not sys.stdout.buffer:
                 self._stream.close()
@@ -364,12 +370,12 @@ class Output:
 def open_output(wxfilename: str) -> Iterator[BinaryIO]:
     """Open a file, ``-`` (standard output) or ``| command`` as a binary stream to write to.
 
-    A file is written under a temporary name in the same directory, synced and renamed when the
-    block ends well, and removed when it does not.
+    A file is written under a temporary name in the same directory. It is flushed to disk and
+    renamed if the block succeeds, and removed otherwise.
 
     Raises:
-        SpecifierError: the name is not of this form.
-        TableError: the file cannot be made, or the command failed.
+        SpecifierError: the name has another form.
+        TableError: the file cannot be created, or the command failed.
         OSError: the disk is full; names the file.
     """
     with Output(wxfilename) as output:

@@ -1,4 +1,4 @@
-"""Writers of Kaldi tables: whole or not at all. ``pipeline.tables`` is the public face."""
+"""Atomic writers of Kaldi tables; import them from ``pipeline.tables``."""
 
 import re
 from types import TracebackType
@@ -17,16 +17,17 @@ V = TypeVar("V")
 
 
 class _Writer(Generic[V]):
-    """What the writers share: a context manager with ``write(key, value)``.
+    """Base class of the writers: a context manager with ``write(key, value)``.
 
-    Archive and scp are written beside their final names. When the block ends well the archive
-    gets its name first and the scp last; when it does not, nothing is left of either. With an scp
-    alone each entry goes, whole, to the file that the scp names for its key; a key that is not
-    there is an error, or under ``,p`` left out.
+    Archive and scp file are written under temporary names. If the block succeeds, the archive is
+    renamed first and the scp file last; otherwise both are removed. With an scp alone each entry is
+    written atomically to the file that the scp names for its key. A key that the scp lacks is an
+    error; with ``,p`` it is left out.
 
     Raises:
-        SpecifierError: the wspecifier cannot be understood.
-        TableError: a key with blanks, a key twice, a value that does not fit, a failing pipe.
+        SpecifierError: the wspecifier is malformed.
+        TableError: a key holds blanks or occurs twice, a value is not of the right type or shape,
+            or a pipe fails.
         OSError: the disk is full; names the file.
     """
 
@@ -36,7 +37,7 @@ class _Writer(Generic[V]):
         self._lines: list[bytes] = []
         self._ark: Output | None = None
         self._scp: Output | None = None
-        self._targets: dict[str, str] | None = None  # of an scp alone: key to file
+        self._targets: dict[str, str] | None = None  # key -> file, if the wspecifier is scp alone
 
     def _encode(self, value: V) -> bytes:
         raise NotImplementedError
@@ -60,9 +61,11 @@ class _Writer(Generic[V]):
             self._write_file(key, value)
             return
         if self._ark is None:
-            raise ValueError("write() belongs inside the writer's with block")
+            raise ValueError("write() must be called inside the with block of the writer")
         if not key or re.search("[\0-\x20\x7f]", key):
-            raise TableError(f"{self._ark.name}: {key!r} cannot be a key: empty, or holds blanks")
+            raise TableError(
+                f"{self._ark.name}: {key!r} cannot be a key: it is empty or holds blanks"
+            )
         if key in self._keys:
             raise TableError(f'{self._ark.name}: key "{key}" written twice; keys must differ')
         try:
@@ -94,7 +97,7 @@ class _Writer(Generic[V]):
         if scp is not None and scp.atomic:
             scp.write(b"".join(self._lines))
             scp.prepare()
-            scp.remove_old()  # it points into the archive that is about to go
+            scp.remove_old()  # it refers to the archive that is about to be replaced
         ark.commit()
         if scp is not None and not scp.atomic:
             scp.write(b"".join(self._lines))
@@ -126,11 +129,12 @@ class _Writer(Generic[V]):
 
 
 class MatrixWriter(_Writer[Array]):
-    """Write (T, F) float32 or float64 arrays; they keep their type.
+    """Write (T, F) float32 or float64 arrays, which keep their type.
 
     Args:
         wspecifier: ``ark[,options]:…`` or ``ark,scp[,options]:….ark,….scp``.
-        compression_method: 0 none, or Kaldi's 1 to 7 (lossy, see ``table_compression``).
+        compression_method: 0 for none, or Kaldi's 1 to 7 (with loss, see
+            ``pipeline.tables.compression``).
     """
 
     def __init__(self, wspecifier: str, *, compression_method: int = 0) -> None:
@@ -142,23 +146,23 @@ class MatrixWriter(_Writer[Array]):
 
 
 class VectorWriter(_Writer[Array]):
-    """Write (F,) float32 or float64 arrays; they keep their type."""
+    """Write (F,) float32 or float64 arrays, which keep their type."""
 
     def _encode(self, value: Array) -> bytes:
         return vector_bytes(value, text=self.specifier.text)
 
 
 class TextWriter(_Writer[str]):
-    """Write lines ``key tok tok tok``, whether the wspecifier says ``t`` or not."""
+    """Write lines ``key tok tok tok``, with or without ``t`` in the wspecifier."""
 
     def _encode(self, value: str) -> bytes:
         if "\n" in value or "\0" in value:
-            raise TableError(f"{value!r} does not fit on a line")
+            raise TableError(f"{value!r} holds a newline or NUL, so it is not one line of text")
         return value.encode() + b"\n"
 
 
 class WaveWriter(_Writer[bytes]):
-    """Write whole RIFF files as ``audio.wave_bytes`` makes them, as Kaldi's wav-copy does."""
+    """Write RIFF files made by `pipeline.frontend.audio.wave_bytes`, as Kaldi's wav-copy does."""
 
     def _encode(self, value: bytes) -> bytes:
         return value

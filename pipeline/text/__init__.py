@@ -1,1 +1,1 @@
-"""What is recognised: phones, tokens, n-grams over them."""
+"""The units of recognition: phones, tokens, and n-grams over tokens."""

@@ -1,9 +1,9 @@
-"""N-gram language models of ARPA files, as automata over tokens for shallow fusion.
+"""N-gram language models from ARPA files, as automata over tokens for shallow fusion.
 
-An ARPA file gives log10 P(w|h) of the n-grams that it lists, and for all others the rule
-P(w|h) = bow(h) · P(w|h'), where h' is h without its first word and bow(h) is 1 if none is given.
-The automaton's states are the histories that the file tells apart, and in it this rule is already
-carried out: a row has the probability of every token. ::
+An ARPA file lists log10 P(w|h) of some n-grams. For all others the rule is P(w|h) = bow(h) ·
+P(w|h'), where h' is h without its first word and the back-off weight bow(h) is 1 if the file has
+none. The states of the automaton are the histories that the file distinguishes. The rule is applied
+in advance, so that a row of the automaton has the probability of every token. An example::
 
     \\data\\
     ngram 1=3
@@ -19,17 +19,18 @@ carried out: a row has the probability of every token. ::
 
     \\end\\
 
-Of the libraries that read it kaldilm ends the process when a file is wrong and keeps six digits,
-and arpa passes over wrong counts; so it is read here, strictly.
+The reader is strict. Of the existing libraries, kaldilm ends the process at a wrong file and keeps
+only six digits, and arpa ignores wrong counts.
 """
 
+import contextlib
 import gzip
 import logging
 import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -42,42 +43,43 @@ log = logging.getLogger("pipeline")
 
 BOS, EOS, EPS = "<s>", "</s>", "<eps>"
 UNKNOWN = ("<unk>", "<UNK>")  # the second is the CMU toolkit's
-MOST_BYTES = 2 * 10**9  # of the tables
+MOST_BYTES = 2 * 10**9  # the largest allowed size of the tables
 
-_SHOWN = 5  # words that a message names
-_ROUNDING = 1e-5  # log10 of a probability may be so much above 0
+_SHOWN = 5  # number of words that a message names
+_ROUNDING = 1e-5  # rounding may raise log10 of a probability above 0 by this much
 _GZIP = b"\x1f\x8b"
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
 
 Words = tuple[str, ...]
 Table = dict[Words, tuple[float, float]]  # n-grams of one order: log10 P(w|h), log10 bow(hw)
-Columns = dict[str, NDArray[np.intp]]  # the tokens that a word stands for
+Columns = dict[str, NDArray[np.intp]]  # word -> the tokens that it stands for
 
 
 class NGram(NamedTuple):
     """A language model as a deterministic automaton: S states, V tokens with the blank.
 
-    The blank has log-probability -inf, and after it the state is the same.
+    The blank has log-probability -inf and does not change the state.
     """
 
-    log_probs: NDArray[np.float64]  # (S, V) log P(k|s), natural
-    following: NDArray[np.int32]  # (S, V) the state after s and k
-    final: NDArray[np.float64]  # (S,) log P(</s>|s); zeros for a model without </s>
+    log_probs: NDArray[np.float64]  # (S, V), natural logarithm of P(k|s)
+    following: NDArray[np.int32]  # (S, V), the state after token k in state s
+    final: NDArray[np.float64]  # (S,), ln P(</s>|s); zeros for a model without </s>
     start: int  # the state after <s>
 
 
 def read_arpa(path: str | os.PathLike[str], tokens: Tokens) -> NGram:
-    """Read an ARPA file, gzipped or not, as an automaton over tokens.
+    """Read an ARPA file, which may be gzipped, as an automaton over tokens.
 
-    Tokens that the file lacks count as its ``<unk>``, or are impossible if it has none; a warning
-    names them. What it lists with ``<eps>`` or ``<blk>`` is passed over.
+    Tokens that the file lacks get the probability of its ``<unk>``, or 0 if it has none; a warning
+    names them. N-grams with ``<eps>`` or ``<blk>`` are ignored.
 
     Raises:
-        DataError: it cannot be read, is not a whole ARPA file (names file and line), has words
-            that are no tokens, or would be more than ``MOST_BYTES`` in memory.
+        DataError: the file cannot be read, is not a complete ARPA file (names the file and the
+            line), has words that are not tokens, or needs more memory than ``MOST_BYTES``.
     """
     path = os.fspath(path)
-    tables = _ArpaReader(path).read()
+    with contextlib.closing(_unpacked_lines(path)) as lines:
+        tables = _ArpaReader(path, lines).read()
     columns = _columns(path, tables[0], tokens)
     histories = _histories(tables, columns)
     _check_size(path, len(histories), len(tokens))
@@ -88,15 +90,15 @@ def read_arpa(path: str | os.PathLike[str], tokens: Tokens) -> NGram:
 
 
 class _ArpaReader:
-    """Takes an ARPA file line by line; blank ones do not count."""
+    """Reads an ARPA file line by line, without its blank lines."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lines: Iterable[bytes]) -> None:
         self._path = path
-        self._lines = enumerate(_unpacked_lines(path), start=1)
+        self._lines = enumerate(lines, start=1)
         self._number, self._line = 0, b""
 
     def read(self) -> list[Table]:
-        """The n-grams of each order, from 1."""
+        """Read the n-grams of each order, from 1."""
         counts = self._read_counts()
         tables: list[Table] = []
         for order in range(1, len(counts) + 1):
@@ -106,13 +108,13 @@ class _ArpaReader:
         return tables
 
     def _read_counts(self) -> list[int]:
-        while self._take(r"no line \data\; is it an ARPA file?") != b"\\data\\":
+        while self._take(r"there is no line \data\; is this an ARPA file?") != b"\\data\\":
             pass
         counts: list[int] = []
         while match := _COUNT.fullmatch(self._take()):
             order, count = map(int, match.groups())
             if order != len(counts) + 1:
-                self._fail(f"ngram {order}= where ngram {len(counts) + 1}= is due")
+                self._fail(f"expected ngram {len(counts) + 1}=, not ngram {order}=")
             counts.append(count)
         if not counts:
             self._fail(f"expected `ngram 1=` and a number, not {self._shown()}")
@@ -126,7 +128,7 @@ class _ArpaReader:
         while not self._take().startswith(b"\\"):
             self._read_entry(order, order == len(counts), table, known)
         if len(table) != counts[order - 1]:
-            what = f"{len(table)} {order}-grams end here, the head says {counts[order - 1]}"
+            what = f"found {len(table)} {order}-grams, but the head states {counts[order - 1]}"
             self._fail(f"{what}; make the file again")
         return table
 
@@ -134,18 +136,18 @@ class _ArpaReader:
         fields = self._line.split()
         if not order < len(fields) <= order + (1 if is_highest else 2):
             form = "log10 P, " + f"{order} word" + "s" * (order > 1)
-            form += "" if is_highest else ", and perhaps log10 of its back-off weight"
-            self._fail(f"a line of \\{order}-grams: is {form}, not {self._shown()}")
+            form += "" if is_highest else " and optionally log10 of a back-off weight"
+            self._fail(f"a line of \\{order}-grams: must hold {form}, not {self._shown()}")
         log_prob = self._to_number(fields[0])
         if log_prob > _ROUNDING:
-            self._fail(f"log10 P is {log_prob:g}, a probability above 1; make the file again")
+            self._fail(f"log10 P = {log_prob:g} is a probability above 1; make the file again")
         backoff = self._to_number(fields[order + 1]) if len(fields) > order + 1 else 0.0
         try:
             words = tuple(field.decode("utf-8") for field in fields[1 : order + 1])
         except UnicodeDecodeError:
             self._fail("not UTF-8; convert the file with iconv")
         if words in table:
-            self._fail(f'"{" ".join(words)}" a second time; keep one of the lines')
+            self._fail(f'"{" ".join(words)}" occurs twice; keep one of the lines')
         if known is not None and (new := [word for word in words if (word,) not in known]):
             self._fail(f'"{new[0]}" is not among the 1-grams; make the file again')
         table[words] = log_prob, backoff
@@ -156,10 +158,12 @@ class _ArpaReader:
         except ValueError:
             value = math.nan
         if not value < math.inf:
-            self._fail(f"{field.decode(errors='replace')!r} is no logarithm; make the file again")
+            self._fail(
+                f"{field.decode(errors='replace')!r} is not a logarithm; make the file again"
+            )
         return value
 
-    def _take(self, at_end: str = r"no line \end\: it is cut short; make it again") -> bytes:
+    def _take(self, at_end: str = r"truncated: there is no line \end\; make it again") -> bytes:
         for number, line in self._lines:
             if text := line.strip():
                 self._number, self._line = number, text
@@ -173,7 +177,7 @@ class _ArpaReader:
         raise DataError(f"{self._path}:{self._number}: {what}")
 
 
-def _unpacked_lines(path: str) -> Iterator[bytes]:
+def _unpacked_lines(path: str) -> Generator[bytes, None, None]:
     try:
         with open(path, "rb") as stream:
             if stream.peek(2).startswith(_GZIP):
@@ -189,13 +193,13 @@ def _unpacked_lines(path: str) -> Iterator[bytes]:
 
 
 def _columns(path: str, unigrams: Table, tokens: Tokens) -> Columns:
-    """The tokens that each word stands for, as columns of the tables."""
+    """The tokens that each word stands for, as the numbers of columns in the tables."""
     words = [word for (word,) in unigrams]
     foreign = [w for w in words if w not in tokens and w not in (BOS, EOS, EPS, *UNKNOWN)]
     if foreign:
         raise DataError(
-            f"{path}: no tokens of {tokens.where}: {_listed(foreign)}; make the model "
-            "of text in these tokens, e.g. with make_ngram_lm.py --vocab"
+            f"{path}: has words that are not tokens of {tokens.where}: {_listed(foreign)}; make "
+            "the model from text in these tokens, e.g. with make_ngram_lm.py --vocab"
         )
     own = {symbol: [i] for i, symbol in enumerate(tokens.symbols) if (symbol,) in unigrams}
     columns = {word: ids for word, ids in own.items() if word not in (BLANK, BOS, EOS)}
@@ -204,7 +208,7 @@ def _columns(path: str, unigrams: Table, tokens: Tokens) -> Columns:
     if missing:
         names = _listed([tokens.symbols[i] for i in missing])
         fate = f"count as {unknown}" if unknown else "are impossible"
-        log.warning("%s: it lacks these tokens, which %s: %s", path, fate, names)
+        log.warning("%s: the model lacks these tokens, which %s: %s", path, fate, names)
         if unknown:
             columns[unknown] = columns.get(unknown, []) + missing
     return {word: np.array(ids) for word, ids in columns.items()}
@@ -216,10 +220,10 @@ def _listed(words: list[str]) -> str:
 
 
 def _histories(tables: list[Table], columns: Columns) -> dict[Words, int]:
-    """The states: histories by length, each with its number; the empty one is 0.
+    """The states: histories in order of their lengths, each with its number; the empty one is 0.
 
-    Histories are those which an n-gram continues or whose back-off weight is not 1, and what they
-    begin with.
+    A history is a state if an n-gram continues it, if its back-off weight is not 1, or if another
+    state begins with it.
     """
     found: set[Words] = {()}
     for table in tables:
@@ -238,9 +242,8 @@ def _check_size(path: str, states: int, vocab: int) -> None:
     size = states * vocab * (np.dtype(np.float64).itemsize + np.dtype(np.int32).itemsize)
     if size > MOST_BYTES:
         raise DataError(
-            f"{path}: {states} histories of {vocab} tokens would take "
-            f"{size / 1e9:.1f} GB, at most {MOST_BYTES / 1e9:g} are allowed; prune the model, or "
-            "make one of lower order"
+            f"{path}: {states} histories of {vocab} tokens would need {size / 1e9:.1f} GB, but at "
+            f"most {MOST_BYTES / 1e9:g} GB are allowed; prune the model, or make one of lower order"
         )
 
 
@@ -250,7 +253,7 @@ def _automaton(
     histories: dict[Words, int],
     vocab: int,
 ) -> NGram:
-    """Fill the rows from short histories to long ones: first from h', then what is listed."""
+    """Fill the rows from short histories to long ones: first by back-off, then with the n-grams."""
     size = len(histories)
     following = np.zeros((size, vocab), np.int32)
     log_probs = np.full((size, vocab), -np.inf)
@@ -258,7 +261,7 @@ def _automaton(
     by_length: list[list[Words]] = [[] for _ in range(len(tables) + 1)]
     for history in histories:
         by_length[len(history)].append(history)
-    by_length[0].clear()  # the empty history backs off to none
+    by_length[0].clear()  # the empty history has nothing to back off to
     for length, table in enumerate(tables):
         for history in by_length[length]:
             state, shorter = histories[history], _back_off(history, histories)
@@ -282,7 +285,7 @@ def _automaton(
 
 
 def _back_off(history: Words, histories: dict[Words, int]) -> int:
-    """The state of the longest history that is shorter by its first words."""
+    """The state of the longest history that ends ``history`` and is shorter."""
     while (history := history[1:]) not in histories:
         pass
     return histories[history]

@@ -1,17 +1,17 @@
-"""Tokens: what a model emits, as symbols and as numbers.
+"""Tokens: the output units of a model, as symbols and as numbers (ids).
 
-A tokens file has one ``symbol id`` a line, ``<blk> 0`` first and the ids ascending without a gap::
+A tokens file has lines ``symbol id``. The first is ``<blk> 0``, and the ids ascend without a gap::
 
     <blk> 0
     aa 1
     ae 2
 
-Id 0 is the blank, the ∅ of the papers. How words become tokens follows from what is on disk:
+Id 0 is the blank, the ∅ of the papers. The files determine how words are turned into tokens:
 
 ========  ================================  =================================================
-kind      what says so                      the text ``["ab", "c"]`` becomes
+kind      condition                         tokens of the text ``["ab", "c"]``
 ========  ================================  =================================================
-phones    nothing else does                 ``ab c``: each item of the text is a symbol
+phones    neither of the following          ``ab c``: each item of the text is a symbol
 chars     the file has ``<space>``          ``a b <space> c``
 subwords  ``tokens.model`` is beside it     the pieces of that sentencepiece model
 ========  ================================  =================================================
@@ -31,15 +31,15 @@ SPACE = "<space>"
 
 
 class Tokens:
-    """A list of symbols, blank first, and the two ways between text and ids.
+    """A list of symbols with the blank first; converts text to ids and ids to text.
 
-    Two of them are equal if they encode alike, i.e. if ``sha256`` is the same.
+    Two objects are equal if they encode text in the same way, i.e. if ``sha256`` is the same.
 
     Args:
-        symbols: every symbol in the order of its id; the first is ``<blk>``.
-        sentencepiece_model: the bytes of a sentencepiece model whose piece i is symbol i for
-            every i > 0; then the text is words and the tokens are its pieces.
-        where: what messages call it, e.g. the path of its file.
+        symbols: all symbols in the order of their ids; the first is ``<blk>``.
+        sentencepiece_model: the bytes of a sentencepiece model in which piece i is symbol i for
+            every i > 0; then the text consists of words and the tokens are their pieces.
+        where: the name for messages, such as the path of the file.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Tokens:
         """Read a tokens file, and the ``.model`` beside it if there is one.
 
         Raises:
-            DataError: the file cannot be read or is not a tokens file; names file and line.
+            DataError: the file cannot be read or is not a tokens file; names the file and the line.
         """
         path = Path(path)
         model = path.with_suffix(".model")
@@ -80,21 +80,21 @@ class Tokens:
 
     @classmethod
     def from_text(cls, text: Iterable[Sequence[str]]) -> Self:
-        """The sorted set of the symbols of a text, for phones.
+        """The tokens of a text of phones: the sorted set of its symbols.
 
         Raises:
             DataError: the text has no symbols.
-            PhoneError: it holds ``<blk>`` or ``<space>``, which have a meaning of their own.
+            PhoneError: the text holds ``<blk>`` or ``<space>``, which have a special meaning.
         """
         symbols = sorted({symbol for tokens in text for symbol in tokens})
         for reserved in (BLANK, SPACE):
             if reserved in symbols:
-                raise PhoneError(f'the text holds "{reserved}", which is no phone; rename it')
+                raise PhoneError(f'the text holds "{reserved}", which is not a phone; rename it')
         return cls([BLANK, *symbols])
 
     @classmethod
     def from_characters(cls, text: Iterable[Sequence[str]]) -> Self:
-        """``<space>`` and the sorted set of the characters of a text's words."""
+        """The tokens of a text of words: ``<space>`` and the sorted set of its characters."""
         characters = sorted({c for words in text for word in words for c in word})
         return cls([BLANK, SPACE, *characters])
 
@@ -107,13 +107,13 @@ class Tokens:
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal hash of all that decides how text is encoded."""
+        """Hexadecimal hash of everything that determines how text is encoded."""
         hashed = hashlib.sha256("\n".join(self.symbols).encode())
         hashed.update(b"\0" + (self.sentencepiece_model or b""))
         return hashed.hexdigest()
 
     def __len__(self) -> int:
-        """V: the number of symbols, the blank included."""
+        """V, the number of symbols with the blank."""
         return len(self.symbols)
 
     def __contains__(self, symbol: object) -> bool:
@@ -133,10 +133,10 @@ class Tokens:
 
         Args:
             text: phones, or words if the kind is chars or subwords.
-            where: what a message begins with, e.g. ``data/train/text:17``.
+            where: the beginning of error messages, such as ``data/train/text:17``.
 
         Raises:
-            PhoneError: a phone or a character is not among the tokens.
+            PhoneError: a phone or a character is not a token.
         """
         if self._processor is not None:
             return self._encode_subwords(text, where)
@@ -147,16 +147,16 @@ class Tokens:
             raise self._unknown(error.args[0], where) from None
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The text of ids that are all in [1, V): phones, or words for chars and subwords.
+        """The text of ids in [1, V): phones, or words for chars and subwords.
 
         Raises:
-            PhoneError: an id is the blank's or is none of these tokens.
+            PhoneError: an id is that of the blank or out of range.
         """
         numbers = [int(i) for i in ids]
         for i in numbers:
             if not 0 < i < len(self):
                 raise PhoneError(
-                    f"{self.where}: id {i} is no token; ids are 1 to {len(self) - 1}, "
+                    f"{self.where}: id {i} is not a token; ids are 1 to {len(self) - 1}, "
                     "and the blank, 0, is dropped before decoding"
                 )
         if self._processor is not None:
@@ -170,7 +170,7 @@ class Tokens:
         """Write the tokens file, and for subwords the ``.model`` beside it, each atomically.
 
         Raises:
-            DataError: a ``.model`` of subwords is in the way of tokens that are none.
+            DataError: the tokens are not subwords, but a ``.model`` of subwords already exists.
         """
         path = Path(path)
         model = path.with_suffix(".model")
@@ -179,28 +179,28 @@ class Tokens:
             with open_output(str(model)) as stream:
                 stream.write(self.sentencepiece_model)
         elif model.exists():
-            raise DataError(f"{model}: it would be taken for the model of {path}; remove it first")
+            raise DataError(f"{model}: would be taken for the model of {path}; remove it first")
         lines = "".join(f"{symbol} {i}\n" for i, symbol in enumerate(self.symbols))
         with open_output(str(path)) as stream:
             stream.write(lines.encode())
 
     def _id(self, symbol: str) -> int:
         if symbol == BLANK:
-            raise KeyError(symbol)  # a text that spells the blank is wrong, not silent
+            raise KeyError(symbol)  # the blank in a text is an error
         return self._ids[symbol]
 
     def _unknown(self, symbol: str, where: str) -> PhoneError:
         what = "phone" if self.kind == "phones" else "character"
         prefix = f"{where}: " if where else ""
         return PhoneError(
-            f'{prefix}unknown {what} "{symbol}": it is not in {self.where}; map it, correct the '
-            "text, or make the tokens again with train_tokenizer.py"
+            f'{prefix}unknown {what} "{symbol}": not in {self.where}; map it, correct the text, or '
+            "make the tokens again with train_tokenizer.py"
         )
 
     def _encode_subwords(self, words: Sequence[str], where: str) -> list[int]:
         assert self._processor is not None
         ids = [int(i) for i in self._processor.encode(" ".join(words))]
-        if 0 in ids:  # sentencepiece's unknown piece has the blank's number
+        if 0 in ids:  # the unknown piece of sentencepiece has the number of the blank
             known = set("".join(self.symbols[1:]))
             missing = [c for word in words for c in word if c not in known]
             raise self._unknown(missing[0] if missing else " ".join(words), where)
@@ -216,13 +216,13 @@ class Tokens:
             processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise DataError(
-                f"{self.where}: the .model beside it is no sentencepiece model; "
+                f"{self.where}: the .model beside it is not a sentencepiece model; "
                 "make both again with train_tokenizer.py"
             ) from error
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         if [BLANK, *pieces[1:]] != list(self.symbols):
             raise DataError(
-                f"{self.where}: these are not the pieces of the .model beside it; "
+                f"{self.where}: the tokens are not the pieces of the .model beside it; "
                 "make both again with train_tokenizer.py"
             )
         return processor
@@ -231,16 +231,16 @@ class Tokens:
 def train_sentencepiece(
     text: Iterable[Sequence[str]], *, kind: str, vocab_size: int, where: str = "text"
 ) -> Tokens:
-    """Subword tokens of a text of words; the same text gives the same bytes.
+    """Learn subword tokens from a text of words; the same text gives the same bytes.
 
     Args:
         text: the words of each sentence.
         kind: ``bpe`` or ``unigram``.
         vocab_size: V, the number of tokens with the blank.
-        where: what a message calls the text.
+        where: the name of the text for messages.
 
     Raises:
-        DataError: the text is empty, or too short for so many tokens.
+        DataError: the text is empty, or too short for this number of tokens.
     """
     import io
 
@@ -249,7 +249,7 @@ def train_sentencepiece(
     model = io.BytesIO()
     sentences = [" ".join(words) for words in text if words]
     if not sentences:
-        raise DataError(f"{where}: no words to learn tokens from; give it a text that is not empty")
+        raise DataError(f"{where}: there are no words to learn tokens from; give another text")
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
@@ -257,13 +257,13 @@ def train_sentencepiece(
             model_type=kind,
             vocab_size=vocab_size,
             character_coverage=1.0,
-            normalization_rule_name="identity",  # what is decoded is what was written
-            unk_id=0,  # never emitted: its number is the blank's
+            normalization_rule_name="identity",  # decoding reproduces the text exactly
+            unk_id=0,  # never emitted, because this is the number of the blank
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
             num_threads=1,
-            max_sentence_length=1 << 20,  # in bytes; sentencepiece drops longer ones
+            max_sentence_length=1 << 20,  # in bytes; sentencepiece drops longer sentences
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -289,20 +289,20 @@ def _words(line: str) -> list[str]:
 
 def _check_symbols(symbols: Sequence[str], where: str) -> None:
     if not symbols or symbols[0] != BLANK:
-        raise DataError(f"{where}: the first token is not {BLANK}; id 0 is the blank's")
+        raise DataError(f"{where}: the first token must be {BLANK}, because id 0 is the blank")
     if len(symbols) == 1:
-        raise DataError(f"{where}: there are no tokens but the blank; is the text empty?")
+        raise DataError(f"{where}: there are no tokens except the blank; is the text empty?")
     seen: set[str] = set()
     for number, symbol in enumerate(symbols, start=1):
         if symbol in seen:
-            raise DataError(f'{where}:{number}: the token "{symbol}" is there twice; remove one')
+            raise DataError(f'{where}:{number}: the token "{symbol}" occurs twice; remove one')
         if symbol.encode().split() != [symbol.encode()]:  # ASCII blanks, as in Kaldi's tables
             raise DataError(f"{where}:{number}: the token {symbol!r} is empty or holds a space")
         seen.add(symbol)
 
 
 def _parse(content: bytes, where: str) -> list[str]:
-    """The symbols of a tokens file, the number of each line checked."""
+    """The symbols of a tokens file, after a check of the ids."""
     symbols: list[str] = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         try:
@@ -314,11 +314,11 @@ def _parse(content: bytes, where: str) -> list[str]:
             raise DataError(f"{where}:{number}: expected `symbol id`, not {shown!r}")
         symbol, index = fields
         if number == 1 and symbol != BLANK:
-            raise DataError(f"{where}:1: expected `{BLANK} 0` first, not {shown!r}")
+            raise DataError(f"{where}:1: expected `{BLANK} 0` in the first line, not {shown!r}")
         if index != str(number - 1):
             raise DataError(
-                f'{where}:{number}: the id of "{symbol}" is {index}, not {number - 1}; ids are '
-                "whole numbers from 0, one a line, without a gap"
+                f'{where}:{number}: the id of "{symbol}" must be {number - 1}, not {index}; ids '
+                "are whole numbers from 0 without a gap"
             )
         symbols.append(symbol)
     return symbols

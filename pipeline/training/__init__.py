@@ -1,1 +1,1 @@
-"""One visible training loop and what it needs: batches, weight noise, checkpoints."""
+"""Training: the loop, its objectives, batches, weight noise and checkpoints."""

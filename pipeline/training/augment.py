@@ -1,4 +1,4 @@
-"""Noise, masks and warps on normalised features, in training only."""
+"""Augmentation of normalised features in training: speed, vocal tract, noise and masks."""
 
 from functools import cache
 from typing import NamedTuple
@@ -6,38 +6,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import AcousticTrainOptions
 
-LOW_HZ, HIGH_HZ = 20.0, 8000.0  # that the mel filters span, evenly on the mel scale
+LOW_HZ, HIGH_HZ = 20.0, 8000.0  # range of the mel filters, which are evenly spaced in mel
 
 
 class Streams(NamedTuple):
-    """What the columns of a feature matrix are: equal streams, such as static, Δ and ΔΔ."""
+    """The layout of a feature matrix: streams of equal size, such as static, Δ and ΔΔ features."""
 
     number: int = 1
-    mel_from: int | None = None  # column of a stream from which on it is mel filters; None: nowhere
+    mel_from: int | None = None  # first column of the mel filters in a stream; None: no mel filters
 
 
 def augment(
     features: Tensor,
-    options: TrainOptions,
+    options: AcousticTrainOptions,
     streams: Streams,
     generator: torch.Generator,
     *,
     least_frames: int = 1,
 ) -> Tensor:
-    """Another way the same might have been said: speed, vocal tract, noise, and parts missing.
+    """Change the speed and the vocal tract of an utterance, add noise and mask parts of it.
 
     Args:
-        features: one utterance, (T, F), normalised.
-        options: how much of what.
-        streams: what the columns are; they are moved and masked alike in all streams.
-        generator: where the random numbers come from.
-        least_frames: frames below which an utterance is not sped up.
+        features: the normalised features of one utterance, (T, F).
+        options: the strength of each change.
+        streams: the layout of the columns; all streams are moved and masked alike.
+        generator: the source of the random numbers.
+        least_frames: the speed is left unchanged if it would give fewer frames than this.
 
     Returns:
-        (T', F), T' = T unless the speed changes; zero is each coefficient's mean, so a mask
-        removes what it covers.
+        (T', F), with T' = T unless the speed changes. A mask sets features to zero, which is the
+        mean of each normalised coefficient.
     """
     speed, warp = 1.0, 1.0
     if options.speed > 0.0:
@@ -56,14 +56,14 @@ def augment(
 
 
 def _plus_or_minus(generator: torch.Generator) -> float:
-    """Uniform in [-1, 1)."""
+    """A random number, uniform in [-1, 1)."""
     return 2.0 * float(torch.rand(1, generator=generator)) - 1.0
 
 
 def resample(features: Tensor, speed: float, streams: int = 1) -> Tensor:
-    """(T, F) -> (T', F), T' = T / speed rounded down, at least 1: frames between the frames.
+    """Interpolate frames linearly: (T, F) -> (T', F), T' = T / speed rounded down, at least 1.
 
-    What moves faster has larger derivatives: stream d is multiplied by ``speed`` to the power d.
+    Derivatives grow with the speed: stream d is multiplied by ``speed`` to the power d.
     """
     last = len(features) - 1
     count = max(1, int(len(features) / speed))
@@ -76,7 +76,7 @@ def resample(features: Tensor, speed: float, streams: int = 1) -> Tensor:
 
 
 def move_channels(features: Tensor, factor: float, streams: Streams) -> Tensor:
-    """What was at f Hz comes to ``factor`` · f Hz, in the mel filters of each stream of (T, F)."""
+    """Move the energy at f Hz to ``factor`` · f Hz, in the mel filters of each stream of (T, F)."""
     assert streams.mel_from is not None
     by_stream = features.view(len(features), streams.number, -1)
     bands = by_stream[:, :, streams.mel_from :]
@@ -91,7 +91,7 @@ def move_channels(features: Tensor, factor: float, streams: Streams) -> Tensor:
 
 @cache
 def _sources(count: int, factor: float) -> tuple[Tensor, Tensor]:
-    """For each of ``count`` mel filters, which one its value comes from, and the share of the next.
+    """For each of ``count`` mel filters: the filter to interpolate from, and the next one's weight.
 
     Filter k is centred at (k + 1) / (count + 1) of the mel range.
     """
@@ -109,7 +109,7 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 def _mask(
-    features: Tensor, options: TrainOptions, streams: int, generator: torch.Generator
+    features: Tensor, options: AcousticTrainOptions, streams: int, generator: torch.Generator
 ) -> Tensor:
     if not (options.time_masks or options.freq_masks):
         return features
@@ -117,7 +117,7 @@ def _mask(
     num_frames, channels = len(features), features.shape[1] // streams
     by_stream = features.view(num_frames, streams, channels)
     for _ in range(options.time_masks):
-        # Never more than a fifth of an utterance at once.
+        # A mask covers at most a fifth of the utterance.
         widest = min(options.time_mask_width, num_frames // 5)
         start, stop = _stretch(num_frames, widest, generator)
         features[start:stop] = 0.0
@@ -128,7 +128,7 @@ def _mask(
 
 
 def _stretch(size: int, widest: int, generator: torch.Generator) -> tuple[int, int]:
-    """A random interval of up to ``widest`` within 0 … size."""
+    """A random interval of a width up to ``widest`` within 0 … size."""
     width = int(torch.randint(0, widest + 1, (1,), generator=generator))
     start = int(torch.randint(0, size - width + 1, (1,), generator=generator))
     return start, start + width

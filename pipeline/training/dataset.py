@@ -1,6 +1,6 @@
 """Utterances with features and tokens, and batches of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,26 +9,27 @@ import torch
 from torch import Tensor
 
 from pipeline.data.data_dir import DataDir
-from pipeline.errors import DataDirError, FeatureError
-from pipeline.frontend.features import CmvnStats
+from pipeline.errors import DataDirError
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.normalise import normalise_features, speaker_cmvn
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One training example; its features stay on disk until a batch needs them."""
+    """One training example, whose features are read when a batch is made."""
 
     utt_id: str
     features: str  # rxfilename
     num_frames: int
     tokens: tuple[int, ...]
-    cmvn: CmvnStats | None = None  # of its speaker, where each has his own
+    cmvn: CmvnStats | None = None  # statistics of its speaker; None: no normalisation by speaker
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded tensors of some utterances."""
+    """Some utterances as padded tensors."""
 
     utt_ids: list[str]
     features: Tensor  # (N, T, F), zero in the padding
@@ -37,7 +38,7 @@ class Batch:
     target_lengths: Tensor  # (N,)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on another device."""
+        """The same batch on another device."""
         return Batch(
             self.utt_ids,
             self.features.to(device),
@@ -47,7 +48,7 @@ class Batch:
         )
 
     def each(self) -> Iterator["Batch"]:
-        """Its utterances, each as a batch of its own."""
+        """Split the batch into batches of one utterance."""
         for n, utt_id in enumerate(self.utt_ids):
             frames, tokens = int(self.lengths[n]), int(self.target_lengths[n])
             one = slice(n, n + 1)
@@ -68,18 +69,19 @@ def load_dataset(
     by_speaker: bool = False,
     allow_pipes: bool = False,
 ) -> list[Utterance]:
-    """All utterances of a data directory that has text and, unless told otherwise, features.
+    """Read the utterances of a data directory.
 
     Args:
         directory: the data directory.
-        tokens: what its text is made of.
-        with_features: whether feats.scp is read; else frames are tokens.
-        by_speaker: whether each utterance comes with the statistics of its speaker, from cmvn.scp.
-        allow_pipes: whether a feats.scp may name commands, where frames must be counted.
+        tokens: the tokens of its text.
+        with_features: whether to read feats.scp; if not, the length of an utterance is counted in
+            tokens.
+        by_speaker: whether to read the CMVN statistics of each speaker from cmvn.scp.
+        allow_pipes: whether feats.scp and cmvn.scp may name commands to run.
 
     Raises:
-        DataDirError: a file is missing, or ids differ between feats.scp and text.
-        PhoneError: the text has a symbol that is no token.
+        DataDirError: a file is missing, or feats.scp and text have different utterances.
+        PhoneError: the text has a symbol that is not a token.
     """
     data = DataDir(directory)
     text = data.text
@@ -98,59 +100,21 @@ def load_dataset(
     return [Utterance(utt, feats[utt], frames[utt], encoded[utt], cmvn.get(utt)) for utt in feats]
 
 
-def read_speaker_cmvn(data: DataDir, allow_pipes: bool = False) -> dict[str, CmvnStats]:
-    """Statistics by speaker, from ``cmvn.scp``. Raises FeatureError naming file and speaker."""
-    found = {}
-    for speaker, rxfilename in data.cmvn_scp.items():
-        try:
-            found[speaker] = CmvnStats(read_matrix(rxfilename, allow_pipes=allow_pipes))
-            if found[speaker].count < 1:
-                raise FeatureError("statistics of no frames; make them again")
-        except FeatureError as error:
-            raise FeatureError(f"{data.path}/cmvn.scp: {speaker}: {error}") from error
-    return found
-
-
-def speaker_cmvn(
-    data: DataDir, utt_ids: Iterable[str], allow_pipes: bool = False
-) -> dict[str, CmvnStats]:
-    """Each utterance's statistics: those of its speaker in ``cmvn.scp``.
-
-    Raises:
-        DataDirError: a file is missing, an utterance has no speaker, or a speaker no statistics.
-    """
-    if not data.has("cmvn.scp"):
-        raise DataDirError(
-            f"{data.path}/cmvn.scp: missing; make it with compute_cmvn_stats.py "
-            f"--spk2utt=ark:{data.path}/spk2utt scp:{data.path}/feats.scp "
-            f"ark,scp:{data.path}/cmvn_spk.ark,{data.path}/cmvn.scp"
-        )
-    stats = read_speaker_cmvn(data, allow_pipes)
-    speaker_of = data.utt2spk
-    for utt in utt_ids:
-        if speaker_of.get(utt) not in stats:
-            raise DataDirError(
-                f"{data.path}/cmvn.scp: no statistics of the speaker of {utt}; make it again with "
-                "compute_cmvn_stats.py --spk2utt"
-            )
-    return {utt: stats[speaker_of[utt]] for utt in utt_ids}
-
-
 def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str, str]) -> None:
     problems = [f"{utt}: in feats.scp, not in text" for utt in feats if utt not in text]
     problems += [f"{utt}: in text, not in feats.scp" for utt in text if utt not in feats]
     if problems:
         shown = "\n  ".join(problems[:10])
         raise DataDirError(
-            f"{directory}: {len(problems)} utterances lack a partner; run "
+            f"{directory}: {len(problems)} utterances are in only one of feats.scp and text; run "
             f"utils/fix_data_dir.py {directory}\n  {shown}"
         )
     if not feats:
-        raise DataDirError(f"{directory}: no utterances: nothing to train on")
+        raise DataDirError(f"{directory}: there are no utterances to train on")
 
 
 def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
-    """Frames of each utterance, from utt2num_frames or else from the features."""
+    """The number of frames of each utterance, from utt2num_frames or else from the features."""
     if data.has("utt2num_frames") and data.utt2num_frames.keys() >= data.feats_scp.keys():
         return data.utt2num_frames
     return {
@@ -161,43 +125,36 @@ def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
 def load_features(
     rxfilename: str, utt_id: str, dim: int, cmvn: CmvnStats | None, *, allow_pipes: bool = False
 ) -> np.ndarray:
-    """Normalised features of one utterance, (T, F) float32.
+    """Read and normalise the features of one utterance, (T, F) float32.
 
     Raises:
-        FeatureError: another dimension, no frames, or values that are not finite.
+        FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
     """
     matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
-    return check_features(matrix, utt_id, dim, cmvn)
+    return normalise_features(matrix, utt_id, dim, cmvn)
 
 
-def check_features(
-    features: np.ndarray, utt_id: str, dim: int, cmvn: CmvnStats | None
-) -> np.ndarray:
-    """The same for features already read."""
-    if features.ndim != 2 or features.shape[1] != dim:
-        raise FeatureError(
-            f"{utt_id}: features of shape {features.shape}, but the model reads {dim} a frame; "
-            "compute them as for its training data, or train another model"
-        )
-    if not len(features):
-        raise FeatureError(f"{utt_id}: no frames")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
-        features = features.astype(np.float32, copy=False)
-    if not np.isfinite(features).all():
-        row = int(np.argwhere(~np.isfinite(features))[0][0])
-        raise FeatureError(
-            f"{utt_id}: frame {row} is not finite (NaN, infinite or beyond float32); compute "
-            "these features again"
-        )
-    if cmvn is not None:
-        features = cmvn.apply(features, norm_means=True, norm_vars=True)
-    return np.ascontiguousarray(features)
+def _its_tokens(utterance: Utterance, frames: int) -> Sequence[int]:
+    return utterance.tokens
 
 
-def make_batch(utterances: Sequence[Utterance], load: Callable[[Utterance], np.ndarray]) -> Batch:
-    """Read and pad some utterances."""
+def make_batch(
+    utterances: Sequence[Utterance],
+    load: Callable[[Utterance], np.ndarray],
+    targets_of: Callable[[Utterance, int], Sequence[int]] = _its_tokens,
+) -> Batch:
+    """Read and pad some utterances.
+
+    Args:
+        utterances: the utterances of the batch.
+        load: reads the features of an utterance, (T, F).
+        targets_of: the target ids of an utterance, given its number of frames.
+    """
     features = [torch.from_numpy(load(utterance)) for utterance in utterances]
-    targets = [torch.tensor(utterance.tokens, dtype=torch.int64) for utterance in utterances]
+    targets = [
+        torch.tensor(targets_of(utterance, len(x)), dtype=torch.int64)
+        for utterance, x in zip(utterances, features, strict=True)
+    ]
     return Batch(
         [utterance.utt_id for utterance in utterances],
         torch.nn.utils.rnn.pad_sequence(features, batch_first=True),
@@ -214,14 +171,17 @@ def shuffled_batches(
     *,
     frames: int = 0,
 ) -> list[list[Utterance]]:
-    """Batches in random order; within stretches of about 16 batches, of similar length.
+    """Batches in random order, each with utterances of similar length.
+
+    The utterances are shuffled and cut into pools of ``16 · size``; each pool is sorted by length
+    and cut into batches.
 
     Args:
-        utterances: each is in exactly one batch.
-        size: utterances a batch, at most.
-        generator: where the order comes from.
-        frames: frames a batch, padding included, at most; 0: any number. An utterance that has
-            more is a batch of its own.
+        utterances: the utterances, each of which gets into exactly one batch.
+        size: the maximum number of utterances in a batch.
+        generator: the source of the random order.
+        frames: the maximum number of frames in a batch, with padding; 0: any number. A longer
+            utterance is a batch of its own.
     """
     order = torch.randperm(len(utterances), generator=generator).tolist()
     batches: list[list[Utterance]] = []
@@ -247,7 +207,7 @@ def _cut(pool: Sequence[Utterance], size: int, frames: int) -> Iterator[list[Utt
 
 
 def batches_by_length(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
-    """Batches for evaluation: longest first."""
+    """Batches for evaluation, the longest utterances first."""
     ordered = sorted(utterances, key=lambda u: (-u.num_frames, u.utt_id))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar on a terminal, else a line every 30 s; TensorBoard."""
+"""Progress of a training: a bar on a terminal, else a log line every 30 s; TensorBoard events."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ BAR_WIDTH = 24
 
 
 class Display:
-    """Shows where an epoch stands."""
+    """Shows the progress within an epoch."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -24,22 +24,22 @@ class Display:
     def show(
         self, epoch: int, share: float, *, loss: float, rate: float, speed: float, left: float
     ) -> None:
-        """Draw, if it is time to.
+        """Show the progress, unless it was shown a moment ago.
 
         Args:
-            epoch: the epoch under way, from 1.
-            share: how much of it is done, 0 … 1.
-            loss: nats a token in it so far.
-            rate: learning rate.
-            speed: frames a second.
-            left: seconds to the end of all epochs, by what they took so far.
+            epoch: the number of the current epoch, from 1.
+            share: the finished share of it, 0 … 1.
+            loss: its loss so far, in nats per token.
+            rate: the learning rate.
+            speed: frames per second.
+            left: the estimated time to the end of the last epoch, in s.
         """
         pause = SECONDS_BETWEEN_DRAWINGS if self.on_terminal else SECONDS_BETWEEN_LINES
         if time.monotonic() - self.last < pause:
             return
         self.last = time.monotonic()
         facts = (
-            f"loss {loss:.3f} a token, learning rate {rate:.2g}, {speed:,.0f} frames/s, "
+            f"loss {loss:.3f} per token, learning rate {rate:.2g}, {speed:,.0f} frames/s, "
             f"{duration(left)} left"
         )
         if not self.on_terminal:
@@ -51,20 +51,20 @@ class Display:
         sys.stderr.flush()
 
     def clear(self) -> None:
-        """Remove the bar, so that a log line can stand there."""
+        """Remove the bar, to make room for a log line."""
         if self.on_terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Such as 3:07 or 2:03:07."""
+    """A time in seconds as minutes or hours: 3:07, 2:03:07."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Events:
-    """Numbers of each epoch as TensorBoard reads them, where its writer is installed."""
+    """Writes the numbers of each epoch for TensorBoard, if tensorboardX is installed."""
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
         self.writer: Any = None
@@ -73,11 +73,11 @@ class Events:
         except ImportError:
             log.info("no events for TensorBoard: tensorboardX is not installed")
             return
-        # What a training that was stopped wrote of epochs that are now done again is hidden.
+        # Events that an interrupted training wrote for this and later epochs are hidden.
         self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def write(self, epoch: int, values: dict[str, Any]) -> None:
-        """Write the numbers among the values of an epoch."""
+        """Write those values of an epoch that are floating-point numbers."""
         if self.writer is None:
             return
         for name, value in values.items():

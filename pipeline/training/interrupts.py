@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C wait until what is under way is whole and saved."""
+"""SIGTERM and Ctrl-C: a training finishes the current update and saves its state before it ends."""
 
 import signal
 import threading
@@ -12,10 +12,10 @@ SAME_SIGNAL = 2.0
 
 
 class Interrupts:
-    """Within the block signals are noted; one that comes later again acts at once, as outside.
+    """Within the block, a first signal is only noted; a second one acts at once, as outside.
 
-    Schedulers send the same signal to a process group and to its members, so what comes within
-    `SAME_SIGNAL` seconds is one.
+    Schedulers send the same signal to a process group and to its members, so all signals within
+    `SAME_SIGNAL` seconds count as one.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(signum) == signal.SIG_IGN:
-                    continue  # a script's background job
+                    continue  # the background job of a script
                 self._before[signum] = signal.signal(signum, self._note)
         return self
 
@@ -46,20 +46,28 @@ class Interrupts:
 
     @property
     def noted(self) -> tuple[float, float]:
-        """1 for a Ctrl-C, 1 for a SIGTERM, to be summed over processes."""
+        """Two numbers to sum over the processes: 1 after Ctrl-C, and 1 after SIGTERM; else 0."""
         return float(self.signum == signal.SIGINT), float(self.signum == signal.SIGTERM)
 
     def agree(self, interrupted: float, terminated: float) -> bool:
-        """Take over what came to any process; whether anything did."""
+        """Take over a signal that any process got.
+
+        Args:
+            interrupted: how many processes got Ctrl-C.
+            terminated: how many processes got SIGTERM.
+
+        Returns:
+            Whether there was a signal.
+        """
         if not (interrupted or terminated):
-            return False  # what has come since to this one alone is for the next time
+            return False  # a signal that only this process has got since counts at the next call
         if not self.signum:
             self._noted = time.monotonic()
         self.signum = signal.SIGTERM if terminated else signal.SIGINT
         return True
 
     def leave(self, *, silently: bool = False) -> NoReturn:
-        """End as the signal would have: exit status 130 or 143."""
+        """End as the signal would have ended the process, with exit status 130 or 143."""
         if self.signum == signal.SIGINT and not silently:
             raise KeyboardInterrupt
         raise SystemExit(EXIT_INTERRUPTED if self.signum == signal.SIGINT else EXIT_TERMINATED)

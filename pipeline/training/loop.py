@@ -1,7 +1,7 @@
-"""The one training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping.
+"""The training loop: epochs over shuffled batches, dev scores, checkpoints, early stopping.
 
-All randomness of an update follows from the seed and the update's place, so a training goes on
-after any interruption as if there had been none.
+The random numbers of an update depend only on the seed, the epoch and the number of the update, so
+an interrupted training can be continued with the same result.
 """
 
 import json
@@ -15,14 +15,15 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from pipeline.data.data_dir import atomic_write_text
 from pipeline.errors import FeatureError, ModelError
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, load_weights, read_weights, save_weights
-from pipeline.nn.models import Model, PredictorModel
+from pipeline.files import write_text
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_weights, read_weights, save_weights
+from pipeline.nn.models import Model
 from pipeline.training import checkpoint
 from pipeline.training.augment import Streams, augment
-from pipeline.training.checkpoint import Progress
+from pipeline.training.checkpoint import Position
 from pipeline.training.dataset import (
     Batch,
     Utterance,
@@ -34,12 +35,12 @@ from pipeline.training.dataset import (
 from pipeline.training.display import Display, Events
 from pipeline.training.distributed.processes import World
 from pipeline.training.interrupts import Interrupts
-from pipeline.training.objectives import DevScores, Task
+from pipeline.training.objectives.objective import DevScores, Objective
 from pipeline.training.optimizer import make_optimizer, set_learning_rate
 from pipeline.training.randomness import generator, seed_of
 from pipeline.training.step import Counts, GradientSum
-from pipeline.training.train_options import TrainOptions
-from pipeline.training.weight_average import WeightAverage
+from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
+from pipeline.training.weight_average import WeightAverage, floating_buffers
 from pipeline.training.weight_noise import weight_noise
 
 log = logging.getLogger("pipeline")
@@ -48,12 +49,12 @@ DEV_BATCH_SIZE = 16
 
 
 class Trainer:
-    """Everything that an epoch needs, and the state that a checkpoint keeps."""
+    """Trains one model: the objects that an epoch needs, and the state that a checkpoint keeps."""
 
     def __init__(
         self,
         model: Model,
-        task: Task,
+        objective: Objective,
         directory: ModelDir,
         options: TrainOptions,
         *,
@@ -63,36 +64,41 @@ class Trainer:
         streams: Streams | None = None,
         world: World | None = None,
     ) -> None:
-        self.model, self.task, self.directory, self.options = model, task, directory, options
+        self.model, self.objective, self.directory, self.options = (
+            model,
+            objective,
+            directory,
+            options,
+        )
         self.device, self.streams = device, streams or Streams()
         self.reads_ahead = device.type != "cpu"  # in a thread, while the GPU computes
         self.world = world or World()
         self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
-        task.auxiliary.to(device)
-        self.parameters = [*model.parameters(), *task.auxiliary.parameters()]
-        self.gradients = GradientSum(task, self.parameters, device, options.precision)
+        objective.auxiliary.to(device)
+        self.parameters = [*model.parameters(), *objective.auxiliary.parameters()]
+        self.gradients = GradientSum(objective, self.parameters, device, options.precision)
         self.optimizer = make_optimizer(self.parameters, options)
         self.average = WeightAverage(model, options.average)
-        self.progress = Progress()
+        self.position = Position()
         self.display = Display(options.epochs)
         self.interrupts, self.stopping = Interrupts(), False
         self.events: Events | None = None
         self.saved = time.monotonic()
 
-    def run(self) -> Progress:
-        """Train to the end, from where the last checkpoint stands; write the final weights.
+    def run(self) -> Position:
+        """Train from the last checkpoint to the end, and write the final weights.
 
         Raises:
             ModelError: a loss is not finite, or all checkpoints are damaged.
-            FeatureError: an utterance's features are not what the model reads.
-            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when the state is saved.
+            FeatureError: the features of an utterance do not fit the model.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, once the state is saved.
         """
         self._resume()
         try:
             with self.interrupts:
-                while self.progress.epoch < self.options.epochs and not self._out_of_patience():
-                    self._epoch(self.progress.epoch + 1)
+                while self.position.epoch < self.options.epochs and not self._out_of_patience():
+                    self._epoch(self.position.epoch + 1)
         finally:
             if self.events is not None:
                 self.events.close()
@@ -103,29 +109,29 @@ class Trainer:
         self.world.wait()
         log.info(
             "best epoch %d, dev %s %.3f; weights in %s",
-            self.progress.best_epoch,
-            self.options.stop_on,
-            self.progress.best_score,
+            self.position.best_epoch,
+            "loss" if self.options.stop_on == "loss" else self.objective.metric,
+            self.position.best_score,
             self.directory.weights_path,
         )
-        return self.progress
+        return self.position
 
     # ---- one epoch -------------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> None:
-        progress = self.progress
+        position = self.position
         batches = self._batches(epoch)
-        started, before = time.monotonic(), progress.seconds
-        for batch in self._prepared(epoch, batches[progress.updates :]):
-            self._learn(epoch, batches[progress.updates], batch)
-            progress.seconds = before + time.monotonic() - started
+        started, before = time.monotonic(), position.seconds
+        for batch in self._prepared(epoch, batches[position.updates :]):
+            self._learn(epoch, batches[position.updates], batch)
+            position.seconds = before + time.monotonic() - started
             self._show(epoch)
             self._stop_or_save(epoch)
         self._before_dev(epoch)
         scores = self._dev_scores(epoch)
         if not math.isfinite(scores.loss):
             self._stop_on_infinite(f"the loss of the dev set after epoch {epoch}")
-        progress.seconds = before + time.monotonic() - started
+        position.seconds = before + time.monotonic() - started
         self._record(epoch, scores)
 
     def _batches(self, epoch: int) -> list[list[Utterance]]:
@@ -134,7 +140,7 @@ class Trainer:
         return shuffled_batches(self.train, options.batch_size, order, frames=options.batch_frames)
 
     def _prepared(self, epoch: int, batches: Sequence[list[Utterance]]) -> Iterator[Batch | None]:
-        """This process's part of each batch, None where it has none."""
+        """This process's part of each batch; None if it has no utterance of the batch."""
         parts = [self.world.share(batch) for batch in batches]
         if not (parts and self.reads_ahead):
             yield from (self._batch(epoch, part) for part in parts)
@@ -150,11 +156,11 @@ class Trainer:
     def _batch(self, epoch: int, utterances: Sequence[Utterance]) -> Batch | None:
         if not utterances:
             return None
-        return make_batch(utterances, lambda u: self._augmented(epoch, u))
+        return make_batch(utterances, lambda u: self._augmented(epoch, u), self.objective.targets)
 
     def _augmented(self, epoch: int, utterance: Utterance) -> Any:
         features = self._load(utterance)
-        if isinstance(self.model, PredictorModel):
+        if not isinstance(self.options, AcousticTrainOptions):
             return features
         random = generator(self.options.seed, "augment", epoch, utterance.utt_id)
         return augment(
@@ -162,19 +168,19 @@ class Trainer:
             self.options,
             self.streams,
             random,
-            least_frames=self.task.frames_needed(utterance),
+            least_frames=self.objective.frames_needed(utterance),
         ).numpy()
 
     def _load(self, utterance: Utterance) -> Any:
         config = self.directory.config.encoder
-        if config is None:  # a predictor reads no features
+        if config is None or not self.objective.reads_features:
             return torch.zeros(1, 0).numpy()
         features = load_features(
             utterance.features,
             utterance.utt_id,
             config.input_dim,
             utterance.cmvn or self.cmvn,
-            allow_pipes=self.options.allow_pipes,
+            allow_pipes=isinstance(self.options, AcousticTrainOptions) and self.options.allow_pipes,
         )
         if len(features) != utterance.num_frames:
             raise FeatureError(
@@ -186,23 +192,23 @@ class Trainer:
     # ---- one update ------------------------------------------------------------------------------
 
     def _learn(self, epoch: int, utterances: list[Utterance], batch: Batch | None) -> None:
-        """An update from a batch of which ``batch`` is this process's part."""
-        progress, seed = self.progress, self.options.seed
-        place = epoch, progress.updates
+        """Make an update from a batch of ``utterances``; ``batch`` is this process's part."""
+        position, seed = self.position, self.options.seed
+        number = epoch, position.updates
         set_learning_rate(
             self.optimizer,
             self.options,
-            done=(progress.epoch + progress.utterances / len(self.train)) / self.options.epochs,
+            done=(position.epoch + position.utterances / len(self.train)) / self.options.epochs,
             share=len(utterances) / len(self.train) / self.options.epochs,
         )
-        torch.manual_seed(seed_of(seed, "dropout", *place, self.world.rank))
-        counts = self._update(batch, generator(seed, "noise", *place))
-        progress.updates += 1
-        progress.utterances += len(utterances)
-        progress.nats += counts.nats
-        progress.tokens += counts.tokens
-        progress.frames += counts.frames
-        progress.skipped += counts.skipped
+        torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
+        counts = self._update(batch, generator(seed, "noise", *number))
+        position.updates += 1
+        position.utterances += len(utterances)
+        position.nats += counts.nats
+        position.tokens += counts.tokens
+        position.frames += counts.frames
+        position.skipped += counts.skipped
 
     def _update(self, batch: Batch | None, noise: torch.Generator) -> Counts:
         """One step of gradient descent on the loss summed over the batch."""
@@ -214,33 +220,34 @@ class Trainer:
         counts = Counts(sums[0], *map(int, sums[1:]))
         self.stopping = self.interrupts.agree(interrupted, terminated)
         if not math.isfinite(counts.nats):
-            whose = ", ".join(filter(None, self.world.gather(wrong)))
-            self._stop_on_infinite(f"the loss of {whose}")
+            utt_ids = ", ".join(filter(None, self.world.gather(wrong)))
+            self._stop_on_infinite(f"the loss of {utt_ids}")
         self.world.add_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or math.inf)
         if not math.isfinite(norm):
-            utt_ids = batch.utt_ids if batch is not None else []
-            whose = ", ".join(utt for part in self.world.gather(utt_ids) for utt in part)
-            self._stop_on_infinite(f"the gradient of {whose}")
+            own = batch.utt_ids if batch is not None else []
+            utt_ids = ", ".join(utt for part in self.world.gather(own) for utt in part)
+            self._stop_on_infinite(f"the gradient of {utt_ids}")
         self.optimizer.step()
+        self.world.average_buffers(floating_buffers(self.model))
         self.average.update()
         return counts
 
-    def _stop_on_infinite(self, whose: str) -> NoReturn:
-        epoch, path = self.progress.epoch, self.directory.last_path
+    def _stop_on_infinite(self, what: str) -> NoReturn:
+        epoch, path = self.position.epoch, self.directory.last_path
         kept, again = "nothing is kept", ""
         if path.exists():
-            kept = f"{f'epoch {epoch}' if epoch else 'the state before'} is kept in {path}"
+            kept = f"{f'epoch {epoch}' if epoch else 'the previous state'} is kept in {path}"
             again = " in another directory"
         raise ModelError(
-            f"{self.directory.path}: {whose} is not finite; {kept}; look at the "
+            f"{self.directory.path}: {what} is not finite; {kept}; check the "
             f"features, or train{again} with a lower --learning-rate or with --clip-norm"
         )
 
     # ---- dev scores ------------------------------------------------------------------------------
 
     def _before_dev(self, epoch: int) -> None:
-        """Save: several processes cannot agree to stop within an evaluation."""
+        """Save the state, as several processes cannot agree to stop within an evaluation."""
         if self.world.size > 1:
             self.stopping = self.interrupts.agree(*self.world.sum(self.interrupts.noted))
             self.saved = -math.inf
@@ -250,58 +257,61 @@ class Trainer:
         self.model.eval()
         try:
             with torch.no_grad(), self.average.in_place():
-                return self.task.evaluate(self._dev_batches(), self.world.sum)
-        except _Stop:  # here the model has its own weights again
+                return self.objective.evaluate(self._dev_batches(), self.world.sum)
+        except _Interrupted:  # the model has its own weights again here
             self.stopping = True
             self._stop_or_save(epoch)
             raise
 
     def _dev_batches(self) -> Iterator[Batch]:
-        size = min(DEV_BATCH_SIZE, self.options.batch_size)  # what has room in training has here
+        size = min(DEV_BATCH_SIZE, self.options.batch_size)  # fits in memory if training does
         for utterances in self.world.share([*batches_by_length(self.dev, size)]):
             if self.world.size == 1 and self.interrupts.signum:
-                raise _Stop
-            yield make_batch(utterances, self._load).to(self.device)
+                raise _Interrupted
+            batch = make_batch(utterances, self._load, self.objective.targets)
+            yield batch.to(self.device)
 
-    # ---- what is kept ----------------------------------------------------------------------------
+    # ---- files -----------------------------------------------------------------------------------
 
     def _record(self, epoch: int, scores: DevScores) -> None:
-        progress = self.progress
-        score = scores.per if self.options.stop_on == "per" else scores.loss
-        better = score < progress.best_score
+        position = self.position
+        score = scores.loss if self.options.stop_on == "loss" else scores.error_rate
+        better = score < position.best_score
         if better:
-            progress.best_epoch, progress.best_score = epoch, score
+            position.best_epoch, position.best_score = epoch, score
         line = {
             "epoch": epoch,
-            "train_loss": progress.loss,
+            "train_loss": position.loss,
             "dev_loss": scores.loss,
             "dev_bits": scores.bits,
-            "dev_per": scores.per,
+            "dev_error_rate": scores.error_rate,
+            "metric": self.objective.metric,
             "best": better,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "frames_per_second": round(progress.frames / max(progress.seconds, 1e-9), 1),
-            "skipped": progress.skipped,
-            "seconds": round(progress.seconds, 2),
+            "frames_per_second": round(position.frames / max(position.seconds, 1e-9), 1),
+            "skipped": position.skipped,
+            "seconds": round(position.seconds, 2),
         }
-        progress.next_epoch()
+        position.next_epoch()
         if self.world.is_first:
             self._write(epoch, better, line)
         self.world.wait()
         self.display.clear()
         log.info(
-            "epoch %d: loss %.3f a token, dev loss %.3f (%.2f bits), dev error %.2f %%, %.0f s%s%s",
+            "epoch %d: loss %.3f per token, dev loss %.3f (%.2f bits), dev %s %.2f %%, %.0f s%s%s",
             epoch,
             line["train_loss"],
             scores.loss,
             scores.bits,
-            scores.per,
+            self.objective.metric,
+            scores.error_rate,
             line["seconds"],
             f", {line['skipped']} utterances skipped" if line["skipped"] else "",
             ", best" if better else "",
         )
 
     def _write(self, epoch: int, better: bool, line: dict[str, Any]) -> None:
-        """Weights and numbers first, the state last: what is written twice is then the same."""
+        """Write the weights and metrics, then the state, so that a repeated epoch replaces them."""
         with self.average.in_place():
             if better:
                 save_weights(self.model, self.directory.best_path)
@@ -313,34 +323,34 @@ class Trainer:
         self._save()
 
     def _write_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line; of an epoch that is done again after a crash only the last stays."""
+        """Append a line; it replaces an earlier line of an epoch that is repeated after a crash."""
         path = self.directory.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [text for text in lines if _epoch_of(text) < line["epoch"]]
-        atomic_write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
+        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
     def _save(self) -> None:
         parts = {
             "model": self.model.state_dict(),
-            "auxiliary": self.task.auxiliary.state_dict(),
+            "auxiliary": self.objective.auxiliary.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state(),
         }
-        checkpoint.save(self.directory, parts, self.progress)
+        checkpoint.save(self.directory, parts, self.position)
         self.saved = time.monotonic()
 
     def _stop_or_save(self, epoch: int) -> None:
-        """Save if it is time to; after a signal save and end."""
+        """Save the state if it is time to; after a signal, save it and end."""
         due = time.monotonic() - self.saved >= self.options.save_every
         if self.world.is_first and (due or self.stopping):
             self._save()
         if self.stopping:
-            self.world.wait()  # or the first process is told to end while it writes
+            self.world.wait()  # else the launcher might stop the first process while it writes
             self.display.clear()
             log.info(
-                "stopped in epoch %d after %d updates, which are kept; the same command goes on",
+                "stopped in epoch %d after %d saved updates; the same command continues from there",
                 epoch,
-                self.progress.updates,
+                self.position.updates,
             )
             self.interrupts.leave(silently=not self.world.is_first)
 
@@ -348,38 +358,39 @@ class Trainer:
         found = self.world.from_first(lambda: checkpoint.load(self.directory))
         if found is None:
             return
-        state, self.progress = found
+        state, self.position = found
         try:
             load_weights(self.model, state["model"], self.directory.last_path)
-            self.task.auxiliary.load_state_dict(state["auxiliary"])
+            self.objective.auxiliary.load_state_dict(state["auxiliary"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.load(state["average"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise checkpoint.no_state(self.directory, error) from error
-        more = f" and {self.progress.updates} updates" if self.progress.updates else ""
-        log.info("going on after epoch %d%s of %s", self.progress.epoch, more, self.directory.path)
+            raise checkpoint.wrong_state(self.directory, error) from error
+        position = self.position
+        more = f" and {position.updates} updates" if position.updates else ""
+        log.info("continuing after epoch %d%s of %s", position.epoch, more, self.directory.path)
 
     def _out_of_patience(self) -> bool:
-        waited = self.progress.epoch - self.progress.best_epoch
+        waited = self.position.epoch - self.position.best_epoch
         return 0 < self.options.patience <= waited
 
     def _show(self, epoch: int) -> None:
-        progress = self.progress
-        share = progress.utterances / len(self.train)
-        an_epoch = progress.seconds / max(share, 1e-9)
+        position = self.position
+        share = position.utterances / len(self.train)
+        an_epoch = position.seconds / max(share, 1e-9)
         if self.world.is_first:
             self.display.show(
                 epoch,
                 share,
-                loss=progress.loss,
+                loss=position.loss,
                 rate=self.optimizer.param_groups[0]["lr"],
-                speed=progress.frames / max(progress.seconds, 1e-9),
-                left=an_epoch * (self.options.epochs - progress.epoch - share),
+                speed=position.frames / max(position.seconds, 1e-9),
+                left=an_epoch * (self.options.epochs - position.epoch - share),
             )
 
 
-class _Stop(Exception):
-    """A signal came while the dev set was evaluated."""
+class _Interrupted(Exception):
+    """A signal arrived while the dev set was evaluated."""
 
 
 def _epoch_of(line: str) -> float:

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate's schedule."""
+"""The optimiser and the schedule of its learning rate."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from pipeline.training.train_options import TrainOptions
 
 
 def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser that the options name."""
+    """The optimiser that ``--optimizer`` names."""
     make: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(
             parameters, lr=options.learning_rate, momentum=options.momentum, fused=True
@@ -28,13 +28,13 @@ def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, options: TrainOptions, *, done: float, share: float
 ) -> None:
-    """Set the rate of an update.
+    """Set the learning rate of the next update.
 
     Args:
-        optimizer: whose rate.
-        options: schedule, warm-up and highest rate.
-        done: how much of the whole training is done before this update, 0 … 1.
-        share: how much of it this update is.
+        optimizer: the optimiser whose rate is set.
+        options: the schedule, its warm-up and the highest rate.
+        done: the share of the whole training before this update, 0 … 1.
+        share: the share of this update.
     """
     rate = options.learning_rate
     if options.schedule == "linear":

@@ -1,4 +1,4 @@
-"""What a training leaves beside its model: a log, and how the model came about."""
+"""The log of a training, the lock on its directory, and the provenance of its model."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import torch
 
-from pipeline.data.data_dir import DataDir, atomic_write_text
+from pipeline.data.data_dir import DataDir
 from pipeline.errors import ModelError
+from pipeline.files import write_text
 from pipeline.training.distributed.processes import World
 
 log = logging.getLogger("pipeline")
@@ -29,11 +30,14 @@ LOCK_PATIENCE = 120.0  # seconds
 
 @contextlib.contextmanager
 def log_file(directory: Path, world: World) -> Iterator[None]:
-    """Make the directory, if need be, and log to its ``train.log``, too; the first process does.
+    """Lock a model directory, making it if necessary, and also log to its ``train.log``.
 
-    At most one training at a time may be here: whatever machine it runs on, where the file system
-    locks across machines. A directory that was made for one that failed before it had a
-    ``config.json`` is removed again.
+    Only the first process does this; the others log warnings only. The lock allows one training at
+    a time, on all machines if the file system locks across machines. If the training fails before
+    it has written ``config.json``, a directory that was made for it is removed again.
+
+    Raises:
+        ModelError: another training has the lock.
     """
     if not world.is_first:
         log.setLevel(logging.WARNING)
@@ -47,7 +51,7 @@ def log_file(directory: Path, world: World) -> Iterator[None]:
     log.addHandler(handler)
     is_ours = False
     try:
-        with path.open("ab") as lock:  # NFS locks only what is open for writing
+        with path.open("ab") as lock:  # NFS locks only files that are open for writing
             _lock(lock, directory)
             is_ours = True
             yield
@@ -59,8 +63,8 @@ def log_file(directory: Path, world: World) -> Iterator[None]:
 
 
 def _lock(file: BinaryIO, directory: Path) -> None:
-    """The lock ends with its process. That of a lost one may live on for a while: a server has to
-    notice that its machine is gone. So a training that may be a restart waits."""
+    """Take the lock, which ends with the process. After a machine is lost, the server of the file
+    system may keep its lock for a while, so a training that may be a restart waits for it."""
     again = any(os.environ.get(name, "0") != "0" for name in RESTARTS)
     end, waited = time.monotonic() + (LOCK_PATIENCE if again else 0.0), False
     while True:
@@ -76,8 +80,8 @@ def _lock(file: BinaryIO, directory: Path) -> None:
                 log.warning("%s: another training writes here; waiting for its end", directory)
             waited = True
             time.sleep(1.0)
-        except OSError:  # some file systems cannot lock
-            log.debug("%s: no locks here", directory)
+        except OSError:  # the file system has no locks
+            log.debug("%s: this file system has no locks", directory)
             return
         else:
             return
@@ -86,7 +90,7 @@ def _lock(file: BinaryIO, directory: Path) -> None:
 def write_provenance(
     directory: Path, train_dir: Path, dev_dir: Path, *, seed: int, world: World
 ) -> None:
-    """Write ``provenance.json``: how the model in a directory came about."""
+    """Write ``provenance.json``: the command, versions, seed and data that a model comes from."""
     facts = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": _git_commit(),
@@ -102,11 +106,11 @@ def write_provenance(
         "train_data_sha256": DataDir(train_dir).content_hash(),
         "dev_data_sha256": DataDir(dev_dir).content_hash(),
     }
-    atomic_write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _git_commit() -> str:
-    """The commit of this program, with ``-dirty`` for changes, or ``unknown``."""
+    """The commit of this program, with ``-dirty`` after local changes, or ``unknown``."""
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""Random numbers that follow from the seed and from what they are for, never from what came before.
+"""Random numbers that depend only on the seed and on their purpose, not on earlier numbers.
 
-So a training that goes on needs no saved states, and an utterance is augmented alike whichever
-process reads it.
+A training can therefore be continued without saved generator states, and an utterance is augmented
+alike in whichever process reads it.
 """
 
 import hashlib
@@ -10,11 +10,11 @@ import torch
 
 
 def seed_of(*what: object) -> int:
-    """A 63-bit number for a purpose, such as ``seed_of(options.seed, "noise", epoch, update)``."""
+    """A 63-bit seed for a purpose, such as ``seed_of(options.seed, "noise", epoch, update)``."""
     digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def generator(*what: object) -> torch.Generator:
-    """A generator on the CPU for a purpose."""
+    """A generator on the CPU with the seed `seed_of` gives for a purpose."""
     return torch.Generator().manual_seed(seed_of(*what))

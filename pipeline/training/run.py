@@ -1,52 +1,48 @@
-"""From a training command's arguments to a `Trainer` that is ready to run."""
+"""Set up a `Trainer` from the arguments of a training command, and run it."""
 
 import dataclasses
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, ModelError, UsageError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.kernels.compiler.memory import keep_freed_memory
-from pipeline.models.model_dir import SPEAKER, ModelDir, load_part, load_weights
+from pipeline.models.device import choose_device
+from pipeline.models.model_dir import ModelDir, load_part
+from pipeline.models.normalise import SPEAKER
+from pipeline.models.weights import load_weights
 from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import count_weights, initialise
-from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
-from pipeline.text.phones import load_phone_map
+from pipeline.nn.models import build_model
 from pipeline.text.tokens import Tokens
 from pipeline.training.augment import Streams
 from pipeline.training.dataset import Utterance, load_dataset
-from pipeline.training.distributed.launcher import local_rank
 from pipeline.training.distributed.processes import World
 from pipeline.training.loop import Trainer
-from pipeline.training.objectives import CtcTask, PredictorTask, Task, TransducerTask, fitting
+from pipeline.training.objectives.kinds import make_objective
+from pipeline.training.objectives.objective import Objective, fitting
 from pipeline.training.provenance import log_file, write_provenance
 from pipeline.training.train_directory import TrainArguments, make_directory, saved_options
-from pipeline.training.train_options import (
-    ABOVE_0,
-    BELOW_1,
-    CHOICES,
-    TrainOptions,
-)
+from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
 
 log = logging.getLogger("pipeline")
 
 
 def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
-    """Train a model or go on with it.
+    """Train a model, or continue an interrupted training.
 
-    Under torchrun or srun all processes train it together, and the first one writes; what fails in
-    one of them ends all, and the first one says so.
+    Under torchrun or srun all processes train it together, and rank 0 writes the files. An error
+    in one process ends all, and rank 0 reports it.
 
     Returns:
-        How many utterances it was trained on, and how many were left out as too short.
+        The number of training utterances, and the number of those left out as too short.
 
     Raises:
-        PipelineError: whatever a person can mend, before anything is computed where possible.
-        SystemExit: the same, in the processes after the first.
+        PipelineError: an error that the user can correct, raised before training where possible.
+        SystemExit: the same error, in the processes other than rank 0.
     """
     world = World(options.timeout)
     try:
@@ -58,72 +54,75 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
 
 def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tuple[int, int]:
     if not world.is_first:
-        log.setLevel(logging.ERROR)  # of what all of them read one speaks
-    check_options(options)
+        log.setLevel(logging.ERROR)  # all read the same files, and rank 0 logs the warnings
+    options.check()
     device = choose_device(options.device)
     world.use(device)
     _set_up_torch(options)
     tokens = Tokens.from_file(arguments.tokens)
-    config = _config(arguments, tokens, options)
-    _refuse_other_commands(arguments, options, config, tokens, world)
+    config = _load_config(arguments, tokens, options)
+    torch.manual_seed(options.seed)  # for layers that draw their weights when they are made
     model = build_model(config, num_tokens=len(tokens))
-    task = _task(model, phones_of(tokens, arguments.phone_map), options)
+    objective = make_objective(
+        arguments.kind, model, tokens, options, phone_map=arguments.phone_map
+    )
+    saved = saved_options(arguments, options, tokens, reads_features=objective.reads_features)
+    _require_same_command(arguments, saved, config, world)
     random = torch.Generator().manual_seed(options.seed)
-    for module in (model, task.auxiliary):
+    for module in (model, objective.auxiliary):
         initialise(module, scale=options.init_scale, generator=random)
-    everything, train_set, dev_set = _data(arguments, options, tokens, task)
+    total, train_set, dev_set = _load_data(arguments, options, tokens, objective)
     with log_file(arguments.model_dir, world):
         directory, is_new = world.from_first(
-            lambda: _begun(arguments, options, config, tokens, world)
+            lambda: _prepare_directory(arguments, options, saved, config, tokens, world)
         )
         if is_new:
-            _start_from_others(model, task, arguments, tokens)
-        _say_what_starts(config, model, device, options, world)
+            _load_pretrained(model, objective, arguments, tokens)
+        _log_start(config, model, device, options, world)
         trainer = Trainer(
-            model.to(device), task, directory, options, train=train_set, dev=dev_set,
-            device=device, streams=_streams(directory), world=world,
+            model.to(device), objective, directory, options, train=train_set, dev=dev_set,
+            device=device, streams=_feature_streams(directory), world=world,
         )  # fmt: skip
         _run(trainer)
-    return len(train_set), everything - len(train_set)
+    return len(train_set), total - len(train_set)
 
 
-def _data(
-    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, task: Task
+def _load_data(
+    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, objective: Objective
 ) -> tuple[int, list[Utterance], list[Utterance]]:
-    """How many utterances there are to train on; those that fit, and those of the dev set."""
-    everything, whole_dev = (
+    """The number of all training utterances; the long enough ones for training and for dev."""
+    all_train, all_dev = (
         load_dataset(
             path,
             tokens,
-            with_features=not isinstance(task, PredictorTask),
+            with_features=objective.reads_features,
             by_speaker=arguments.cmvn == SPEAKER,
-            allow_pipes=options.allow_pipes,
+            allow_pipes=isinstance(options, AcousticTrainOptions) and options.allow_pipes,
         )
         for path in (arguments.train_dir, arguments.dev_dir)
     )
-    train_set, dev_set = (fitting(found, task, options) for found in (everything, whole_dev))
-    return len(everything), train_set, dev_set
+    skip_short = isinstance(options, AcousticTrainOptions) and options.skip_short
+    train_set, dev_set = (
+        fitting(found, objective, skip_short=skip_short) for found in (all_train, all_dev)
+    )
+    return len(all_train), train_set, dev_set
 
 
-def _refuse_other_commands(
-    arguments: TrainArguments,
-    options: TrainOptions,
-    config: ModelConfig,
-    tokens: Tokens,
-    world: World,
+def _require_same_command(
+    arguments: TrainArguments, saved: dict[str, Any], config: ModelConfig, world: World
 ) -> None:
-    """All processes must be told the same, and see the same data, or they would not agree."""
+    """Raise UsageError unless all processes have the same arguments, options and data."""
     if world.size == 1:
         return
     facts = {
-        **saved_options(arguments, options, tokens),
+        **saved,
         "model directory": str(arguments.model_dir),
         "kind": arguments.kind,
         "architecture": str(config),
         "torch": torch.__version__,
     }
-    for own in ("device", "threads"):
-        del facts[own]
+    for name in ("device", "threads"):  # may differ
+        del facts[name]
     world.require_same(facts)
 
 
@@ -134,15 +133,16 @@ def _set_up_torch(options: TrainOptions) -> None:
     keep_freed_memory()
 
 
-def _begun(
+def _prepare_directory(
     arguments: TrainArguments,
     options: TrainOptions,
+    saved: dict[str, Any],
     config: ModelConfig,
     tokens: Tokens,
     world: World,
 ) -> tuple[ModelDir, bool]:
-    """The model directory, and whether nothing is trained there yet."""
-    directory = make_directory(arguments, options, config, tokens)
+    """The model directory, and whether a new training starts in it."""
+    directory = make_directory(arguments, saved, config, tokens)
     is_new = not directory.has_state
     if is_new:
         write_provenance(
@@ -155,7 +155,7 @@ def _begun(
     return directory, is_new
 
 
-def _say_what_starts(
+def _log_start(
     config: ModelConfig,
     model: torch.nn.Module,
     device: torch.device,
@@ -167,7 +167,7 @@ def _say_what_starts(
     log.info("%s model, %s weights, on %s%s", config.kind, count, device, together)
     if options.batch_size < world.size and world.is_first:
         log.warning(
-            "a batch of at most %d for %d processes leaves some idle; raise --batch-size",
+            "batches of at most %d utterances leave some of %d processes idle; raise --batch-size",
             options.batch_size,
             world.size,
         )
@@ -182,51 +182,12 @@ def _run(trainer: Trainer) -> None:
     log.info("training took %.0f s", time.monotonic() - started)
 
 
-def check_options(options: TrainOptions) -> None:
-    """Raise UsageError, naming the option, for a value outside its range."""
-    for name, choices in CHOICES.items():
-        if getattr(options, name) not in choices:
-            raise UsageError(f"{_flag(name)} is one of {', '.join(choices)}")
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name == "dropout" and value == -1.0:
-            continue
-        if isinstance(value, (int, float)) and not 0 <= value < 2**31:
-            raise UsageError(f"{_flag(field.name)} must be from 0 to 2147483647, not {value}")
-        if field.name in ABOVE_0 and value == 0:
-            raise UsageError(f"{_flag(field.name)} must be above 0")
-        if field.name in BELOW_1 and value >= 1:
-            raise UsageError(f"{_flag(field.name)} must be below 1, not {value}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is cuda where there is one. Raises UsageError for a cuda that is not there.
-
-    Of several processes on a machine each takes the GPU of its number; where the launcher shows
-    each of them one, that one.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UsageError("--device=cuda: torch sees no CUDA device; use --device=cpu")
-    if name not in CHOICES["device"]:
-        raise UsageError(f"--device is one of {', '.join(CHOICES['device'])}, not {name!r}")
-    if not available or name == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank(os.environ) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
-
-
-def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) -> ModelConfig:
+def _load_config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) -> ModelConfig:
     config = load_model_config(arguments.config).part(arguments.kind, str(arguments.config))
     if config.num_tokens not in (None, len(tokens)):
         raise ConfigError(
             f"{arguments.config}: num_tokens = {config.num_tokens}, but {arguments.tokens} has "
-            f"{len(tokens)}; they belong to different experiments"
+            f"{len(tokens)} tokens; the files belong to different experiments"
         )
     config = dataclasses.replace(config, num_tokens=len(tokens))
     if options.dropout < 0.0:
@@ -240,32 +201,8 @@ def _config(arguments: TrainArguments, tokens: Tokens, options: TrainOptions) ->
     return dataclasses.replace(config, **changed)
 
 
-def phones_of(tokens: Tokens, phone_map: Path | None) -> Callable[[Iterable[int]], list[str]]:
-    """From token ids to what PER counts: symbols, folded to 39 phones where a map is given."""
-    if phone_map is None:
-        return tokens.decode
-    folding = load_phone_map(phone_map)
-    table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
-    return lambda ids: [phone for symbol in tokens.decode(ids) for phone in table[symbol]]
-
-
-def _task(
-    model: torch.nn.Module,
-    to_phones: Callable[[Iterable[int]], list[str]],
-    options: TrainOptions,
-) -> Task:
-    match model:
-        case CtcModel():
-            return CtcTask(model, to_phones)
-        case PredictorModel():
-            return PredictorTask(model)
-        case TransducerModel():
-            return TransducerTask(model, to_phones, ctc_weight=options.ctc_weight)
-    raise TypeError(type(model))
-
-
-def _streams(directory: ModelDir) -> Streams:
-    """What a feature vector's columns are: static, Δ, ΔΔ; the energy, then mel filters."""
+def _feature_streams(directory: ModelDir) -> Streams:
+    """The layout of the features: static, Δ and ΔΔ, in each the energy before the mel filters."""
     if not (directory.path / "front_end").is_dir():
         return Streams()
     front_end = directory.front_end()
@@ -273,29 +210,31 @@ def _streams(directory: ModelDir) -> Streams:
     return Streams(count, front_end.mel_from)
 
 
-def _start_from_others(
-    model: torch.nn.Module, task: Task, arguments: TrainArguments, tokens: Tokens
+def _load_pretrained(
+    model: torch.nn.Module, objective: Objective, arguments: TrainArguments, tokens: Tokens
 ) -> None:
-    """Weights of pretrained networks, by layer name; all else stays random."""
+    """Load the weights of pretrained networks by layer name; all other weights stay random."""
     if arguments.init is not None:
-        source = _source(arguments.init, tokens)
+        source = _open_source(arguments.init, tokens)
         load_weights(model, source.weights(), source.weights_path)
         log.info("all weights from %s", source.weights_path)
     for part, path in arguments.parts:
-        source = _source(path, tokens)
+        source = _open_source(path, tokens)
         dropped = load_part(model, source, part)
-        auxiliary = task.auxiliary.state_dict()
-        if source.kind == "ctc" and auxiliary:  # the loss beside the transducer's: its own layer
-            task.auxiliary.load_state_dict({name: source.weights()[name] for name in auxiliary})
+        auxiliary = objective.auxiliary.state_dict()
+        if source.kind == "ctc" and auxiliary:  # the output layer of the additional CTC loss
+            objective.auxiliary.load_state_dict(
+                {name: source.weights()[name] for name in auxiliary}
+            )
             dropped = [name for name in dropped if name not in auxiliary]
         log.info("%s from %s; dropped: %s", part, path, ", ".join(dropped) or "nothing")
     if arguments.parts:
         taken = tuple(f"{part}." for part, _ in arguments.parts)
         random = [n for n, _ in model.named_parameters() if not n.startswith(taken)]
-        log.info("starts random: %s", ", ".join(random) or "nothing")
+        log.info("random initial weights: %s", ", ".join(random) or "none")
 
 
-def _source(path: Path, tokens: Tokens) -> ModelDir:
+def _open_source(path: Path, tokens: Tokens) -> ModelDir:
     source = ModelDir.open(path)
     if source.tokens != tokens:
         raise ModelError(f"{path}/tokens.txt: not the tokens of this training; use the same file")

@@ -1,4 +1,4 @@
-"""Gradients of a batch, by as much of it at a time as memory has room for."""
+"""The gradient of a batch, computed one utterance at a time if memory is too small for all."""
 
 import logging
 import math
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from pipeline.training.dataset import Batch
-from pipeline.training.objectives import Task
+from pipeline.training.objectives.objective import Objective
 
 log = logging.getLogger("pipeline")
 
 
 class Counts(NamedTuple):
-    """What an update was made from."""
+    """Counts of the utterances that an update was computed from."""
 
-    nats: float = 0.0
+    nats: float = 0.0  # their summed loss
     tokens: int = 0
     frames: int = 0
-    skipped: int = 0
+    skipped: int = 0  # utterances that needed more memory than there is
 
     def plus(self, other: "Counts") -> "Counts":
-        """The sum."""
+        """The sum of two counts."""
         return Counts(
             self.nats + other.nats,
             self.tokens + other.tokens,
@@ -34,42 +34,49 @@ class Counts(NamedTuple):
 
 
 class GradientSum:
-    """Adds up ∂L/∂w of losses summed over utterances."""
+    """Computes ∂L/∂w of the loss L summed over the utterances of a batch."""
 
     def __init__(
-        self, task: Task, parameters: Sequence[Tensor], device: torch.device, precision: str
+        self,
+        objective: Objective,
+        parameters: Sequence[Tensor],
+        device: torch.device,
+        precision: str,
     ) -> None:
-        self.task, self.parameters = task, parameters
+        self.objective, self.parameters = objective, parameters
         self.device, self.precision = device, precision
 
     def add(self, batch: Batch) -> tuple[Counts, str]:
-        """Gradients of a batch, which must be the first to be added, and whose loss is not finite.
+        """Set the gradients to those of a batch; they must be None before.
 
-        Where it takes more memory than there is, its utterances are taken one by one.
+        If the batch needs more memory than there is, its utterances are computed one by one.
+
+        Returns:
+            The counts, and the ids of the utterances whose loss is not finite, separated by commas.
         """
         try:
             return self._backward(batch.to(self.device))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-        # Beyond this block, since what an exception holds on to is freed only here.
+        # After the block, because the tensors that the exception refers to are freed only here.
         total, wrong = Counts(), []
         self._clear()
         for one in batch.each():
             before = [p.grad for p in self.parameters]
             self._clear()
-            counts, whose = self._alone(one)
+            counts, utt_id = self._alone(one)
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 if gradient is not None:
                     parameter.grad = (
                         gradient if parameter.grad is None else parameter.grad + gradient
                     )
             total = total.plus(counts)
-            wrong.append(whose)
+            wrong.append(utt_id)
         return total, ", ".join(filter(None, wrong))
 
     def _alone(self, batch: Batch) -> tuple[Counts, str]:
-        """Gradients of one utterance, or none where it takes more memory than there is."""
+        """The gradients of one utterance, or none if it needs more memory than there is."""
         try:
             return self._backward(batch.to(self.device))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -77,7 +84,7 @@ class GradientSum:
                 raise
         self._clear()
         log.warning(
-            "%s: %d frames take more memory than there is; skipped",
+            "%s: %d frames need more memory than there is; skipped",
             batch.utt_ids[0],
             int(batch.lengths[0]),
         )
@@ -85,7 +92,7 @@ class GradientSum:
 
     def _backward(self, batch: Batch) -> tuple[Counts, str]:
         with self._precision():
-            losses = self.task.losses(batch)
+            losses = self.objective.losses(batch)
         total = losses.sum()
         total.backward()  # type: ignore[no-untyped-call]
         nats = float(total.detach())
@@ -108,7 +115,7 @@ def _not_finite(batch: Batch, losses: torch.Tensor) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch reports a CPU's full memory as any other error."""
+    """Whether an error means that memory is full; on a CPU torch raises a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)

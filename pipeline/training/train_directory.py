@@ -1,4 +1,4 @@
-"""The model directory of a training: a new one, or that of the training to go on with."""
+"""The model directory of a training: a new one, or that of an interrupted training."""
 
 import dataclasses
 import hashlib
@@ -8,69 +8,79 @@ from typing import Any
 
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError, ModelError
-from pipeline.frontend.features import CmvnStats, FrontEnd
-from pipeline.models.model_dir import SPEAKER, ModelDir, is_trained, read_cmvn
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.frontend.front_end import FrontEnd
+from pipeline.models.model_dir import ModelDir, is_trained
+from pipeline.models.normalise import SPEAKER, read_cmvn, read_speaker_cmvn
 from pipeline.nn.config import ModelConfig
 from pipeline.text.tokens import Tokens
-from pipeline.training.dataset import read_speaker_cmvn
-from pipeline.training.train_options import RESUMABLE_CHANGES, TrainOptions
+from pipeline.training.train_options import (
+    RESUMABLE_CHANGES,
+    TrainOptions,
+    TransducerTrainOptions,
+)
 
 log = logging.getLogger("pipeline")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """What is positional on a training command's line, and where its model starts from."""
+    """The positional arguments of a training command, and the sources of its initial weights."""
 
-    kind: str
-    config: Path
+    kind: str  # ctc, predictor or transducer
+    config: Path  # the architecture, a TOML file
     tokens: Path
     train_dir: Path
     dev_dir: Path
     model_dir: Path
     phone_map: Path | None = None
     cmvn: str = ""
-    init: Path | None = None  # all weights, from a model of the same architecture
+    init: Path | None = None  # a model of the same architecture, for all weights
     parts: tuple[tuple[str, Path], ...] = ()  # ("encoder", exp/ctc), ("predictor", exp/predictor)
 
 
 def make_directory(
-    arguments: TrainArguments, options: TrainOptions, config: ModelConfig, tokens: Tokens
+    arguments: TrainArguments, saved: dict[str, Any], config: ModelConfig, tokens: Tokens
 ) -> ModelDir:
-    """The model directory: that of the training to go on with, or a new one.
+    """Open the model directory of an interrupted training, or make a new one.
+
+    Args:
+        arguments: the arguments of the command.
+        saved: the result of `saved_options`.
+        config: the architecture.
+        tokens: the tokens that the network outputs.
 
     Raises:
-        ModelError: it is of another training, or cannot go on.
-        DataError: there are no statistics to normalise features by.
+        ModelError: the directory is that of another training, or has no checkpoints.
+        DataError: there are no CMVN statistics.
     """
-    saved = saved_options(arguments, options, tokens)
     if is_trained(arguments.model_dir):
         directory = ModelDir.open(arguments.model_dir)
         if not directory.has_state:
             raise ModelError(
-                f"{directory.path}: has finished weights, but its checkpoints are gone, so it "
-                "cannot go on; to train again remove the directory, or give another"
+                f"{directory.path}: has finished weights but no checkpoints, so its training "
+                "cannot be continued; to train again remove the directory, or give another"
             )
-        _refuse_changes(directory, config, saved)
+        _require_unchanged(directory, config, saved)
         return directory
     return ModelDir.create(
         arguments.model_dir,
         config,
         tokens,
-        cmvn=_cmvn(arguments, config.encoder.input_dim) if config.encoder else None,
-        front_end=_front_end(arguments, config.encoder.input_dim) if config.encoder else None,
+        cmvn=_find_cmvn(arguments, config.encoder.input_dim) if config.encoder else None,
+        front_end=_find_front_end(arguments, config.encoder.input_dim) if config.encoder else None,
         options=saved,
     )
 
 
 def saved_options(
-    arguments: TrainArguments, options: TrainOptions, tokens: Tokens
+    arguments: TrainArguments, options: TrainOptions, tokens: Tokens, *, reads_features: bool
 ) -> dict[str, Any]:
-    """What a training was told and has read, as ``config.json`` keeps it: options and hashes."""
+    """The options of a training and the hashes of its data, as ``config.json`` keeps them."""
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
-    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments)
-    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments)
+    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments.cmvn, reads_features)
+    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments.cmvn, reads_features)
     values["cmvn"] = arguments.cmvn
     values["phone_map"] = str(arguments.phone_map or "")
     if arguments.phone_map is not None and arguments.phone_map.exists():
@@ -79,44 +89,46 @@ def saved_options(
     values["parts"] = {name: str(path) for name, path in arguments.parts}
     starts = [*([arguments.init] if arguments.init else []), *dict(arguments.parts).values()]
     weights = [path / "final.safetensors" for path in starts]
-    if all(path.exists() for path in weights):  # a training that goes on can do without them
+    if all(path.exists() for path in weights):  # a training can be continued without them
         data = b"".join(path.read_bytes() for path in weights)
         values["starts_sha256"] = hashlib.sha256(data).hexdigest()
     return values
 
 
-def _data_hash(path: Path, arguments: TrainArguments) -> str:
-    """Of what a training reads of a data directory; other files may come and go."""
+def _data_hash(path: Path, cmvn: str, reads_features: bool) -> str:
+    """The SHA-256 of those files of a data directory that a training reads."""
     data, digest = DataDir(path), hashlib.sha256()
     names = ["text"]
-    if arguments.kind != "predictor":
+    if reads_features:
         names += ["feats.scp", "utt2num_frames"]
-        names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(arguments.cmvn, [])
+        names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(cmvn, [])
     for file in [*(path / name for name in names), *sorted(path.glob("conf/*"))]:
         if file.is_file():
             digest.update(f"{file.relative_to(path)}\0".encode() + file.read_bytes())
-    if arguments.kind != "predictor" and arguments.cmvn == SPEAKER and data.has("cmvn.scp"):
+    if reads_features and cmvn == SPEAKER and data.has("cmvn.scp"):
         for speaker, stats in sorted(read_speaker_cmvn(data).items()):
             digest.update(f"{speaker}\0".encode() + stats.matrix.tobytes())
     return digest.hexdigest()
 
 
-# Known better by the hash of what is there: the same may be given by another path.
+# Options that name a file or a model are compared by its hash, since its path may change.
 BY_HASH = {"init": "starts_sha256", "parts": "starts_sha256", "phone_map": "phone_map_sha256"}
 
 
-def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
-    defaults = dataclasses.asdict(TrainOptions())  # of options that are younger than the directory
-    there = {**defaults, **directory.options}
+def _require_unchanged(directory: ModelDir, config: ModelConfig, saved: dict[str, Any]) -> None:
+    # An option that did not exist when the directory was made had its default value there.
+    defaults = dataclasses.asdict(TransducerTrainOptions())
+    before = {**defaults, **directory.options}
+    before["stop_on"] = {"per": "error-rate"}.get(before["stop_on"], before["stop_on"])
     changed = [
-        f"{name}: {there[name]!r} there, {value!r} now"
+        f"{name}: {before[name]!r} before, {value!r} now"
         for name, value in saved.items()
         if name not in RESUMABLE_CHANGES
-        and there.get(name, value) != value
-        and not (BY_HASH.get(name) in saved and BY_HASH.get(name) in there)
+        and before.get(name, value) != value
+        and not (BY_HASH.get(name) in saved and BY_HASH.get(name) in before)
     ]
     if config != directory.config:
-        changed.append(f"architecture: {directory.config} there, {config} now")
+        changed.append(f"architecture: {directory.config} before, {config} now")
     if changed:
         raise ModelError(
             f"{directory.path}: was trained with other options or data; give another directory, "
@@ -124,8 +136,8 @@ def _refuse_changes(directory: ModelDir, config: ModelConfig, saved: dict[str, A
         )
 
 
-def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
-    """Global statistics of the training features; by default ``TRAIN_DIR/cmvn.ark``."""
+def _find_cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
+    """Global CMVN statistics, by default ``TRAIN_DIR/cmvn.ark``; "speaker"; or None."""
     if arguments.cmvn == "none":
         return None
     if arguments.cmvn == SPEAKER:
@@ -133,22 +145,22 @@ def _cmvn(arguments: TrainArguments, dim: int) -> CmvnStats | str | None:
     path = arguments.cmvn or str(arguments.train_dir / "cmvn.ark")
     if not arguments.cmvn and not Path(path).exists():
         raise DataError(
-            f"{path}: missing; make it with compute_cmvn_stats.py "
+            f"{path}: no such file; make it with compute_cmvn_stats.py "
             f"scp:{arguments.train_dir}/feats.scp {path}, or give --cmvn=none"
         )
     return read_cmvn(path, dim)
 
 
-def _front_end(arguments: TrainArguments, dim: int) -> Path | None:
-    """Where it is said how the training features were made, if it is."""
+def _find_front_end(arguments: TrainArguments, dim: int) -> Path | None:
+    """The directory with the options of the training features, if there is one."""
     path = arguments.train_dir / "conf"
     if not path.is_dir():
-        log.warning("%s is missing: the model will read features only, no recordings", path)
+        log.warning("%s is missing: the model will recognise features only, no recordings", path)
         return None
-    made = FrontEnd.load(path).dim  # an unusable one is found now, not at recognition
-    if made != dim:
+    computed = FrontEnd.load(path).dim  # an unusable front end is found now, not at recognition
+    if computed != dim:
         raise ModelError(
-            f"{path}: makes {made} features a frame, but the architecture reads {dim}; make the "
-            "features again, or change input_dim"
+            f"{path}: gives {computed} features per frame, but the architecture reads {dim}; "
+            "compute the features again, or change input_dim"
         )
     return path

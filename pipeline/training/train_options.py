@@ -1,63 +1,125 @@
-"""What a training command can be told: one dataclass, its fields the command's options."""
+"""Options of the training commands: one dataclass per command, with those that it uses."""
 
 from dataclasses import dataclass
 
-from pipeline.frontend.feature_options import option
+from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of `pipeline.training.loop.Trainer`. The defaults are the papers' regime."""
+class TrainOptions(Options):
+    """Options of every training; those of a prediction network.
 
-    epochs: int = option(150, "passes through the training data, at most")
-    patience: int = option(10, "stop after so many epochs without a better dev score; 0: never")
-    stop_on: str = option("loss", "which dev score chooses the best epoch: loss or per")
-    batch_size: int = option(1, "utterances an update, at most; 1 in the papers")
-    batch_frames: int = option(0, "frames an update, at most; 0: only --batch-size counts")
-    optimizer: str = option("sgd", "sgd (with --momentum), adam or adamw (with --weight-decay)")
-    learning_rate: float = option(1e-4, "step size; the loss is summed over a sequence")
-    schedule: str = option("constant", "constant, or linear: warm up, then down to 0")
-    warm_up: float = option(0.05, "share of the training in which schedule linear rises")
-    momentum: float = option(0.9, "of sgd; ignored by adam and adamw")
-    weight_decay: float = option(0.01, "of adamw: a step shrinks weights by learning rate times it")
-    clip_norm: float = option(0.0, "scale gradients down to this norm; 0: never, as the papers")
-    init_scale: float = option(0.1, "first weights are uniform in [-x, x]")
-    dropout: float = option(-1.0, "share of layers' inputs dropped; -1: as the architecture says")
-    weight_noise: float = option(0.0, "σ of Gaussian noise on all weights, drawn an update; 0.075")
-    average: float = option(0.0, "decay an update of the average of weights that is kept; 0: none")
-    input_noise: float = option(0.0, "σ of Gaussian noise on the normalised features")
-    time_masks: int = option(0, "stretches of frames zeroed an utterance")
-    time_mask_width: int = option(20, "longest such stretch, frames")
-    freq_masks: int = option(0, "bands of channels zeroed an utterance")
-    freq_mask_width: int = option(8, "widest such band, channels")
-    speed: float = option(0.0, "speak up to this share faster or slower, formants included; 0.1")
-    warp: float = option(0.0, "move formants up to this share, as another vocal tract; 0.1")
-    ctc_weight: float = option(0.0, "share of a CTC loss on the encoder of a transducer")
-    precision: str = option("float32", "float32, tf32 or bf16 products; the last two on a GPU")
-    skip_short: bool = option(
-        True, "leave out utterances too short for their tokens; false: an error"
+    The defaults are those of A. Graves, "Sequence Transduction with Recurrent Neural Networks",
+    2012, and A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural
+    Networks", 2013. Values are checked by `check`, once the processes of a training are connected
+    and one of them can report an error.
+    """
+
+    def __post_init__(self) -> None:
+        """Leave the check to the training, which calls `check`."""
+
+    epochs: int = option(150, "maximum number of passes through the training data", low=1)
+    patience: int = option(
+        10, "number of epochs without a better dev score before training stops; 0: no limit", low=0
     )
-    save_every: float = option(300.0, "seconds between checkpoints within an epoch")
-    timeout: float = option(10.0, "minutes that a process waits for another: torchrun, srun")
-    keep_epochs: int = option(0, "weights of so many last epochs are kept, for average_models.py")
+    stop_on: str = option(
+        "loss",
+        "dev score for choosing the best epoch: loss or error-rate",
+        choices=("loss", "error-rate"),
+    )
+    batch_size: int = option(1, "maximum number of utterances per update", low=1)
+    batch_frames: int = option(0, "maximum number of frames per update; 0: no limit", low=0)
+    optimizer: str = option(
+        "sgd",
+        "optimiser: sgd (with --momentum), adam or adamw (with --weight-decay)",
+        choices=("sgd", "adam", "adamw"),
+    )
+    learning_rate: float = option(1e-4, "step size for the loss summed over a batch", above=0)
+    schedule: str = option(
+        "constant",
+        "schedule of the learning rate: constant, or linear (rise, then fall to 0)",
+        choices=("constant", "linear"),
+    )
+    warm_up: float = option(
+        0.05, "share of the training in which --schedule=linear raises the rate", low=0, below=1
+    )
+    momentum: float = option(0.9, "momentum of --optimizer=sgd", low=0)
+    weight_decay: float = option(
+        0.01, "share of each weight that adamw subtracts, times the learning rate", low=0
+    )
+    clip_norm: float = option(
+        0.0, "norm that larger gradients are scaled down to; 0: no limit", low=0
+    )
+    init_scale: float = option(0.1, "limit x of initial weights, uniform in [-x, x]", low=0)
+    dropout: float = option(
+        -1.0, "probability of dropout; -1: that of the architecture", low=0, below=1
+    )
+    weight_noise: float = option(
+        0.0, "standard deviation of Gaussian noise on all weights, drawn for each update", low=0
+    )
+    average: float = option(
+        0.0, "decay per update of a running average of the weights; 0: no average", low=0, below=1
+    )
+    precision: str = option(
+        "float32",
+        "precision of matrix products: float32, or tf32 or bf16 on a GPU",
+        choices=("float32", "tf32", "bf16"),
+    )
+    save_every: float = option(300.0, "time between checkpoints within an epoch, in s", low=0)
+    timeout: float = option(
+        10.0, "time to wait for another process under torchrun or srun, in minutes", above=0
+    )
+    keep_epochs: int = option(
+        0, "number of last epochs whose weights are kept for average_models.py", low=0
+    )
     tensorboard: bool = option(True, "write events for TensorBoard beside metrics.jsonl")
-    allow_pipes: bool = option(False, "run commands that feats.scp names")
-    seed: int = option(0, "the same seed gives the same model on a CPU")
-    device: str = option("auto", "cpu, cuda or auto")
-    threads: int = option(1, "CPU threads; more pay off for large batches on idle cores")
+    seed: int = option(0, "seed of all random numbers; it determines the model on a CPU", low=0)
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
+    threads: int = option(1, "number of CPU threads; more pay off with large batches", low=1)
 
 
-CHOICES = {
-    "stop_on": ("loss", "per"),
-    "optimizer": ("sgd", "adam", "adamw"),
-    "schedule": ("constant", "linear"),
-    "precision": ("float32", "tf32", "bf16"),
-    "device": ("cpu", "cuda", "auto"),
-}
-ABOVE_0 = ("epochs", "batch_size", "learning_rate", "threads", "timeout")
-BELOW_1 = ("average", "warm_up", "speed", "warp", "ctc_weight", "dropout")
+@dataclass(frozen=True, kw_only=True)
+class AcousticTrainOptions(TrainOptions):
+    """Options of a training that reads features; those of a CTC network."""
 
-# What may change between two runs on the same directory without making it another experiment.
+    input_noise: float = option(
+        0.0, "standard deviation of Gaussian noise on the normalised features", low=0
+    )
+    time_masks: int = option(0, "number of stretches of frames to mask in each utterance", low=0)
+    time_mask_width: int = option(20, "maximum width of a time mask, in frames", low=0)
+    freq_masks: int = option(0, "number of bands of channels to mask in each utterance", low=0)
+    freq_mask_width: int = option(8, "maximum width of a frequency mask, in channels", low=0)
+    speed: float = option(
+        0.0,
+        "maximum relative change of speed and formants, such as 0.1; 0: none",
+        low=0,
+        below=1,
+    )
+    warp: float = option(
+        0.0,
+        "maximum relative shift of the formants, such as 0.1; 0: none",
+        low=0,
+        below=1,
+    )
+    skip_short: bool = option(
+        True, "leave out utterances that are too short for their tokens; false: fail"
+    )
+    allow_pipes: bool = option(False, "run the commands of scp entries")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransducerTrainOptions(AcousticTrainOptions):
+    """Options of the training of a transducer."""
+
+    ctc_weight: float = option(
+        0.0,
+        "weight of a CTC loss on the encoder; the transducer loss has 1 minus it",
+        low=0,
+        below=1,
+    )
+
+
+# Options that may differ between the runs of a training; others would make it another experiment.
 RESUMABLE_CHANGES = frozenset(
     {"epochs", "patience", "device", "threads", "allow_pipes"}
     | {"save_every", "timeout", "keep_epochs", "tensorboard"}

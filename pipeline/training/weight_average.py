@@ -1,7 +1,7 @@
-"""A running average of the weights, which is what is evaluated and kept.
+"""A running average of the weights, which is evaluated and saved in place of the weights.
 
-B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992, with
-weights that decay exponentially into the past.
+The method is that of B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by
+Averaging", 1992, with exponentially decaying averages.
 """
 
 from collections.abc import Iterator
@@ -12,25 +12,31 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """ā ← d ā + (1 - d) w after every update, d smaller in the first updates."""
+    """ā ← d ā + (1 - d) w after every update, with a smaller decay d in the first updates.
+
+    Floating-point buffers, such as the running means of a norm, are averaged like weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay, self.updates = model, decay, 0
-        self.weights = [p.detach().clone() for p in model.parameters()] if decay > 0.0 else []
+        self.weights = [w.detach().clone() for w in self._own()] if decay > 0.0 else []
+
+    def _own(self) -> list[Tensor]:
+        return [*self.model.parameters(), *floating_buffers(self.model)]
 
     def update(self) -> None:
-        """Take in the model's weights as they are after an update."""
+        """Update the average with the model's weights after an update of the training."""
         if not self.weights:
             return
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9.0))
-        now = [p.detach() for p in self.model.parameters()]
+        now = [w.detach() for w in self._own()]
         torch._foreach_lerp_(self.weights, now, 1.0 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the model has the averages for weights; after it, its own again."""
-        own = [p.detach().clone() for p in self.model.parameters()] if self.weights else []
+        """Within the block the model has the averaged weights; after it, its own again."""
+        own = [w.detach().clone() for w in self._own()] if self.weights else []
         self._put(self.weights)
         try:
             yield
@@ -39,18 +45,23 @@ class WeightAverage:
 
     def _put(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
-            for parameter, value in zip(self.model.parameters(), weights, strict=False):
-                parameter.copy_(value)
+            for mine, value in zip(self._own(), weights, strict=False):
+                mine.copy_(value)
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint keeps."""
+        """The averages as a checkpoint keeps them."""
         return {"weights": self.weights, "updates": self.updates}
 
     def load(self, state: dict[str, object]) -> None:
-        """Go on from `state`. Raises ValueError for another model's."""
+        """Restore what `state` gave. Raises ValueError if it is of another model."""
         weights, updates = state["weights"], state["updates"]
         if not isinstance(weights, list) or len(weights) != len(self.weights):
-            raise ValueError("an average of other weights")
+            raise ValueError("the average has other weights")
         for mine, theirs in zip(self.weights, weights, strict=True):
             mine.copy_(theirs)
         self.updates = int(str(updates))
+
+
+def floating_buffers(model: nn.Module) -> list[Tensor]:
+    """The buffers of a network that can be averaged: those of floating-point numbers."""
+    return [b for b in model.buffers() if b.is_floating_point()]

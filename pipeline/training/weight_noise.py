@@ -1,4 +1,8 @@
-"""Gaussian weight noise, [G13] section 3.4: drawn once an update, never kept in the weights."""
+"""Gaussian weight noise, drawn once for each update and never kept in the weights.
+
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013, section 3.4.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +13,10 @@ from torch import nn
 
 @contextmanager
 def weight_noise(model: nn.Module, sigma: float, generator: torch.Generator) -> Iterator[None]:
-    """Within the block every weight has N(0, σ²) noise added; after it, its clean value again.
+    """Within the block noise from N(0, σ²) is added to every weight; after it, it is removed.
 
-    Gradients computed in the block are those at the noisy weights; an update after it changes
-    the clean ones.
+    Gradients that are computed in the block are those at the noisy weights; an update after the
+    block changes the clean weights.
     """
     if sigma == 0.0:
         yield

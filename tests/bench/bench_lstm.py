@@ -12,16 +12,15 @@ import torch
 from measure import Row, machine, medians, show, start
 from torch import Tensor, nn
 
-from pipeline.nn.config import EncoderConfig
-from pipeline.nn.encoders.recurrent import Encoder
+from pipeline.nn.encoders.recurrent import RecurrentConfig, RecurrentEncoder
 from pipeline.nn.layers import initialise
 
 FEATURES, CELLS, LAYERS, FRAMES = 123, 250, 3, 304
 
 
-def encoder() -> Encoder:
+def encoder() -> RecurrentEncoder:
     """[G13]'s encoder of three layers."""
-    made = Encoder(EncoderConfig(input_dim=FEATURES, layers=LAYERS, cells=CELLS))
+    made = RecurrentEncoder(RecurrentConfig(input_dim=FEATURES, layers=LAYERS, cells=CELLS))
     initialise(made, scale=0.1, generator=torch.Generator().manual_seed(0))
     return made
 

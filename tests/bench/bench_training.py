@@ -20,7 +20,8 @@ from pipeline.nn.config import load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import TransducerModel, build_model
 from pipeline.training.dataset import Batch
-from pipeline.training.objectives import TransducerTask
+from pipeline.training.objectives.objective import Metric
+from pipeline.training.objectives.transducer import TransducerObjective
 from pipeline.training.weight_noise import weight_noise
 
 FRAMES, LABELS, TOKENS, FEATURES, CELLS = 304, 38, 62, 123, 250
@@ -60,7 +61,9 @@ def make_step(count: int, noise: float, device: str = "cpu") -> Callable[[], Non
     assert isinstance(model, TransducerModel)
     generator = torch.Generator().manual_seed(0)
     initialise(model, scale=0.1, generator=generator)
-    task = TransducerTask(model.to(device), lambda ids: [str(k) for k in ids])
+    objective = TransducerObjective(
+        model.to(device), Metric("PER", lambda ids: [str(k) for k in ids])
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
     batch = Batch(
         [str(n) for n in range(count)],
@@ -73,7 +76,7 @@ def make_step(count: int, noise: float, device: str = "cpu") -> Callable[[], Non
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with weight_noise(model, noise, generator):
-            task.losses(batch).sum().backward()
+            objective.losses(batch).sum().backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_what_cannot_be_averaged_is_named(epochs, toy, trained, execute, tmp_pat
     fails(2, "expected MODEL_DIR … OUT_DIR", epochs)
     fails(2, "is there already", epochs, epochs)
     fails(2, "--last must be 0 or more", "--last=-1", epochs, tmp_path / "out")
-    fails(1, "keeps the weights of 3 epochs, not of 9", "--last=9", epochs, tmp_path / "out")
+    fails(1, "has the weights of 3 epochs, not of 9", "--last=9", epochs, tmp_path / "out")
     fails(1, "another architecture", epochs, trained / "transducer", tmp_path / "out")
-    fails(1, "no model directory", tmp_path / "nowhere", tmp_path / "out")
+    fails(1, "not a model directory", tmp_path / "nowhere", tmp_path / "out")
     half = shutil.copytree(epochs, tmp_path / "half")
     (half / "final.safetensors").unlink()
     fails(1, "training has not finished", half, tmp_path / "out")

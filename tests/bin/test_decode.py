@@ -198,7 +198,7 @@ def test_recordings_through_the_models_front_end(trained, execute, decode, tmp_p
     assert (tmp_path / "hyp").read_text() == expected.splitlines(keepends=True)[0]
 
 
-# ---- going on ------------------------------------------------------------------------------------
+# ---- continuing an interrupted run ---------------------------------------------------------------
 
 
 def test_a_second_process_waits_and_takes_over(decode, feats, write, tmp_path, caplog):
@@ -214,7 +214,7 @@ def test_a_second_process_waits_and_takes_over(decode, feats, write, tmp_path, c
         done = decode(write(feats), *options)
         timer.join()
     assert done.status == 0
-    assert "hyp.partial: another process writes it; waiting until that ends" in done.err
+    assert "hyp.partial: another process writes this file; waiting for it to end" in done.err
     assert f"{len(feats)} of them already finished" in done.err
     assert (tmp_path / "hyp").read_bytes() == expected
 
@@ -256,7 +256,10 @@ def test_what_is_finished_is_not_decoded_again(decode, feats, write, tmp_path, m
 def test_other_options_or_features_are_not_taken_over(decode, feats, write, tmp_path):
     assert decode(write(feats), "--resume").status == 0
     done = decode(write(feats), "--resume", "--beam=3")
-    assert (done.status, "hyp.partial: made with another beam; begun anew" in done.err) == (0, True)
+    assert (done.status, "hyp.partial: made with another beam; starting again" in done.err) == (
+        0,
+        True,
+    )
     assert "already finished" not in done.err
     assert decode(write(feats), "--resume").status == 0
     changed = {utt: matrix + (utt == "s0-u1") for utt, matrix in feats.items()}
@@ -352,7 +355,7 @@ def test_a_scp_that_points_nowhere(decode, feats, write, tmp_path):
 def test_a_table_that_is_missing_or_empty(decode, tmp_path):
     fails(decode(f"scp:{tmp_path}/gone.scp"), 1, "gone.scp")
     (tmp_path / "empty.scp").write_text("")
-    fails(decode(f"scp:{tmp_path}/empty.scp"), 1, "nothing was done: no utterances came through")
+    fails(decode(f"scp:{tmp_path}/empty.scp"), 1, "nothing was done: no utterances succeeded")
 
 
 def test_a_table_that_is_cut_off(decode, feats, write, tmp_path):
@@ -377,7 +380,9 @@ def test_a_scp_runs_no_command_unless_that_is_allowed(decode, tmp_path, feats, w
 
 
 def test_no_model(decode, feats, write, tmp_path):
-    fails(decode(write(feats), model=tmp_path / "gone"), 1, f"{tmp_path}/gone: no model directory")
+    fails(
+        decode(write(feats), model=tmp_path / "gone"), 1, f"{tmp_path}/gone: not a model directory"
+    )
     (tmp_path / "half").mkdir()
     done = decode(write(feats), model=tmp_path / "half")
     fails(done, 1, f"{tmp_path}/half: has no readable config.json; train a model")
@@ -409,7 +414,7 @@ def test_a_damaged_file_is_named(copy, decode, feats, write, tmp_path, file):
 def test_a_training_that_has_not_finished(copy, decode, feats, write):
     path = copy()
     (path / "final.safetensors").unlink()
-    fails(decode(write(feats), model=path), 1, "training has not finished", "it goes on where")
+    fails(decode(write(feats), model=path), 1, "training has not finished", "to continue it")
 
 
 # ---- bad usage -----------------------------------------------------------------------------------
@@ -423,7 +428,7 @@ def test_a_training_that_has_not_finished(copy, decode, feats, write):
         ("--beam=-1", "--beam must be 1 or more, not -1"),
         ("--beam=wide", "--beam"),
         ("--nbest=0", "--nbest"),
-        ("--device=nonsense", "--device is one of cpu, cuda, auto"),
+        ("--device=nonsense", "--device must be one of cpu, cuda, auto"),
         ("--write-nbest=nowhere", "nowhere"),
         ("--nonsense", "--nonsense"),
     ],

@@ -26,8 +26,8 @@ def models(trained: Path, execute: Execute, tmp_path_factory: pytest.TempPathFac
         assert done.status == 0, done.err
     (path / "ctc" / "sweep_dev").mkdir()
     (path / "ctc" / "sweep_dev" / "sweep.tsv").write_text(
-        "beam\tper\terrors\ttokens\tins\tdel\tsub\tframes\tseconds\n"
-        "1\t20\t2\t10\t1\t1\t0\t100\t1.0\n10\t10\t1\t10\t1\t0\t0\t100\t2.0\n"
+        "beam\tmetric\terror_rate\terrors\tref_tokens\tins\tdel\tsub\tframes\tseconds\n"
+        "1\tPER\t20\t2\t10\t1\t1\t0\t100\t1.0\n10\tPER\t10\t1\t10\t1\t0\t0\t100\t2.0\n"
     )
     return path
 

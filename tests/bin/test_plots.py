@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.data_dir import read_map
-from pipeline.models.model_dir import read_weights
+from pipeline.models.weights import read_weights
 from pipeline.tables import MatrixWriter, read_matrix
 
 UTT = "s1-u2"
@@ -132,12 +132,12 @@ def test_features_that_are_wrong(trained, draw, tmp_path) -> None:
 
 
 def test_models_that_are_wrong(trained, draw, tmp_path) -> None:
-    fails(draw("lattice", "transducer", model=tmp_path / "none"), 1, "no model directory")
+    fails(draw("lattice", "transducer", model=tmp_path / "none"), 1, "not a model directory")
     copy = Path(shutil.copytree(trained / "transducer", tmp_path / "copy"))
     shutil.rmtree(copy / "front_end")
     assert draw("sensitivity", "transducer", model=copy).status == 0
     done = draw("lattice", "transducer", "--from-audio", model=copy, feats="scp:wav.scp")
-    fails(done, 1, "does not know how its features were made")
+    fails(done, 1, "no record of how its features were made")
     spoil_weights(copy)
     fails(draw("lattice", "transducer", model=copy), 1, "are not finite")
     (copy / "final.safetensors").unlink()

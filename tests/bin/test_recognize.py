@@ -86,21 +86,21 @@ def test_a_model_without_a_front_end_says_so_once(trained, execute, record, tmp_
     path = Path(shutil.copytree(trained / "ctc", tmp_path / "ctc"))
     shutil.rmtree(path / "front_end")
     done = execute("recognize.py", "--device=cpu", path, record("a.wav"), record("b.wav"))
-    fails(done, 1, "the model does not know how its features were made", "use decode_*.py")
-    assert done.err.count("does not know") == 1
+    fails(done, 1, "no record of how its features were made", "use decode_*.py")
+    assert done.err.count("has no record") == 1
     assert done.out == ""
 
 
 def test_models_that_recognise_nothing(recognize, execute, record, tmp_path):
     wav = record("a.wav")
-    fails(recognize(wav, model="predictor"), 1, "a predictor alone recognises nothing")
-    fails(execute("recognize.py", tmp_path / "gone", wav), 1, "gone: no model directory")
+    fails(recognize(wav, model="predictor"), 1, "a prediction network alone cannot recognise")
+    fails(execute("recognize.py", tmp_path / "gone", wav), 1, "gone: not a model directory")
 
 
 def test_wrong_usage(recognize, record, monkeypatch):
     wav = record("a.wav")
     fails(recognize("--beam=0", wav), 2, "--beam must be 1 or more, not 0")
-    fails(recognize("--device=nonsense", wav), 2, "--device is one of")
+    fails(recognize("--device=nonsense", wav), 2, "--device must be one of")
     fails(recognize(), 2, "Missing argument")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fails(recognize("--device=cuda", wav), 2, "torch sees no CUDA device")

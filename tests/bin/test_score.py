@@ -170,7 +170,7 @@ def test_a_score_takes_the_place_of_an_older_one_whole(execute, decoded: Path) -
         ("decode/hyp.txt", "s1-u1 sil\n", "hyp.txt: s1-u2: no hypothesis for this utterance (nor"),
         ("decode/hyp.txt", "", "hyp.txt: no utterances in it; decode them first"),
         ("decode/hyp.txt", "s1-u1\ns1-u2\ns2-u1\nzz aa\n", "hyp.txt: zz: no reference"),
-        ("decode/hyp.txt", "s1-u1\ns1-u1\n", "s1-u1 is there twice"),
+        ("decode/hyp.txt", "s1-u1\ns1-u1\n", "s1-u1 occurs twice"),
         ("decode/hyp.txt", b"s1-u1 \xe9\n", "not UTF-8"),
         ("decode/hyp.txt", None, "hyp.txt: missing; give DATA_DIR with text, DECODE_DIR with hyp"),
         ("data/text", None, "text: missing; give DATA_DIR with text"),

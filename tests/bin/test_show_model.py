@@ -50,9 +50,9 @@ def write_toml(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
-        ("[predictor]\ncells=3", ["--num-tokens=-3"], "give --num-tokens"),
-        ("[predictor]\ncells=3", ["--num-tokens=1"], "give --num-tokens"),
-        ("num_tokens=1\n[predictor]\ncells=3", [], "num_tokens: at least 2 expected"),
+        ("[predictor]\ncells=3", ["--num-tokens=-3"], "--num-tokens must be 2 or more, not -3"),
+        ("[predictor]\ncells=3", ["--num-tokens=1"], "--num-tokens must be 2 or more, not 1"),
+        ("num_tokens=1\n[predictor]\ncells=3", [], "num_tokens must be 2 or more, not 1"),
         (
             "num_tokens=5\n[encoder]\ninput_dim=3\nlayers=1\ncells=2\n[predictor]\ncells=3",
             [],
@@ -81,7 +81,7 @@ def test_what_is_no_model(show: Run, tmp_path: Path) -> None:
     assert b"has no readable config.json" in empty.stderr
     nowhere = show(tmp_path / "exp")
     assert nowhere.returncode == 1
-    assert b"no model directory" in nowhere.stderr
+    assert b"not a model directory" in nowhere.stderr
 
 
 def test_a_model_directory(show: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.data.data_dir import DataDir, read_map
 from pipeline.models.model_dir import ModelDir
 from pipeline.tables import MatrixReader, MatrixWriter, read_matrix
 
-LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=per")
+LEARN = ("--optimizer=adam", "--learning-rate=0.03", "--schedule=linear", "--stop-on=error-rate")
 
 
 @pytest.fixture
@@ -66,7 +66,10 @@ def test_what_lacks_statistics_is_named(by_speaker, train, execute, tmp_path):
     dev = by_speaker.dev
     arguments = (tmp_path / "model", f"scp:{dev}/feats.scp", f"ark,t:{tmp_path}/hyp")
     done = execute("decode_ctc.py", *arguments)
-    assert (done.status, "normalises by speaker: give --cmvn=scp:" in done.err) == (2, True)
+    assert (done.status, "normalises features by speaker: give --cmvn=scp:" in done.err) == (
+        2,
+        True,
+    )
     one = f"{tmp_path}/one.ark"
     speaker, matrix = next(iter(MatrixReader(f"scp:{dev}/cmvn.scp")))
     with MatrixWriter(f"ark:{one}") as writer:
@@ -83,7 +86,7 @@ def test_a_data_directory_without_statistics_is_told_how_to_make_them(by_speaker
     scp.unlink()
     done = train("--cmvn=speaker")
     assert done.status == 1
-    assert f"{scp}: missing; make it with compute_cmvn_stats.py --spk2utt" in done.err
+    assert f"{scp}: no such file; make it with compute_cmvn_stats.py --spk2utt" in done.err
     scp.write_text(text.splitlines(keepends=True)[0])
     done = train("--cmvn=speaker")
     assert done.status == 1
@@ -106,7 +109,7 @@ def test_statistics_that_changed_are_noticed(by_speaker, train):
 def test_a_recording_alone_is_normalised_by_its_own(train, tmp_path):
     from pipeline.decoding.decode_options import SearchOptions
     from pipeline.decoding.recogniser import Recogniser
-    from pipeline.training.run import choose_device
+    from pipeline.models.device import choose_device
 
     assert train("--cmvn=speaker", "--patience=1").status == 0
     recogniser = Recogniser(
@@ -123,4 +126,4 @@ def test_going_on_with_other_statistics_is_refused(train):
     assert train("--cmvn=speaker", "--patience=1").status == 0
     done = train("--patience=1")
     assert done.status == 1
-    assert "cmvn: 'speaker' there, '' now" in done.err
+    assert "cmvn: 'speaker' before, '' now" in done.err

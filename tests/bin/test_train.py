@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from pipeline.data.data_dir import read_map, write_map
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, load_state, read_weights
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, read_weights
 from pipeline.tables import read_matrix, write_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,13 +77,13 @@ def test_a_model_directory_is_made(train, tmp_path, kind):
     assert [line["epoch"] for line in metrics(tmp_path / "model")] == [1, 2, 3]
 
 
-def test_the_log_is_kept_and_goes_on(train, tmp_path):
+def test_the_log_is_kept_and_continued(train, tmp_path):
     train("--epochs=1")
     train("--epochs=2")
     log = (tmp_path / "model" / "train.log").read_text()
     assert re.search(r"^\d{4}-\d\d-\d\d .* LOG ctc model, [\d,]+ weights, on cpu$", log, re.M)
     assert log.count("epoch 1: loss") == log.count("epoch 2: loss") == 1
-    assert "going on after epoch 1 of" in log
+    assert "continuing after epoch 1 of" in log
 
 
 def test_one_training_does_not_write_to_the_log_of_another(train, tmp_path):
@@ -135,8 +136,8 @@ def test_dropout_is_the_architectures_unless_told_otherwise(train, tmp_path):
     assert (config.encoder.dropout, config.predictor.dropout) == (0.5, 0.5)
     assert train(name="other").status == 0
     assert ModelDir.open(tmp_path / "other").config.encoder.dropout == 0.0
-    fails(train("--dropout=1"), 2, "--dropout must be below 1")
-    fails(train("--dropout=-0.5"), 2, "--dropout must be from 0")
+    fails(train("--dropout=1"), 2, "--dropout must be 0 or more and below 1")
+    fails(train("--dropout=-0.5"), 2, "--dropout must be 0 or more")
 
 
 def test_a_transducer_starts_from_both_by_name(trained, train, tmp_path):
@@ -153,10 +154,10 @@ def test_a_transducer_starts_from_both_by_name(trained, train, tmp_path):
             assert torch.equal(made[name], source[name]), name
         assert f"{part} from {trained}/{kind}; dropped: output.bias, output.weight" in done.err
     random_ones = sorted(name for name in made if name.startswith("joiner."))
-    said = re.search(r"starts random: (.*)", done.err)[1].split(", ")
+    said = re.search(r"random initial weights: (.*)", done.err)[1].split(", ")
     assert sorted(said) == random_ones
     assert all(0.0 < float(made[name].abs().max()) <= 0.1 for name in random_ones)
-    assert "starts random" in (tmp_path / "model" / "train.log").read_text()
+    assert "random initial weights" in (tmp_path / "model" / "train.log").read_text()
 
 
 def test_where_a_transducer_started_is_not_read_again_when_it_goes_on(trained, train, tmp_path):
@@ -165,7 +166,7 @@ def test_where_a_transducer_started_is_not_read_again_when_it_goes_on(trained, t
     shutil.rmtree(source)
     done = train(f"--init-ctc={source}", "--epochs=2", kind="transducer")
     assert done.status == 0, done.err
-    assert "going on after epoch 1" in done.err
+    assert "continuing after epoch 1" in done.err
 
 
 def test_where_a_transducer_started_must_not_have_changed(trained, train, tmp_path):
@@ -199,7 +200,7 @@ def test_a_source_with_other_tokens_is_refused(toy, trained, train, tmp_path):
 
 def test_a_source_that_cannot_serve_is_named(trained, train, tmp_path):
     gone = tmp_path / "gone"
-    fails(train(f"--init-ctc={gone}", kind="transducer"), 1, f"{gone}: no model directory")
+    fails(train(f"--init-ctc={gone}", kind="transducer"), 1, f"{gone}: not a model directory")
     done = train(f"--init-ctc={trained}/predictor", kind="transducer")
     fails(done, 1, "a predictor model has no encoder; give another model")
     done = train(f"--init={trained}/ctc", kind="transducer")
@@ -224,7 +225,7 @@ def test_a_data_directory_that_is_missing_or_empty(toy, train, tmp_path):
     toy.dev.mkdir()
     fails(train(), 1, f"{toy.dev}/text")
     (toy.dev / "text").write_text("")
-    fails(train(), 1, f"{toy.dev}/text: an empty file")
+    fails(train(), 1, f"{toy.dev}/text: the file is empty")
     assert not (tmp_path / "model").exists()
 
 
@@ -241,24 +242,24 @@ def test_features_with_nan_name_the_utterance_and_frame(toy, train, tmp_path, wh
 def test_features_of_another_dimension(toy, train):
     feats = feats_of(toy.dev)
     toy.write_feats(toy.dev, {utt: matrix[:, :4] for utt, matrix in feats.items()})
-    fails(train(), 1, "reads 6 a frame")
+    fails(train(), 1, "reads 6 per frame")
 
 
 def test_a_front_end_that_makes_other_features(toy, train, tmp_path):
     (toy.train / "conf" / "fbank.conf").write_text("--num-mel-bins=40\n")
     done = train()
-    fails(done, 1, "train/conf: makes 40 features a frame, but the architecture reads 6")
+    fails(done, 1, "train/conf: gives 40 features per frame, but the architecture reads 6")
     (toy.train / "conf" / "fbank.conf").unlink()
     fails(train(), 2, "exactly one of fbank.conf")
     (toy.train / "conf" / "fbank.conf").write_text("--num-mel-bean=5\n")
-    fails(train(), 2, "fbank.conf: unknown option --num-mel-bean")
+    fails(train(), 2, "fbank.conf:1: unknown option --num-mel-bean")
 
 
 def test_without_a_front_end_there_is_a_warning(toy, train, tmp_path):
     shutil.rmtree(toy.train / "conf")
     done = train()
     assert done.status == 0
-    assert "the model will read features only, no recordings" in done.err
+    assert "the model will recognise features only, no recordings" in done.err
     assert not (tmp_path / "model" / "front_end").exists()
 
 
@@ -301,7 +302,7 @@ def test_no_statistics(toy, train, tmp_path):
     fails(
         done,
         1,
-        f"{toy.train}/cmvn.ark: missing; make it with compute_cmvn_stats.py "
+        f"{toy.train}/cmvn.ark: no such file; make it with compute_cmvn_stats.py "
         f"scp:{toy.train}/feats.scp {toy.train}/cmvn.ark, or give --cmvn=none",
     )
     assert train(f"--cmvn={tmp_path}/elsewhere.ark", name="given").status == 0
@@ -322,23 +323,23 @@ def test_statistics_that_do_not_fit(toy, train):
 def test_a_device_that_is_not_there(train, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     fails(train("--device=cuda"), 2, "--device=cuda: torch sees no CUDA device; use --device=cpu")
-    fails(train("--device=nonsense"), 2, "--device is one of cpu, cuda, auto")
+    fails(train("--device=nonsense"), 2, "--device must be one of cpu, cuda, auto")
     assert train("--device=auto").status == 0
 
 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--epochs=0", "--epochs must be above 0"),
-        ("--epochs=-1", "--epochs must be from 0"),
+        ("--epochs=0", "--epochs must be 1 or more"),
+        ("--epochs=-1", "--epochs must be 1 or more"),
         ("--epochs=many", "--epochs"),
-        ("--batch-size=0", "--batch-size must be above 0"),
-        ("--learning-rate=nan", "--learning-rate must be from 0"),
+        ("--batch-size=0", "--batch-size must be 1 or more"),
+        ("--learning-rate=nan", "--learning-rate must be a finite number"),
         ("--learning-rate=0", "--learning-rate must be above 0"),
-        ("--optimizer=Adam", "--optimizer is one of sgd, adam"),
-        ("--stop-on=wer", "--stop-on is one of loss, per"),
-        ("--seed=99999999999999999999", "--seed must be from 0 to 2147483647"),
-        ("--skip-short=perhaps", "--skip-short is true or false"),
+        ("--optimizer=Adam", "--optimizer must be one of sgd, adam"),
+        ("--stop-on=wer", "--stop-on must be one of loss, error-rate"),
+        ("--seed=99999999999999999999", "--seed must be at most 2147483647"),
+        ("--skip-short=perhaps", "--skip-short must be true or false"),
         ("--nonsense=1", "--nonsense"),
     ],
 )
@@ -359,7 +360,9 @@ def test_an_architecture_that_is_wrong(toy, train, tmp_path):
     path.write_text(text.replace("cells = 16", "cels = 16", 1))
     fails(train(), 2, "encoder.cels: unknown key; did you mean cells?", "encoder.cells: missing")
     path.write_text("num_tokens = 9\n" + text)
-    fails(train(), 2, "num_tokens = 9, but", "has 4; they belong to different experiments")
+    fails(
+        train(), 2, "num_tokens = 9, but", "has 4 tokens; the files belong to different experiments"
+    )
     path.write_text(text[: text.index("[joiner]")])
     fails(train(kind="transducer"), 2, "a transducer model needs [joiner]; add it")
     path.unlink()
@@ -392,10 +395,10 @@ def test_a_directory_of_other_options_or_data_is_refused_with_the_list(toy, trai
         done,
         1,
         f"{tmp_path}/model: was trained with other options or data; give another directory",
-        "learning_rate: 0.0001 there, 0.5 now",
-        "batch_size: 1 there, 2 now",
-        "seed: 0 there, 9 now",
-        "cmvn: '' there, 'none' now",
+        "learning_rate: 0.0001 before, 0.5 now",
+        "batch_size: 1 before, 2 now",
+        "seed: 0 before, 9 now",
+        "cmvn: '' before, 'none' now",
         "train_data_sha256",
     )
     assert "epochs" not in done.err
@@ -435,9 +438,9 @@ def test_a_checkpoint_that_is_damaged(train, tmp_path):
     assert not last.with_name("previous.pt").exists()
     fails(train(), 1, f"{last}: damaged checkpoint", "remove it to start again")
     torch.save({"model": load_state_of(whole, tmp_path)["model"]}, last)
-    fails(train(), 1, f"{last}: no state of this training ('progress'); remove it")
+    fails(train(), 1, f"{last}: not a state of this training ('progress'); remove it")
     torch.save([1, 2], last)
-    fails(train(), 1, f"{last}: no state of this training")
+    fails(train(), 1, f"{last}: not a state of this training")
     last.unlink()
     (tmp_path / "model" / "final.safetensors").unlink()
     assert train().status == 0
@@ -455,7 +458,7 @@ def test_a_finished_training_without_its_states_is_not_begun_again(train, tmp_pa
     before = final.read_bytes()
     for state in ("last.pt", "previous.pt"):
         (tmp_path / "model" / "checkpoints" / state).unlink()
-    fails(train("--epochs=5"), 1, "its checkpoints are gone", "give another")
+    fails(train("--epochs=5"), 1, "has finished weights but no checkpoints", "give another")
     assert final.read_bytes() == before
     final.unlink()
     assert train("--epochs=1", "--keep-epochs=9").status == 0
@@ -486,7 +489,7 @@ def test_an_option_that_is_younger_than_the_directory_has_its_default(train, tmp
     del data["options"]["average"]
     path.write_text(json.dumps(data))
     assert train("--epochs=2").status == 0
-    fails(train("--epochs=3", "--average=0.9"), 1, "average: 0.0 there, 0.9 now")
+    fails(train("--epochs=3", "--average=0.9"), 1, "average: 0.0 before, 0.9 now")
 
 
 def test_a_trained_directory_without_its_config(train, tmp_path):
@@ -629,7 +632,7 @@ def kill_and_finish(start, train, tmp_path: Path, kills: int) -> int:
         whole_epochs(tmp_path / "model")
     done = train(*options)
     assert done.status == 0, done.err
-    assert "going on after epoch" in done.err
+    assert "continuing after epoch" in done.err
     for file in ("final.safetensors", "checkpoints/best.safetensors"):
         whole = (tmp_path / "whole" / file).read_bytes()
         assert (tmp_path / "model" / file).read_bytes() == whole, file

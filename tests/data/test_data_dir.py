@@ -159,10 +159,10 @@ def test_a_good_directory_has_no_problems(directory: Path, tmp_path: Path) -> No
         ("wav.scp", "a-1 x\na-2\nb-1 x\n", ':2: "a-2 " is not of the form RECO FILE'),
         ("wav.scp", "a-1 x\na-2 x\n", ': 1 of 3 in utt2spk are missing, first "b-1"'),
         ("text", "a-1 x\na-2 x\nb-1 x\nb-2 x\n", ':4: 1 of 4 are not in utt2spk, first "b-2"'),
-        ("text", "a-1 <s> x\na-2 x\nb-1 x\n", ':1: "<s>" in a transcription'),
-        ("text", "a-1 x\na-2 x </s>\nb-1 x\n", ':2: "</s>" in a transcription'),
-        ("text", "a-1 x\na-2 #0\nb-1 x\n", ':2: "#0" in a transcription'),
-        ("text", "a-1 x\na-2 x\x07\nb-1 x\n", ":2: U+0007 does not print"),
+        ("text", "a-1 <s> x\na-2 x\nb-1 x\n", ':1: a transcription holds "<s>"'),
+        ("text", "a-1 x\na-2 x </s>\nb-1 x\n", ':2: a transcription holds "</s>"'),
+        ("text", "a-1 x\na-2 #0\nb-1 x\n", ':2: a transcription holds "#0"'),
+        ("text", "a-1 x\na-2 x\x07\nb-1 x\n", ":2: U+0007 cannot be printed"),
         ("text", "a-1 x\na-2 x\u3000y\nb-1 x\n", ":2: white space U+3000 IDEOGRAPHIC SPACE"),
         ("spk2utt", "a a-2 a-1\nb b-1\n", ':1: the utterances of "a" are not those of utt2spk'),
         ("spk2utt", "a a-1 a-2\n", ': 1 of 2 in utt2spk are missing, first "b"'),
@@ -206,7 +206,7 @@ def test_segments_and_recordings_must_agree(tmp_path: Path) -> None:
     assert "segments: there is no wav.scp" in problem
 
 
-def test_all_problems_are_told_at_once(directory: Path) -> None:
+def test_all_problems_are_reported_at_once(directory: Path) -> None:
     make(
         directory,
         {
@@ -218,13 +218,13 @@ def test_all_problems_are_told_at_once(directory: Path) -> None:
     )
     problems = "\n".join(validate(directory))
     for what in (
-        "text:1: a carriage return",
+        "text:1: the line holds a carriage return",
         "text:2: ",
-        '"<s>" in a transcription',
-        'text:3: "a-1" a second time',
+        'a transcription holds "<s>"',
+        'text:3: "a-1" occurs twice',
         "text:3: the last line does not end",
         'text: 1 of 3 in utt2spk are missing, first "a-2"',
-        "wav.scp: an empty file",
+        "wav.scp: the file is empty",
         "spk2gender:1: ",
         "feats.scp:2: 1 of 2 are not in utt2spk",
         "feats.scp: 2 of 3 in utt2spk are missing",
@@ -236,7 +236,7 @@ def test_required_files_and_what_excuses_them(directory: Path) -> None:
     for name in ("text", "feats.scp", "wav.scp"):
         (directory / name).unlink()
     assert len(validate(directory)) == 3
-    assert "make it, or say --no-feats" in "\n".join(validate(directory))
+    assert "make it, or give --no-feats" in "\n".join(validate(directory))
     assert validate(directory, feats=False, text=False, wav=False) == []
     (directory / "spk2utt").unlink()
     (problem,) = validate(directory, feats=False, text=False, wav=False)
@@ -262,7 +262,7 @@ def test_speakers_out_of_order_are_explained(directory: Path) -> None:
     problems = validate(directory)
     assert len(problems) == 1
     assert 'utt2spk:3: speaker "a" of "b-1" comes after "b" of "a-2"' in problems[0]
-    assert "let each speaker's name begin the names of its utterances" in problems[0]
+    assert "begin each utterance's name with its speaker's" in problems[0]
     assert validate(directory, spk_sort=False) == []
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pipeline.data.text_files import (
     SAME_KIND_SHOWN,
     Problems,
-    atomic_write_text,
     format_map,
     read_map,
     scan,
@@ -36,14 +35,14 @@ def test_only_ascii_blanks_part_key_and_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", ": an empty file"),
+        (b"", ": the file is empty"),
         (b"a 1", ":1: the last line does not end in a newline"),
-        (b"a 1\r\nb 2\r\n", ":1: a carriage return"),
-        (b"a 1\n\nb 2\n", ":2: an empty line"),
-        (b"a 1\n \t\nb 2\n", ":2: an empty line"),
-        (b"a 1\n b 2\n", ":2: a line that begins with a blank"),
-        (b"a 1\na 2\n", ':2: "a" a second time'),
-        (b"b 1\na 2\n", ':2: "a" comes after "b": not sorted as LC_ALL=C'),
+        (b"a 1\r\nb 2\r\n", ":1: the line holds a carriage return"),
+        (b"a 1\n\nb 2\n", ":2: the line is empty"),
+        (b"a 1\n \t\nb 2\n", ":2: the line is empty"),
+        (b"a 1\n b 2\n", ":2: the line begins with a blank"),
+        (b"a 1\na 2\n", ':2: "a" occurs twice'),
+        (b"b 1\na 2\n", ':2: "a" comes after "b": not sorted as by LC_ALL=C sort'),
         (b"a 1\nB 2\n", ':2: "B" comes after "a"'),
         (b"a 1\nb \xff\n", ":2: not UTF-8"),
     ],
@@ -93,30 +92,3 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, table
 
 def test_format_map_has_no_trailing_blank() -> None:
     assert format_map({"b": "1 2", "a": ""}) == "a\nb 1 2\n"
-
-
-def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = write(tmp_path / "t", b"old\n")
-    atomic_write_text(path, "new ü\n")
-    assert path.read_bytes() == "new ü\n".encode()
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "t", b"old\n")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DataDirError, match="t: cannot be written: No space left on device; "):
-        atomic_write_text(path, "new\n")
-    assert path.read_bytes() == b"old\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_write_where_there_is_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(DataDirError, match=r"none/t: cannot be written: No such file"):
-        atomic_write_text(tmp_path / "none" / "t", "x\n")
-    with pytest.raises(DataDirError, match=r"file/t: cannot be written: Not a directory"):
-        atomic_write_text(write(tmp_path / "file", b"") / "t", "x\n")

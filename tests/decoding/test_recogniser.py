@@ -1,4 +1,4 @@
-"""From features to hypotheses, with models that have learnt a toy corpus."""
+"""Recognition of features with models that were trained on a toy corpus."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.data.data_dir import DataDir
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import AnySearchOptions
 from pipeline.decoding.recogniser import Recogniser
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
 from pipeline.models.model_dir import ModelDir
@@ -31,14 +31,16 @@ def features(trained: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def recogniser(trained: Path) -> Callable[..., Recogniser]:
     def make(kind: str, *, beam: int = 4, **options: object) -> Recogniser:
-        return Recogniser(ModelDir.open(trained / kind), CPU, SearchOptions(beam=beam, **options))
+        return Recogniser(
+            ModelDir.open(trained / kind), CPU, AnySearchOptions(beam=beam, **options)
+        )
 
     return make
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
-def test_what_was_learnt_is_recognised(trained, recogniser, features, kind, beam):
+def test_utterances_of_the_training_set_are_recognised(trained, recogniser, features, kind, beam):
     text = DataDir(trained / "toy/dev").text
     model = recogniser(kind, beam=beam)
     found = {utt: model.symbols(model.recognise(utt, f).hyps[0]) for utt, f in features.items()}
@@ -70,7 +72,7 @@ def test_the_model_normalises_by_its_own_statistics(trained, tmp_path, recognise
     (path / "cmvn.ark").unlink()
     config = (path / "config.json").read_text()
     (path / "config.json").write_text(config.replace('"cmvn": true', '"cmvn": false'))
-    plain = Recogniser(ModelDir.open(path), CPU, SearchOptions(beam=4))
+    plain = Recogniser(ModelDir.open(path), CPU, AnySearchOptions(beam=4))
     for utt, matrix in features.items():
         normalised = stats.apply(matrix, norm_means=True, norm_vars=True)
         assert plain.recognise(utt, normalised) == recogniser(kind).recognise(utt, matrix)
@@ -103,18 +105,18 @@ def test_a_beam_of_nothing_is_refused(recogniser, beam):
         recogniser("ctc", beam=beam)
 
 
-def test_a_predictor_is_no_recogniser(recogniser):
-    with pytest.raises(ModelError, match="predictor: a predictor alone recognises nothing"):
+def test_a_predictor_cannot_recognise(recogniser):
+    with pytest.raises(ModelError, match="predictor: a prediction network alone cannot recognise"):
         recogniser("predictor")
 
 
 @pytest.mark.parametrize(
     ("matrix", "what"),
     [
-        (np.zeros((5, 4), np.float32), "reads 6 a frame"),
+        (np.zeros((5, 4), np.float32), "reads 6 per frame"),
         (np.zeros((0, 6), np.float32), "no frames"),
         (np.full((5, 6), np.nan, np.float32), "frame 0 is not finite"),
-        (np.zeros(6, np.float32), "reads 6 a frame"),
+        (np.zeros(6, np.float32), "reads 6 per frame"),
     ],
 )
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
@@ -125,7 +127,7 @@ def test_features_that_do_not_fit_are_named(recogniser, kind, matrix, what):
 
 @pytest.mark.parametrize("beam", [1, 6])
 @pytest.mark.parametrize("kind", ["ctc", "transducer"])
-def test_tokens_have_places_in_order(recogniser, features, kind, beam):
+def test_tokens_have_spans_in_order(recogniser, features, kind, beam):
     model = recogniser(kind, beam=beam)
     for matrix in features.values():
         hyps, spans = model.recognise("u", matrix, with_spans=True)
@@ -156,7 +158,11 @@ def test_an_insertion_bonus_moves_the_length(recogniser, features, kind):
     ("kind", "options", "said"),
     [
         ("transducer", {"prefix_search": True}, "--prefix-search is for CTC models"),
-        ("ctc", {"prefix_threshold": 0.0}, "--prefix-threshold must be in 0 … 1, not 0"),
+        (
+            "ctc",
+            {"prefix_threshold": 0.0},
+            "must be above 0 and at most 1, not 0",
+        ),
         ("ctc", {"beam": 1, "insertion_bonus": 1.0}, "need a beam search"),
         ("ctc", {"lm_weight": -1.0}, "--lm-weight must be 0 or more, not -1"),
         ("transducer", {"max_tokens_per_frame": 0}, "--max-tokens-per-frame must be 1 or more"),

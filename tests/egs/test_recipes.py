@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.frontend.features import FrontEnd
+from pipeline.frontend.front_end import FrontEnd
 from pipeline.nn.config import load_model_config
+from pipeline.scoring.results import read_score
 from pipeline.text.phones import load_phone_map
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ def name(path: Path) -> str:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    """Run a recipe from ``tmp_path``, with this Python."""
+    """Run a recipe, or a script of its own, from ``tmp_path``, with this Python."""
     env = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -37,7 +38,8 @@ def run(tmp_path) -> Run:
     }
 
     def run(recipe: Path, *options: object) -> subprocess.CompletedProcess[str]:
-        command = ["bash", str(recipe / "run.sh"), *map(str, options)]
+        script = recipe / "run.sh" if recipe.is_dir() else recipe
+        command = ["bash", str(script), *map(str, options)]
         return subprocess.run(
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
@@ -120,6 +122,55 @@ def test_variables_of_a_run_are_its_options(run, path):
     assert not regime or (path.parent.parent / regime[1]).is_dir()
 
 
+# ---- run.sh --------------------------------------------------------------------------------------
+
+COMMANDS = [
+    "prepare_data.py",
+    "make_feats.sh",
+    "compute_cmvn_stats.py",
+    "train_tokenizer.py",
+    "train_ctc.py",
+    "train_predictor.py",
+    "train_transducer.py",
+    "decode.sh",
+    "decode_ctc.py",
+    "decode_transducer.py",
+    "score.sh",
+    "print_results.py",
+    "plot_posteriors.py",
+    "plot_sensitivity.py",
+    "plot_lattice.py",
+    "plot_confusions.py",
+    "plot_training.py",
+    "make_report.py",
+    "make_ngram_lm.py",
+    "tune_fusion.sh",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+def test_a_recipe_shows_its_commands(recipe):
+    text = (recipe / "run.sh").read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    for command in COMMANDS:
+        assert any(f"{command} " in line for line in lines), command
+    shared = (ROOT / "utils" / "recipe.sh").read_text()
+    assert set(re.findall(r"\b[a-z_]+\.(?:py|sh)\b", shared)) <= {
+        *("once.py", "parse_options.sh", "path.sh", "cmd.sh")
+    }
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("egs/*/run.sh")) + sorted(
+    ROOT.glob("egs/*/local/run_tables.sh")), ids=name)  # fmt: skip
+def test_every_option_is_explained(script):
+    text = script.read_text()
+    comment, _, rest = text.partition("\nset -euo pipefail\n")
+    declared = re.findall(r"^([a-z_]+)=", rest.partition("parse_options.sh")[0], re.MULTILINE)
+    for option in declared:
+        if option not in ("lm_order", "demo_size"):  # beside where they are declared
+            assert f"--{option.replace('_', '-')}" in comment, option
+
+
 # ---- what is typed -------------------------------------------------------------------------------
 
 
@@ -160,11 +211,39 @@ def test_speechocean762_needs_its_corpus(run):
     fails(run(ROOT / "egs" / "speechocean762"), 2, "give the corpus")
 
 
+RUN_TABLES = ROOT / "egs" / "timit" / "local" / "run_tables.sh"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rows", "nonsense"], "--rows: no conf/rows/nonsense.row; there are ctc_1l_250h "),
+        (["--train-cmd", ""], "--train-cmd is empty"),
+        (["--stage", "4"], "unknown option --stage"),
+        (["row"], "unexpected 'row'; options only"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(run, tmp_path, options, said):
+    fails(run(RUN_TABLES, "--corpus", tmp_path, "--work", "work", *options), 2, said)
+    assert not (tmp_path / "work").exists()
+
+
 # ---- all of it -----------------------------------------------------------------------------------
 
 
+def write_tones(path: Path, phones: list[str], random: np.random.Generator) -> None:
+    """A recording of 0.1 s of a tone and a little noise for each phone."""
+    times = np.arange(1600) / 16000
+    parts = [np.sin(2 * np.pi * 400 * (len(p) + ord(p[0]) % 7) * times) for p in phones]
+    samples = 8000 * np.concatenate(parts) + random.normal(0, 100, size=1600 * len(phones))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as wav:
+        wav.setparams((1, 2, 16000, len(samples), "NONE", ""))
+        wav.writeframes(samples.astype("<i2").tobytes())
+
+
 def make_corpus(root: Path) -> None:
-    """A corpus in TIMIT's layout: four speakers, three sentences each, a tone for every phone."""
+    """A corpus in TIMIT's layout: four speakers with three sentences each."""
     lists = ROOT / "egs" / "timit" / "conf"
     dev, test = ((lists / f"{part}_spk.list").read_text().split()[0] for part in ("dev", "test"))
     random = np.random.default_rng(0)
@@ -172,13 +251,7 @@ def make_corpus(root: Path) -> None:
     for top, speaker in (("TRAIN", "fcjf0"), ("TRAIN", "mabc0"), ("TEST", dev), ("TEST", test)):
         for sentence in ("SX1", "SX2", "SI1"):
             path = root / top / "DR1" / speaker.upper() / f"{sentence}.WAV"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            times = np.arange(1600) / 16000
-            parts = [np.sin(2 * np.pi * 400 * (len(p) + ord(p[0]) % 7) * times) for p in phones]
-            samples = 8000 * np.concatenate(parts) + random.normal(0, 100, size=6400)
-            with wave.open(str(path), "wb") as wav:
-                wav.setparams((1, 2, 16000, 6400, "NONE", ""))
-                wav.writeframes(samples.astype("<i2").tobytes())
+            write_tones(path, phones, random)
             lines = [f"{1600 * i} {1600 * (i + 1)} {p}\n" for i, p in enumerate(phones)]
             path.with_suffix(".PHN").write_text("".join(lines))
 
@@ -194,7 +267,7 @@ def small(tmp_path) -> list[object]:
     (tmp_path / "regime").mkdir()
     for kind in ("ctc", "ctc_noise", "predictor", "transducer"):
         text = "--optimizer=adam\n--learning-rate=0.01\n--epochs=2\n"
-        text += "--weight-noise=0.05\n--stop-on=per\n" if "noise" in kind else ""
+        text += "--weight-noise=0.05\n--stop-on=error-rate\n" if "noise" in kind else ""
         (tmp_path / "regime" / f"train_{kind}.conf").write_text(text)
     options = ["--corpus", "TIMIT", "--allow-partial", "true", "--work", "work", "--nj", "1"]
     return [*options, "--model", "model.toml", "--regime", "regime", "--beam", "2"]
@@ -234,7 +307,7 @@ def test_a_transducer_follows_its_ctc_network(run, small, tmp_path):
     conf = tmp_path / "regime" / "train_ctc.conf"
     conf.write_text(conf.read_text() + "--seed=5\n")
     done = run(timit, *small, "--stage", 4, "--stop-stage", 6)
-    fails(done, 1, "ctc: was trained with other options or data", "seed: 0 there, 5 now")
+    fails(done, 1, "ctc: was trained with other options or data", "seed: 0 before, 5 now")
     shutil.rmtree(exp / "ctc")
     shutil.rmtree(exp / "ctc_noise")
     done = run(timit, *small, "--stage", 4, "--stop-stage", 6)
@@ -254,3 +327,89 @@ def test_a_failing_stage_stops_the_run(run, small, tmp_path):
     assert "Traceback" not in done.stderr
     assert "SX1.WAV" in done.stderr
     assert "stage 3" not in done.stderr
+
+
+RECORDER = """#!/bin/sh
+# A program for --train-cmd that records what it is to run, and runs it.
+log=$1; shift
+printf '%s\\n' "$log $*" >> "$(dirname "$0")/record"
+exec "$@" > "$log" 2>&1
+"""
+
+
+@pytest.mark.slow
+def test_a_row_of_the_papers_tables_is_trained_by_train_cmd(run, tmp_path):
+    make_corpus(tmp_path / "TIMIT")
+    recorder = tmp_path / "recorder"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+    options = ["--corpus", "TIMIT", "--allow-partial", "true", "--work", "work", "--nj", "1"]
+    options += ["--rows", "ctc_1l_250h", "--epochs", "1", "--beam", "2"]
+    options += ["--train-cmd", recorder, "--train-launch", "env LAUNCHED=1"]
+    done = run(RUN_TABLES, *options)
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "work" / "exp" / "tables"
+    phases = [line.split() for line in (tmp_path / "record").read_text().splitlines()]
+    names = ["ctc_1l_250h_train_ctc", "ctc_1l_250h_train_ctc_noise"]
+    assert [phase[0] for phase in phases] == [str(exp / "log" / f"{name}.log") for name in names]
+    for phase, folder in zip(phases, names, strict=True):
+        assert phase[1:4] == ["env", "LAUNCHED=1", "train_ctc.py"]
+        assert phase[-1] == str(exp / folder)
+    assert f"--init={exp}/{names[0]}" in phases[1]
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("CTC-1l-250h")]
+    score = read_score(exp / names[1] / "decode_test")
+    assert score.name == "PER"
+    assert row.split()[-2:] == [f"{score.total.error_rate:.2f}", "23.9"]
+    again = run(RUN_TABLES, *options)
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert len((tmp_path / "record").read_text().splitlines()) == len(phases)
+
+
+def make_speechocean(root: Path) -> None:
+    """A corpus in the layout of speechocean762: six speakers with two utterances each."""
+    random = np.random.default_rng(0)
+    (root / "resource").mkdir(parents=True)
+    words = ""
+    for part, speakers in (("train", range(1, 6)), ("test", range(7, 8))):
+        folder = root / part
+        folder.mkdir()
+        tables: dict[str, str] = dict.fromkeys(("wav.scp", "text", "utt2spk", "spk2gender"), "")
+        for speaker in speakers:
+            tables["spk2gender"] += f"{speaker:04}\tf\n"
+            for utt in (f"{speaker:05}{number:04}" for number in range(2)):
+                path = root / "WAVE" / f"SPEAKER{speaker:04}" / f"{utt}.WAV"
+                write_tones(path, ["dh", "ah", "z", "uw"], random)
+                tables["wav.scp"] += f"{utt}\t{path.relative_to(root)}\n"
+                tables["text"] += f"{utt}\tTHE ZOO\n"
+                tables["utt2spk"] += f"{utt} {speaker:04}\n"
+                words += f"{utt}.0\tDH_B AH0_E\n{utt}.1\tZ_B UW1_E\n"
+        for file, text in tables.items():
+            (folder / file).write_text(text)
+    (root / "resource" / "text-phone").write_text(words)
+
+
+@pytest.mark.slow
+def test_speechocean762_with_statistics_of_speakers(run, small, tmp_path):
+    make_speechocean(tmp_path / "corpus")
+    text = "--optimizer=adam\n--learning-rate=0.03\n--patience=0\n--epochs="
+    for kind, epochs in (("ctc", 60), ("ctc_noise", 1), ("transducer", 60)):
+        conf = tmp_path / "regime" / f"train_{kind}.conf"
+        conf.write_text(f"{text}{epochs}\n--cmvn=speaker\n")
+    options = ["corpus" if option == "TIMIT" else option for option in small]
+    recipe = ROOT / "egs" / "speechocean762"
+    done = run(recipe, *options)
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "work" / "exp"
+    for model in (exp / "ctc_noise", exp / "transducer"):
+        for part in ("dev", "test"):
+            assert read_score(model / f"decode_{part}").name == "PER"
+    assert done.stdout.count("%PER") == 4
+    pictures = sorted(path.stem for path in (exp / "pictures").iterdir())
+    assert pictures == sorted(
+        [f"{what}_{kind}" for what in ("confusions", "posteriors", "sensitivity")
+         for kind in ("ctc", "transducer")] + ["lattice", "training"]
+    )  # fmt: skip
+    stamps = list((exp / ".done").iterdir())
+    again = run(recipe, *options)
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert again.stderr.count("already done") == len(stamps)

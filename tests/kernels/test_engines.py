@@ -121,5 +121,5 @@ def test_products_of_both_engines(name: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_reading_tables_compiles_nothing() -> None:
     """No command that needs no kernel pays for numba."""
     code = "import sys, pipeline.tables, pipeline.scoring.score_directory, "
-    code += "pipeline.frontend.features; assert not {'numba', 'triton', 'torch'} & set(sys.modules)"
+    code += "pipeline.frontend.spectra; assert not {'numba', 'triton', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parents[1], check=True)

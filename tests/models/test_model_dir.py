@@ -1,9 +1,10 @@
-"""Model directories: whole or refused, and never half-written."""
+"""Model directories: they are complete or refused, and are written atomically."""
 
 import json
 import os
 import pickle
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,18 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import DataError, FeatureError, ModelError
+from pipeline.errors import DataError, FeatureError, ModelError, OutputError
 from pipeline.models import model_dir
-from pipeline.models.model_dir import (
-    ModelDir,
-    is_trained,
-    load_part,
-    load_state,
-    load_weights,
-    read_weights,
-    save_state,
-    save_weights,
-)
+from pipeline.models.model_dir import ModelDir, is_trained, load_part
+from pipeline.models.weights import load_state, load_weights, read_weights, save_state, save_weights
 from pipeline.nn.models import build_model
 from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
@@ -33,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of a trained model that a test may spoil."""
+    """A copy of a trained model that a test may change."""
 
     def make(kind: str = "ctc") -> Path:
         return Path(shutil.copytree(trained / kind, tmp_path / kind))
@@ -46,11 +39,11 @@ def edit_config(path: Path, **changes: object) -> None:
     (path / "config.json").write_text(json.dumps({**data, **changes}))
 
 
-# ---- what is there -------------------------------------------------------------------------------
+# ---- complete directories ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
-def test_a_trained_directory_opens_and_says_what_it_is(trained, kind):
+def test_a_trained_directory_opens(trained, kind):
     directory = ModelDir.open(trained / kind, kind=kind)
     assert directory.kind == kind
     assert directory.tokens.symbols == ("<blk>", "a", "b", "c")
@@ -68,7 +61,7 @@ def test_the_front_end_is_that_of_the_training_data(trained):
     assert (front_end.dim, front_end.sample_rate) == (6, 16000)
 
 
-def test_the_files_can_be_read_by_all_whom_the_umask_lets(copy):
+def test_the_permissions_of_files_follow_the_umask(copy):
     path = copy()
     directory = ModelDir.open(path)
     model = directory.load_model(CPU)
@@ -81,20 +74,20 @@ def test_the_files_can_be_read_by_all_whom_the_umask_lets(copy):
     assert [oct((path / f).stat().st_mode)[-3:] for f in ("weights", "state")] == ["644", "644"]
 
 
-# ---- what is not whole ---------------------------------------------------------------------------
+# ---- incomplete directories ----------------------------------------------------------------------
 
 
 def test_no_directory(tmp_path):
-    with pytest.raises(ModelError, match=r"exp/gone: no model directory; train a model with"):
+    with pytest.raises(ModelError, match=r"exp/gone: not a model directory; train a model with"):
         ModelDir.open(tmp_path / "exp/gone")
 
 
 def test_a_file_where_the_directory_should_be(trained):
-    with pytest.raises(ModelError, match=r"config\.json: no model directory"):
+    with pytest.raises(ModelError, match=r"config\.json: not a model directory"):
         ModelDir.open(trained / "ctc" / "config.json")
 
 
-def test_a_half_made_directory(copy):
+def test_an_incomplete_directory(copy):
     path = copy()
     (path / "config.json").unlink()
     with pytest.raises(ModelError, match=r"ctc: has no readable config\.json; train"):
@@ -117,14 +110,16 @@ def test_a_half_made_directory(copy):
 def test_a_damaged_config(copy, text):
     path = copy()
     (path / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ModelError, match=r"(?s)ctc/config\.json: damaged \(.+\); put a copy back"):
+    with pytest.raises(ModelError, match=r"(?s)ctc/config\.json: damaged \(.+\); restore a copy"):
         ModelDir.open(path)
 
 
 def test_another_format(copy):
     path = copy()
     edit_config(path, format_version=99, model="of the future")
-    with pytest.raises(ModelError, match="format 99, but this program reads 1; use the version"):
+    with pytest.raises(
+        ModelError, match="format 99, but this program reads format 1; use the version"
+    ):
         ModelDir.open(path)
 
 
@@ -149,7 +144,7 @@ def test_a_model_of_another_kind(trained):
 def test_statistics_that_are_missing_or_damaged(copy):
     path = copy()
     (path / "cmvn.ark").unlink()
-    with pytest.raises(ModelError, match=r"cmvn\.ark: missing; the model normalises by it"):
+    with pytest.raises(ModelError, match=r"cmvn\.ark: missing; the model needs it"):
         ModelDir.open(path).cmvn()
     write_matrix(str(path / "cmvn.ark"), np.zeros((2, 5)))
     with pytest.raises(FeatureError, match=r"cmvn\.ark: statistics of 4 columns"):
@@ -159,7 +154,7 @@ def test_statistics_that_are_missing_or_damaged(copy):
         ModelDir.open(path).cmvn()
 
 
-def test_a_directory_of_before_cmvn_was_in_the_config(copy):
+def test_a_directory_from_before_cmvn_was_in_the_config(copy):
     path = copy()
     data = json.loads((path / "config.json").read_text())
     del data["cmvn"]
@@ -182,7 +177,7 @@ def test_no_front_end(copy):
 def test_no_weights_yet(copy):
     path = copy()
     (path / "final.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"training has not finished .* it goes on"):
+    with pytest.raises(ModelError, match=r"training has not finished .* to continue it"):
         ModelDir.open(path).load_model(CPU)
 
 
@@ -219,7 +214,7 @@ def test_loading_what_does_not_fit_changes_nothing(trained):
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
-def test_a_part_is_taken_by_name_and_the_rest_told(trained):
+def test_a_part_is_loaded_by_name_and_the_rest_returned(trained):
     config = ModelDir.open(trained / "transducer").config
     model = build_model(config, num_tokens=4)
     dropped = load_part(model, ModelDir.open(trained / "ctc"), "encoder")
@@ -274,19 +269,19 @@ def create(path: Path, trained: Path, **changes: object) -> ModelDir:
 
 def test_config_json_is_written_last(trained, tmp_path, monkeypatch):
     seen = []
-    real = model_dir.atomic_write_text
+    real = model_dir.write_text
 
     def watch(path: Path, text: str) -> None:
         seen.append({p.name for p in path.parent.iterdir()})
         real(path, text)
 
-    monkeypatch.setattr(model_dir, "atomic_write_text", watch)
+    monkeypatch.setattr(model_dir, "write_text", watch)
     create(tmp_path / "new", trained)
     assert seen == [{"checkpoints", "cmvn.ark", "front_end", "tokens.txt"}]
     assert not is_trained(tmp_path / "new")
 
 
-def test_making_it_again_leaves_nothing_of_before(trained, tmp_path):
+def test_making_it_again_removes_earlier_files(trained, tmp_path):
     path = tmp_path / "new"
     create(path, trained)
     (path / "front_end" / "mfcc.conf").write_text("--num-ceps=6\n")
@@ -297,7 +292,7 @@ def test_making_it_again_leaves_nothing_of_before(trained, tmp_path):
     assert not (path / "front_end").exists()
 
 
-def test_a_death_while_it_is_made_again_leaves_no_config(trained, tmp_path, monkeypatch):
+def test_an_interruption_while_it_is_made_again_leaves_no_config(trained, tmp_path, monkeypatch):
     path = tmp_path / "new"
     create(path, trained)
     monkeypatch.setattr(Tokens, "save", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -316,16 +311,19 @@ def test_a_failed_write_keeps_the_old_file(copy, monkeypatch):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ModelError, match=r"last\.pt: cannot write: .* is the disk full\?"):
+    with pytest.raises(OutputError, match=r"last\.pt: cannot be written: Pytorch"):
         save_state({}, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == files
 
 
-def test_what_a_killed_program_left_is_written_over(copy):
+def test_files_of_a_killed_program_are_overwritten(copy):
     path = copy()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
     for _ in range(3):
-        (path / "checkpoints" / ".last.pt.tmp").write_bytes(b"half")
+        left = f".last.pt.tmp.{os.uname().nodename}.{gone.pid}"
+        (path / "checkpoints" / left).write_bytes(b"half")
         save_state({"a": 1}, path / "checkpoints" / "last.pt")
     assert load_state(path / "checkpoints" / "last.pt") == {"a": 1}
     assert not list(path.glob("checkpoints/.*"))

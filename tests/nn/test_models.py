@@ -1,4 +1,9 @@
-"""The networks: the papers' numbers of weights, their equations, and what must not matter."""
+"""The networks: the papers' numbers of weights and equations; padding and batches do not matter.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
 
 import re
 import tomllib
@@ -10,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from pipeline.kernels.lstm import reference
 from pipeline.kernels.search.transducer import State, transducer_beam_search
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.nn.config import (
-    EncoderConfig,
     JoinerConfig,
     ModelConfig,
     PredictorConfig,
     load_model_config,
 )
-from pipeline.nn.encoders.recurrent import Encoder, stack_frames
+from pipeline.nn.encoders.recurrent import RecurrentConfig, RecurrentEncoder, stack_frames
 from pipeline.nn.joiner import SumJoiner, TanhJoiner
 from pipeline.nn.layers import RecurrentLayer, count_weights, initialise
 from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
@@ -58,7 +63,7 @@ def drawn(module: M, *, scale: float = 0.5, seed: int = 0) -> M:
 
 def model_of(kind: str, joiner: str = "tanh", *, num_tokens: int = 5, stack: int = 1):
     config = ModelConfig(
-        encoder=EncoderConfig(input_dim=3, layers=2, cells=4, stack_frames=stack),
+        encoder=RecurrentConfig(input_dim=3, layers=2, cells=4, stack_frames=stack),
         predictor=PredictorConfig(cells=6),
         joiner=JoinerConfig(kind=joiner, dim=7),
     )
@@ -163,9 +168,9 @@ def test_initialising_leaves_the_global_generator_alone() -> None:
 @pytest.mark.parametrize("cell", ["lstm", "tanh"])
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_each_layer_reads_both_directions_of_the_one_below(cell: str, bidirectional: bool) -> None:
-    """[G13] eq. 8-11, by the reference."""
-    config = EncoderConfig(input_dim=3, layers=3, cells=4, cell=cell, bidirectional=bidirectional)
-    encoder = drawn(Encoder(config))
+    """[G13] eq. 8-11, compared with the reference implementation."""
+    config = RecurrentConfig(input_dim=3, layers=3, cells=4, cell=cell, bidirectional=bidirectional)
+    encoder = drawn(RecurrentEncoder(config))
     x = normal(1, 6, 3)
     got, lengths = encoder(x, torch.tensor([6]))
     assert lengths.tolist() == [6]
@@ -183,8 +188,8 @@ def test_each_layer_reads_both_directions_of_the_one_below(cell: str, bidirectio
 
 
 def test_a_unidirectional_encoder_does_not_look_ahead() -> None:
-    config = EncoderConfig(input_dim=3, layers=2, cells=4, bidirectional=False)
-    encoder = drawn(Encoder(config))
+    config = RecurrentConfig(input_dim=3, layers=2, cells=4, bidirectional=False)
+    encoder = drawn(RecurrentEncoder(config))
     x = normal(1, 6, 3)
     other = x.clone()
     other[:, 4:] = 9.0
@@ -195,8 +200,8 @@ def test_a_unidirectional_encoder_does_not_look_ahead() -> None:
 @pytest.mark.parametrize("stack", [1, 2, 3])
 @pytest.mark.parametrize("junk", [7.0, float("nan")])
 def test_an_utterance_does_not_depend_on_its_batch(stack: int, junk: float) -> None:
-    config = EncoderConfig(input_dim=3, layers=2, cells=4, stack_frames=stack)
-    encoder = drawn(Encoder(config))
+    config = RecurrentConfig(input_dim=3, layers=2, cells=4, stack_frames=stack)
+    encoder = drawn(RecurrentEncoder(config))
     x = normal(3, 7, 3)
     lengths = torch.tensor([7, 4, 1])
     for n, length in enumerate(lengths.tolist()):
@@ -211,17 +216,14 @@ def test_an_utterance_does_not_depend_on_its_batch(stack: int, junk: float) -> N
 
 def test_stacked_frames_stand_beside_each_other() -> None:
     x = torch.arange(1.0, 11.0).view(1, 5, 2)
-    stacked, lengths = stack_frames(x, torch.tensor([5]), 2)
+    stacked = stack_frames(x, torch.tensor([5]), 2)
     assert stacked.tolist() == [[[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 0, 0]]]
-    assert lengths.tolist() == [3]
-    same, lengths = stack_frames(x, torch.tensor([5]), 1)
-    assert torch.equal(same, x)
-    assert lengths.tolist() == [5]
+    assert torch.equal(stack_frames(x, torch.tensor([5]), 1), x)
 
 
 def test_dropout_acts_in_training_only() -> None:
-    config = EncoderConfig(input_dim=3, layers=2, cells=4, dropout=0.5)
-    encoder = drawn(Encoder(config))
+    config = RecurrentConfig(input_dim=3, layers=2, cells=4, dropout=0.5)
+    encoder = drawn(RecurrentEncoder(config))
     x, n = normal(1, 6, 3), torch.tensor([6])
     assert torch.equal(encoder(x, n)[0], encoder(x, n)[0])
     torch.manual_seed(0)
@@ -233,7 +235,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_the_predictor_reads_one_hot_labels_after_zeros() -> None:
-    """[G12] section 2.1, by the reference: ŷ = (∅, y_1, …, y_U), ∅ all zeros."""
+    """[G12] section 2.1, compared with the reference: ŷ = (∅, y_1, …, y_U), with ∅ all zeros."""
     predictor = drawn(Predictor(PredictorConfig(cells=6), num_tokens=5))
     labels = [3, 1, 1, 4]
     inputs = np.zeros((5, 4))
@@ -248,7 +250,7 @@ def test_the_predictor_reads_one_hot_labels_after_zeros() -> None:
     np.testing.assert_allclose(got[0].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_step_by_step_is_the_whole_sequence() -> None:
+def test_single_steps_give_the_whole_sequence() -> None:
     predictor = drawn(Predictor(PredictorConfig(cells=6), num_tokens=5))
     targets = torch.tensor([[3, 1, 1, 4], [2, 2, 4, 1]])
     whole = predictor(targets, torch.tensor([4, 4]))
@@ -299,7 +301,7 @@ def arrays(linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def test_the_tanh_joiner_is_the_output_network_of_the_paper() -> None:
-    """[G13] eq. 15-17, cell by cell."""
+    """[G13] eq. 15-17, computed for each node of the lattice."""
     joiner = drawn(TanhJoiner(encoder_dim=8, predictor_dim=6, dim=7, num_tokens=5))
     h, p = normal(1, 3, 8), normal(1, 4, 6, seed=1)
     rows, columns = joiner.project_encoder(h), joiner.project_predictor(p)
@@ -370,7 +372,7 @@ def test_a_hypothesis_has_the_probability_that_the_loss_gives_it(joiner: str) ->
     model = model_of("transducer", joiner, num_tokens=3)
     with torch.no_grad():
         output = model.joiner.output if joiner == "tanh" else model.joiner.encoder_output
-        output.bias[0] += 3.0  # rather blanks, so that little is pruned
+        output.bias[0] += 3.0  # makes blanks more likely, so that little is pruned
         encoded, _ = model.encoder(normal(1, 3, 3), torch.tensor([3]))
         frames = model.joiner.project_encoder(encoded)
         (hyps,) = transducer_beam_search(frames, torch.tensor([3]), model, width=200)
@@ -409,3 +411,53 @@ def test_every_weight_of_a_transducer_is_trained() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0.0, name
+
+
+# ---- recurrent projections, [S14] ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_projection_is_reachable_from_the_toml(bidirectional: bool, tmp_path: Path) -> None:
+    """A layer of H cells and P projected values has 4HF + 4HP + PH + 3H + 4H weights."""
+    path = tmp_path / "model.toml"
+    text = "[encoder]\ninput_dim = 5\nlayers = 2\ncells = 7\nprojection = 3\n"
+    path.write_text(f"{text}bidirectional = {str(bidirectional).lower()}\n")
+    config = load_model_config(path)
+    encoder = drawn(config.encoder.build())
+    directions = 2 if bidirectional else 1
+    assert encoder.output_dim == 3 * directions
+
+    def weights(inputs: int) -> int:
+        return directions * (4 * 7 * inputs + 4 * 7 * 3 + 3 * 7 + 3 * 7 + 4 * 7)
+
+    assert count_weights(encoder) == weights(5) + weights(3 * directions)
+    out, lengths = encoder(normal(2, 6, 5), torch.tensor([6, 4]))
+    assert out.shape == (2, 6, 3 * directions)
+    assert lengths.tolist() == [6, 4]
+
+
+def test_a_tanh_layer_has_no_projection(tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    path.write_text('[encoder]\ninput_dim=5\nlayers=2\ncells=7\ncell="tanh"\nprojection=3\n')
+    with pytest.raises(ConfigError, match=r"encoder\.projection must be 0 for a cell without"):
+        load_model_config(path)
+
+
+def test_a_search_reads_a_predictor_with_a_projection() -> None:
+    """The compiled search has the projection folded; the plain one calls the network as it is."""
+    config = PredictorConfig(cells=6, projection=4)
+    predictor = Predictor(config, num_tokens=5)
+    encoder = RecurrentConfig(input_dim=3, layers=1, cells=4).build()
+    dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
+    joiner = JoinerConfig(dim=7).build(**dims, num_tokens=5)
+    model = drawn(TransducerModel(encoder, predictor, joiner), scale=0.7)
+    with torch.inference_mode():
+        encoded, lengths = encoder(normal(1, 9, 3), torch.tensor([9]))
+        frames = joiner.project_encoder(encoded)
+        (compiled,) = transducer_beam_search(frames, lengths, model, width=4)
+        model.search_weights = lambda: None
+        (plain,) = transducer_beam_search(frames, lengths, model, width=4)
+    assert [h.tokens for h in compiled] == [h.tokens for h in plain]
+    assert len(plain) == 4
+    for a, b in zip(compiled, plain, strict=True):
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-9)

@@ -1,4 +1,4 @@
-"""The networks of both papers' tables as they are: gradients, and two utterances by heart."""
+"""The networks in the tables of both Graves papers: gradients, and learning two utterances."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,10 @@ from pipeline.nn.layers import initialise
 from pipeline.nn.models import Model, build_model
 from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import Batch
-from pipeline.training.objectives import CtcTask, PredictorTask, Task, TransducerTask
+from pipeline.training.objectives.ctc import CtcObjective
+from pipeline.training.objectives.next_token import NextTokenObjective
+from pipeline.training.objectives.objective import Objective, token_metric
+from pipeline.training.objectives.transducer import TransducerObjective
 
 torch.set_num_threads(1)
 
@@ -23,7 +26,7 @@ each_row = pytest.mark.parametrize("row", ROWS)
 
 
 def settings(row: str) -> dict[str, str]:
-    """The assignments of a row's file."""
+    """The assignments in the file of a row."""
     text = (CONF / "rows" / f"{row}.row").read_text()
     lines = " ".join(line for line in text.splitlines() if not line.startswith("#"))
     return {k: v.strip('"') for k, v in re.findall(r'(\w+)=("[^"]*"|\S+)', lines)}
@@ -34,13 +37,13 @@ def config_of(row: str) -> ModelConfig:
     return load_model_config(CONF.parent / found["model"]).part(found["kind"], row)
 
 
-def task_of(model: Model, kind: str) -> Task:
+def task_of(model: Model, kind: str) -> Objective:
     symbols = Tokens(["<blk>", *(f"p{k}" for k in range(1, 62))])
     if kind == "ctc":
-        return CtcTask(model, symbols.decode)
+        return CtcObjective(model, token_metric(symbols))
     if kind == "predictor":
-        return PredictorTask(model)
-    return TransducerTask(model, symbols.decode)
+        return NextTokenObjective(model)
+    return TransducerObjective(model, token_metric(symbols))
 
 
 def batch_of(
@@ -50,7 +53,7 @@ def batch_of(
     dim = config.encoder.input_dim if config.encoder else 1
     shape = (len(frames), max(frames), dim)
     tokens = torch.randint(1, config.num_tokens, (len(frames), max(labels)), generator=generator)
-    if not config.encoder:  # what was read so far must say what follows
+    if not config.encoder:  # the tokens so far must determine the next one
         tokens[:] = tokens[0]
     return Batch(
         [f"u{n}" for n in range(len(frames))],
@@ -73,7 +76,7 @@ def test_both_tables_are_there() -> None:
 
 @each_row
 def test_every_phase_has_its_options(row: str) -> None:
-    """By the papers: sequence by sequence, noise in the phases that are named for it."""
+    """As in the papers: batches of one sequence, weight noise in the phases named after it."""
     found = settings(row)
     phases = [
         found[k].split() for k in ("pretrain_ctc", "pretrain_predictor", "phases") if k in found
@@ -98,14 +101,14 @@ def test_every_phase_has_its_options(row: str) -> None:
 
 @each_row
 def test_the_gradient_is_the_slope_of_the_loss(row: str) -> None:
-    """Of the whole network in float64, along random directions through all weights."""
+    """The gradient of the whole network in float64, along random directions in weight space."""
     config, kind = config_of(row), settings(row)["kind"]
     assert config.num_tokens is not None
     model = build_model(config, num_tokens=config.num_tokens).double()
     initialise(model, scale=0.1, generator=torch.Generator().manual_seed(0))
-    task, batch = task_of(model, kind), batch_of(config, [7, 5], [3, 2], torch.float64)
+    objective, batch = task_of(model, kind), batch_of(config, [7, 5], [3, 2], torch.float64)
     parameters = list(model.parameters())
-    task.losses(batch).sum().backward()
+    objective.losses(batch).sum().backward()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for _ in range(2):
@@ -119,7 +122,7 @@ def test_the_gradient_is_the_slope_of_the_loss(row: str) -> None:
             def loss_at(step: float, directions: list[Tensor] = directions) -> float:
                 for p, d in zip(parameters, directions, strict=True):
                     p.add_(d, alpha=step)
-                loss = task.losses(batch).sum().item()
+                loss = objective.losses(batch).sum().item()
                 for p, d in zip(parameters, directions, strict=True):
                     p.sub_(d, alpha=step)
                 return loss
@@ -142,42 +145,42 @@ SMALL = {
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_gradcheck_of_every_weight(kind: str, tmp_path: Path) -> None:
-    """Each kind of network of the tables, small."""
+    """A small network of each kind in the tables."""
     (tmp_path / "model.toml").write_text("num_tokens = 4\n" + SMALL[kind])
     config = load_model_config(tmp_path / "model.toml")
     model = build_model(config, num_tokens=4).double()
     initialise(model, scale=0.5, generator=torch.Generator().manual_seed(0))
-    task, batch = task_of(model, config.kind), batch_of(config, [5, 4], [2, 1], torch.float64)
+    objective, batch = task_of(model, config.kind), batch_of(config, [5, 4], [2, 1], torch.float64)
     names = [name for name, _ in model.named_parameters()]
     weights = [p.detach().clone().requires_grad_() for p in model.parameters()]
 
     def losses(*values: Tensor) -> Tensor:
         given = dict(zip(names, values, strict=True))
         with torch.nn.utils.stateless._reparametrize_module(model, given):
-            return task.losses(batch)
+            return objective.losses(batch)
 
     assert torch.autograd.gradcheck(losses, weights)
 
 
 @pytest.mark.slow
 @each_row
-def test_two_utterances_are_learnt_by_heart(row: str) -> None:
-    """0 % PER of the greedy path (a prediction network: every next token right)."""
+def test_two_utterances_are_learnt(row: str) -> None:
+    """Greedy decoding has 0 % PER; a prediction network predicts every next token."""
     config, kind = config_of(row), settings(row)["kind"]
     assert config.num_tokens is not None
     model = build_model(config, num_tokens=config.num_tokens)
     initialise(model, scale=0.1, generator=torch.Generator().manual_seed(0))
-    task, batch = task_of(model, kind), batch_of(config, [40, 30], [8, 6], torch.float32)
+    objective, batch = task_of(model, kind), batch_of(config, [40, 30], [8, 6], torch.float32)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for step in range(1500):
         optimizer.zero_grad()
-        task.losses(batch).sum().backward()
+        objective.losses(batch).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         if step % 20 == 19:
             model.eval()
             with torch.no_grad():
-                scores = task.evaluate([batch])
+                scores = objective.evaluate([batch])
             model.train()
             if scores.per == 0.0:
                 return

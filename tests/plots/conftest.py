@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.frontend.features import CmvnStats
-from pipeline.models.model_dir import ModelDir, save_weights
-from pipeline.nn.config import EncoderConfig, JoinerConfig, ModelConfig, PredictorConfig
+from pipeline.frontend.cmvn import CmvnStats
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import save_weights
+from pipeline.nn.config import JoinerConfig, ModelConfig, PredictorConfig
+from pipeline.nn.encoders.recurrent import RecurrentConfig
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
-from pipeline.plots.utterance import Subject, load_model, make_subject
+from pipeline.plots.utterance import PlottedUtterance, load_model, make_utterance
 from pipeline.text.tokens import Tokens
 
 MELS, FRAMES = 5, 13
@@ -27,7 +29,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def features() -> np.ndarray:
     """(13, 18): five filters and the energy, with their differences, away from 0."""
-    from pipeline.frontend.features import add_deltas
+    from pipeline.frontend.deltas import add_deltas
 
     static = np.random.default_rng(0).normal(7.0, 2.0, (FRAMES, MELS + 1)).astype(np.float32)
     return add_deltas(static, order=2, window=2)
@@ -47,8 +49,10 @@ def make_model(
         conf = tmp_path_factory.mktemp("conf")
         (conf / "fbank.conf").write_text(f"--num-mel-bins={MELS}\n--use-energy=true\n")
         (conf / "delta.conf").write_text("--delta-order=2\n")
-        encoder = EncoderConfig(input_dim=features.shape[1], layers=1, cells=8, stack_frames=2)
-        joiner = JoinerConfig(kind=kind, dim=7 if kind == "tanh" else 0)
+        encoder = RecurrentConfig(input_dim=features.shape[1], layers=1, cells=8, stack_frames=2)
+        joiner = None
+        if kind != "ctc":
+            joiner = JoinerConfig(kind=kind, dim=7 if kind == "tanh" else 0)
         config = ModelConfig(
             num_tokens=len(SYMBOLS) + 1,
             encoder=encoder,
@@ -71,12 +75,14 @@ def make_model(
 
 
 @pytest.fixture(scope="session")
-def subject(make_model: Callable[[str], Path], features: np.ndarray) -> Callable[..., Subject]:
+def utterance(
+    make_model: Callable[[str], Path], features: np.ndarray
+) -> Callable[..., PlottedUtterance]:
     """The utterance ``utt$1`` as a model reads it."""
 
-    def make(name: str, *, reference: tuple[int, ...] | None = None) -> Subject:
+    def make(name: str, *, reference: tuple[int, ...] | None = None) -> PlottedUtterance:
         directory = ModelDir.open(make_model(name))
         model = load_model(directory)
-        return make_subject(directory, model, "utt$1", features, reference=reference)
+        return make_utterance(directory, model, "utt$1", features, reference=reference)
 
     return make

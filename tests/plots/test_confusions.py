@@ -90,14 +90,14 @@ def test_rare_tokens_share_a_row(count) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("u a a ; b\n", 'u: "b" is no pair'),
-        ("u a a b\n", '"a a b" is no pair'),
-        ("u <eps> <eps>\n", "is no pair"),
+        ("u a a ; b\n", 'u: "b" is not a pair'),
+        ("u a a b\n", '"a a b" is not a pair'),
+        ("u <eps> <eps>\n", "is not a pair"),
         ("u \n", "no aligned tokens"),
         ("", "no aligned tokens"),
     ],
 )
-def test_what_is_no_alignment(count, text: str, said: str) -> None:
+def test_what_is_not_an_alignment(count, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         count(text)
 

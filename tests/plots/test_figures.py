@@ -14,15 +14,15 @@ from pipeline.plots.lattice import compute_lattice, draw_lattice
 from pipeline.plots.learning_curves import draw_training, read_run
 from pipeline.plots.segments import Segment, read_ctm, read_phn, read_times
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
-from pipeline.plots.sweep import Width, draw_sweeps
+from pipeline.plots.sweep import SweepPoint, draw_sweeps
 
 # ---- files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_same_picture_is_the_same_bytes(subject, kind: str) -> None:
+def test_the_same_picture_is_the_same_bytes(utterance, kind: str) -> None:
     """Whatever is set elsewhere in this process, and drawn anew."""
-    one = subject("tanh")
+    one = utterance("tanh")
     lattice = compute_lattice(one.model, one.inputs, [3, 1])
     first = render(draw_lattice(one, lattice, [3, 1], title="$\\frac"), kind)
     with matplotlib.rc_context({"font.size": 30.0, "svg.hashsalt": "other"}):
@@ -37,7 +37,7 @@ def test_the_same_picture_is_the_same_bytes(subject, kind: str) -> None:
 
 def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     figure = new_figure(8.0, 2.0)
-    with pytest.raises(UsageError, match=r"ends in \.png or \.svg"):
+    with pytest.raises(UsageError, match=r"must end in \.png or \.svg"):
         save(figure, tmp_path / "x.pdf")
     with pytest.raises(TableError, match="create its directory"):
         save(figure, tmp_path / "none" / "x.png")
@@ -45,14 +45,18 @@ def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_no_label_is_a_formula(subject) -> None:
+def test_no_label_is_a_formula(utterance) -> None:
     """Texts are shown as they are, so matplotlib's own labels must not need typesetting."""
-    one = subject("tanh")
-    widths = [Width(1, 30.0, 1.0, 9.0, 1e-5), Width(10, 25.0, 2.0, 8.0, 1e-3)]
+    one = utterance("tanh")
+    points = [
+        SweepPoint(1, "CER", 30.0, 1.0, 9.0, 1e-5),
+        SweepPoint(10, "CER", 25.0, 2.0, 8.0, 1e-3),
+    ]
     figures = [
-        draw_sweeps({"a": widths}, frame_shift_ms=10.0),
+        draw_sweeps({"a": points}, frame_shift_ms=10.0),
         draw_sensitivity(one, compute_sensitivity(one, [1, 2])),
     ]
+    assert figures[0].axes[0].get_ylabel() == "CER (%)"
     for figure in figures:
         render(figure, "png")
         assert not [t for t in figure.findobj(Text) if "mathdefault" in t.get_text()]
@@ -88,10 +92,10 @@ def test_a_damaged_hand_segmentation(tmp_path: Path, text: str, said: str) -> No
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         read_phn(path, 16000)
-    with pytest.raises(DataError, match=r"none: .*: No such file or directory; --phn takes"):
+    with pytest.raises(DataError, match=r"none: .*: No such file or directory; give a \.PHN file"):
         read_phn(tmp_path / "none", 16000)
     path.write_bytes(b"\xff\xfe0\0")
-    with pytest.raises(DataError, match="no UTF-8 text; --phn takes"):
+    with pytest.raises(DataError, match=r"not a UTF-8 text; give a \.PHN file"):
         read_phn(path, 16000)
 
 
@@ -99,9 +103,9 @@ def test_a_ctm(tmp_path: Path) -> None:
     path = tmp_path / "a.ctm"
     path.write_text("u 1 0.5 0.25 ah 0.9\nv 1 0 1 b\n")
     assert read_ctm(path, "u") == [Segment(0.5, 0.75, "ah")]
-    with pytest.raises(DataError, match="nothing of utterance w"):
+    with pytest.raises(DataError, match="lacks utterance w"):
         read_ctm(path, "w")
-    with pytest.raises(DataError, match=r"--ctm takes what --write-ctm of decode_\*.py makes"):
+    with pytest.raises(DataError, match=r"give a file of decode_\*.py --write-ctm"):
         read_ctm(tmp_path / "none", "u")
     path.write_text("u 1 0.5 0.25 a\u00a0b\u2028c\u3000 1\n", encoding="utf-8")
     assert read_ctm(path, "u") == [Segment(0.5, 0.75, "a\u00a0b\u2028c\u3000")]
@@ -113,7 +117,9 @@ def test_a_ctm(tmp_path: Path) -> None:
 # ---- learning curves -----------------------------------------------------------------------------
 
 
-def write_run(path: Path, kind: str, losses: list[float], best: int) -> Path:
+def write_run(
+    path: Path, kind: str, losses: list[float], best: int, *, metric: str = "PER"
+) -> Path:
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"kind": kind}))
     lines = [
@@ -122,7 +128,8 @@ def write_run(path: Path, kind: str, losses: list[float], best: int) -> Path:
                 "epoch": n,
                 "train_loss": loss + 0.1,
                 "dev_loss": loss,
-                "dev_per": 10 * loss,
+                "dev_error_rate": 10 * loss,
+                "metric": "next-token error" if kind == "predictor" else metric,
                 "best": n <= best,
             }
         )
@@ -143,8 +150,26 @@ def test_learning_curves(tmp_path: Path) -> None:
     assert error.lines[0].get_ydata().tolist() == [30.0, 20.0, 25.0]
     assert bits.lines[1].get_ydata()[0] == pytest.approx(1.0, abs=1e-5)
     assert "bits" in bits.get_ylabel()
-    assert "next token" in wrong.get_ylabel()
+    assert wrong.get_ylabel() == "next-token error, dev (%)"
+    assert error.get_ylabel() == "PER, dev (%)"
     assert len(draw_training({"a": ctc}).axes) == 2
+
+
+def test_each_metric_has_its_panels(tmp_path: Path) -> None:
+    runs = {
+        name: read_run(write_run(tmp_path / name, kind, [3.0, 2.0], 2, metric=metric))
+        for name, kind, metric in (
+            ("phones", "ctc", "PER"),
+            ("words", "ctc", "WER"),
+            ("more phones", "transducer", "PER"),
+            ("lm", "predictor", ""),
+        )
+    }
+    figure = draw_training(runs)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels[1::2] == ["PER, dev (%)", "WER, dev (%)", "next-token error, dev (%)"]
+    assert ["bits" in label for label in labels[::2]] == [False, False, True]
+    assert len(figure.axes[1].get_legend().get_texts()) == 2
 
 
 def test_an_epoch_done_twice_counts_once(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_forward_and_backward_variables_are_the_references(frames: int, labels: 
 
 
 @pytest.mark.parametrize("name", ["tanh", "sum"])
-def test_the_lattice_of_a_model(subject, name: str) -> None:
-    one = subject(name)
+def test_the_lattice_of_a_model(utterance, name: str) -> None:
+    one = utterance(name)
     model, targets = need_transducer(one), [2, 1, 1, 4]
     found = compute_lattice(model, one.inputs, targets)
     features = torch.from_numpy(one.inputs)[None]
@@ -47,8 +47,8 @@ def test_the_lattice_of_a_model(subject, name: str) -> None:
     assert found.path == transducer_align(frames, model, targets)
 
 
-def test_nothing_is_drawn_of_what_is_no_lattice(subject) -> None:
-    one = subject("tanh")
+def test_inconsistent_lattices_are_not_drawn(utterance) -> None:
+    one = utterance("tanh")
     found = compute_lattice(need_transducer(one), one.inputs, [1, 2])
     for spoiled, text in ((found.log_alpha[3, 1] + 1e-6, "diagonal t . u = 4"), (np.nan, "19")):
         alpha = found.log_alpha.copy()
@@ -60,12 +60,12 @@ def test_nothing_is_drawn_of_what_is_no_lattice(subject) -> None:
     with pytest.raises(DataError, match=r"eq\. 19"):
         draw_lattice(one, dataclasses.replace(found, log_beta=beta), [1, 2])
     impossible = dataclasses.replace(found, log_null=np.full_like(found.log_null, -np.inf))
-    with pytest.raises(DataError, match="weights finite"):
+    with pytest.raises(DataError, match="weights of the model finite"):
         impossible.check()
 
 
-def test_the_picture(subject) -> None:
-    one = subject("tanh")
+def test_the_picture(utterance) -> None:
+    one = utterance("tanh")
     found = compute_lattice(need_transducer(one), one.inputs, [1, 3])
     figure = draw_lattice(one, found, [1, 3], floor=5.0)
     alpha, beta, product, spectrogram = figure.axes[:4]
@@ -84,13 +84,13 @@ def test_the_picture(subject) -> None:
         draw_lattice(one, found, [1, 3], floor=0.0)
 
 
-def test_a_ctc_model_has_no_lattice(subject) -> None:
+def test_a_ctc_model_has_no_lattice(utterance) -> None:
     with pytest.raises(ModelError, match="has no lattice"):
-        need_transducer(subject("ctc"))
+        need_transducer(utterance("ctc"))
 
 
-def test_many_labels_are_numbered(subject) -> None:
-    one = subject("tanh")
+def test_many_labels_are_numbered(utterance) -> None:
+    one = utterance("tanh")
     targets = [1, 2] * 200
     found = compute_lattice(need_transducer(one), one.inputs, targets)
     figure = draw_lattice(one, found, targets)

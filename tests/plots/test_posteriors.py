@@ -7,16 +7,16 @@ from pipeline.errors import DataError, UsageError
 from pipeline.plots.posteriors import (
     compute_posteriors,
     draw_posteriors,
-    heard_spans,
     path_points,
+    recognised_spans,
     strongest_tokens,
 )
 from pipeline.plots.segments import Segment
 
 
 @pytest.mark.parametrize("name", ["ctc", "tanh"])
-def test_distributions(subject, name: str) -> None:
-    one = subject(name, reference=(1, 3))
+def test_distributions(utterance, name: str) -> None:
+    one = utterance(name, reference=(1, 3))
     found = compute_posteriors(one, [1, 3])
     np.testing.assert_allclose(found.probs.sum(axis=1), 1.0)
     assert len(found.probs) == (7 if name == "ctc" else 7 + 2)
@@ -34,9 +34,9 @@ def test_points_of_a_path() -> None:
     assert path_points([], 2)[0].tolist() == [0, 1]
 
 
-def test_text_that_does_not_fit(subject) -> None:
+def test_text_that_does_not_fit(utterance) -> None:
     with pytest.raises(DataError, match=r"utt\$1: no path of 7 frames"):
-        compute_posteriors(subject("ctc"), [1, 2] * 9)
+        compute_posteriors(utterance("ctc"), [1, 2] * 9)
 
 
 def test_the_strongest_tokens() -> None:
@@ -46,10 +46,10 @@ def test_the_strongest_tokens() -> None:
     assert strongest_tokens(probs, 9) == [2, 3, 1]
 
 
-def test_the_picture(subject) -> None:
-    one = subject("ctc", reference=(1, 3))
+def test_the_picture(utterance) -> None:
+    one = utterance("ctc", reference=(1, 3))
     found = compute_posteriors(one, [1, 3])
-    hyp = heard_spans(one)
+    hyp = recognised_spans(one)
     segments = [Segment(0.0, 0.1, "ah")]
     figure = draw_posteriors(one, found, hyp=hyp, segments=segments, segments_label="by hand")
     labels = [axes.get_ylabel() for axes in figure.axes[:5]]

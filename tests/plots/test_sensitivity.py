@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import DataError, ModelError, UsageError
-from pipeline.frontend.features import add_deltas
+from pipeline.frontend.deltas import add_deltas
 from pipeline.plots.filter_bank import filter_bank
 from pipeline.plots.segments import Segment
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
@@ -21,26 +21,26 @@ TARGETS = [1, 3, 2, 1]
 STEP = 1e-3
 
 
-def inputs_of(subject, static: np.ndarray) -> torch.Tensor:
+def inputs_of(utterance, static: np.ndarray) -> torch.Tensor:
     """What the network reads of other static features: differences, then normalisation."""
     whole = add_deltas(static, order=2, window=2)
-    change = (whole - add_deltas(subject.features[:, :6], order=2, window=2)) * subject.scales
-    return torch.from_numpy(subject.inputs + change)[None]
+    change = (whole - add_deltas(utterance.features[:, :6], order=2, window=2)) * utterance.scales
+    return torch.from_numpy(utterance.inputs + change)[None]
 
 
-def slope(subject, frame: int, column: int, value) -> float:
+def slope(utterance, frame: int, column: int, value) -> float:
     """The derivative of ``value(inputs)`` in one static feature, from two values."""
     both = []
     for step in (STEP, -STEP):
-        static = subject.features[:, :6].copy()
+        static = utterance.features[:, :6].copy()
         static[frame, column] += step
-        both.append(value(inputs_of(subject, static)))
+        both.append(value(inputs_of(utterance, static)))
     return (both[0] - both[1]) / (2 * STEP)
 
 
 @pytest.mark.parametrize("name", ["tanh", "sum"])
-def test_a_transducers_derivatives(subject, name: str) -> None:
-    one = subject(name)
+def test_a_transducers_derivatives(utterance, name: str) -> None:
+    one = utterance(name)
     found = compute_sensitivity(one, TARGETS, frame=3, label=2)
     assert (found.frame, found.label, found.token) == (3, 2, 2)
     ids, count = torch.tensor([TARGETS]), torch.tensor([4])
@@ -59,8 +59,8 @@ def test_a_transducers_derivatives(subject, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tanh", "sum"])
-def test_derivatives_in_the_labels(subject, name: str) -> None:
-    one = subject(name)
+def test_derivatives_in_the_labels(utterance, name: str) -> None:
+    one = utterance(name)
     found = compute_sensitivity(one, TARGETS, frame=3, label=2)
     model = one.model
     encoded, _ = model.encoder(torch.from_numpy(one.inputs)[None], torch.tensor([13]))
@@ -79,18 +79,18 @@ def test_derivatives_in_the_labels(subject, name: str) -> None:
     assert not found.to_labels[2:].any()  # not yet read at u = 2
 
 
-def test_what_each_network_says_alone(subject) -> None:
+def test_what_each_network_says_alone(utterance) -> None:
     """[G12] eq. 12: the output is the normalised product of the two."""
-    found = compute_sensitivity(subject("sum"), TARGETS)
+    found = compute_sensitivity(utterance("sum"), TARGETS)
     product = found.encoder_alone * found.predictor_alone
     np.testing.assert_allclose(found.output, product / product.sum(), rtol=1e-10)
-    other = compute_sensitivity(subject("tanh"), TARGETS)
+    other = compute_sensitivity(utterance("tanh"), TARGETS)
     for probs in (other.output, other.encoder_alone, other.predictor_alone):
         assert probs.sum() == pytest.approx(1.0)
 
 
-def test_the_point(subject) -> None:
-    one = subject("tanh")
+def test_the_point(utterance) -> None:
+    one = utterance("tanh")
     found = compute_sensitivity(one, TARGETS)
     assert (found.label, found.frame) == (2, found.lattice.path[2])
     assert found.token == TARGETS[2]
@@ -100,13 +100,16 @@ def test_the_point(subject) -> None:
     assert compute_sensitivity(one, TARGETS, frame=5).label == before
     assert compute_sensitivity(one, TARGETS, token=4).token == 4
     assert compute_sensitivity(one, []).label == 0
-    for point, text in (({"frame": 7}, "--frame is 0 … 6"), ({"label": 5}, "--label is 0 … 4")):
+    for point, text in (
+        ({"frame": 7}, "--frame must be an encoder frame, 0 … 6"),
+        ({"label": 5}, "--label must be 0 … 4"),
+    ):
         with pytest.raises(UsageError, match=text):
             compute_sensitivity(one, TARGETS, **point)
 
 
-def test_the_transducers_picture(subject) -> None:
-    one = subject("tanh")
+def test_the_transducers_picture(utterance) -> None:
+    one = utterance("tanh")
     found = compute_sensitivity(one, TARGETS)
     figure = draw_sensitivity(one, found)
     to_labels, one_hot, _, spectrogram, to_inputs = figure.axes[:5]
@@ -124,8 +127,8 @@ def test_the_transducers_picture(subject) -> None:
     assert "predictor and\nencoder's mean" in titles
 
 
-def test_a_ctc_models_derivatives(subject) -> None:
-    one = subject("ctc")
+def test_a_ctc_models_derivatives(utterance) -> None:
+    one = utterance("ctc")
     found = compute_ctc_sensitivity(one)
     spikes = [found.spikes[n] for n in found.chosen]
     assert 1 <= len(spikes) <= 3
@@ -152,8 +155,8 @@ def test_spikes_are_runs_at_their_best_frame() -> None:
     assert find_spikes(np.array([[1.0, 0.0]])) == []
 
 
-def test_phones_that_are_asked_for(subject) -> None:
-    one = subject("ctc")
+def test_phones_that_are_asked_for(utterance) -> None:
+    one = utterance("ctc")
     emitted = {spike.token for spike in compute_ctc_sensitivity(one).spikes}
     (token, *_), (missing, *_) = emitted, {1, 2, 3, 4} - emitted
     (name,) = one.symbols([token])
@@ -162,20 +165,20 @@ def test_phones_that_are_asked_for(subject) -> None:
     assert len(found.chosen) == sum(s.token == token for s in found.spikes)
     with pytest.raises(UsageError, match='no token "zz"'):
         compute_ctc_sensitivity(one, ["zz"])
-    with pytest.raises(DataError, match="nowhere the most probable"):
+    with pytest.raises(DataError, match="never the most probable"):
         compute_ctc_sensitivity(one, one.symbols([missing]))
-    with pytest.raises(ModelError, match="a ctc model is needed"):
-        compute_ctc_sensitivity(subject("tanh"))
+    with pytest.raises(ModelError, match="is a transducer model; give a ctc model"):
+        compute_ctc_sensitivity(utterance("tanh"))
 
 
-def test_the_ctc_picture_marks_what_is_chosen(subject) -> None:
-    one = subject("ctc")
+def test_the_ctc_picture_marks_what_is_chosen(utterance) -> None:
+    one = utterance("ctc")
     found = compute_ctc_sensitivity(one)
     (name,) = one.symbols([found.spikes[found.chosen[0]].token])
     segments = [Segment(0.0, 0.05, "other"), Segment(0.05, 0.13, name)]
     figure = draw_ctc_sensitivity(one, found, segments=segments, segments_label="by hand")
-    outputs, to_inputs, _, strip = figure.axes[:4]
-    assert [t.get_fontweight() for t in strip.texts] == ["normal", "bold"]
+    outputs, to_inputs, _, by_hand = figure.axes[:4]
+    assert [t.get_fontweight() for t in by_hand.texts] == ["normal", "bold"]
     bold = [n for n, t in enumerate(outputs.texts) if t.get_fontweight() == "bold"]
     assert bold == found.chosen
     low, high = to_inputs.images[0].get_clim()
@@ -183,8 +186,8 @@ def test_the_ctc_picture_marks_what_is_chosen(subject) -> None:
     assert len(draw_ctc_sensitivity(one, found).axes) < len(figure.axes)
 
 
-def test_without_a_front_end_derivatives_are_in_the_inputs(subject) -> None:
-    one = subject("ctc-plain")
+def test_without_a_front_end_derivatives_are_in_the_inputs(utterance) -> None:
+    one = utterance("ctc-plain")
     assert one.front_end is None
     found = compute_ctc_sensitivity(one)
     assert found.to_inputs.shape == (13, 18)

@@ -9,7 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pipeline.plots.figures import new_figure
 from pipeline.plots.posteriors import Posteriors, draw_posteriors
 from pipeline.plots.segments import Segment
-from pipeline.plots.token_rows import MOST, Place, draw_strip, find_places, make_strip, row_heights
+from pipeline.plots.token_rows import (
+    MOST,
+    Place,
+    draw_token_rows,
+    find_places,
+    make_token_rows,
+    row_heights,
+)
 
 
 def rows(places: list[Place | None]) -> list[int | None]:
@@ -54,28 +61,28 @@ def test_heights_of_rows() -> None:
 
 
 @pytest.mark.parametrize("count", [20, 160, 600])
-def test_no_names_overlap_in_a_strip(count: int) -> None:
+def test_no_names_overlap(count: int) -> None:
     tokens = ["sil", "ah", "dcl", "UW", "th"]
     edges = np.linspace(0.0, 34.0, count + 1)
     segments = [
         Segment(float(a), float(b), tokens[n % 5])
         for n, (a, b) in enumerate(itertools.pairwise(edges))
     ]
-    strip = make_strip(segments, "ref", boxes=True, inches_a_second=0.45, end_s=34.0)
-    figure = new_figure(18.0, 1.0 + strip.inches)
+    ref = make_token_rows(segments, "ref", boxes=True, inches_a_second=0.45, end_s=34.0)
+    figure = new_figure(18.0, 1.0 + ref.inches)
     axes = figure.subplots()
-    draw_strip(axes, strip)
+    draw_token_rows(axes, ref)
     axes.set_xlim(0.0, 34.0)
-    missing = strip.places.count(None)
+    missing = ref.places.count(None)
     assert len(axes.texts) == count - missing
     assert (missing > 0) == (count == 600)
     assert axes.get_ylabel() == (f"ref\n{count - missing} of 600" if missing else "ref")
     assert overlapping(figure, axes) == 0
 
 
-def test_a_long_utterance_is_readable(subject) -> None:
+def test_a_long_utterance_is_readable(utterance) -> None:
     """As dense as half a minute is: seventeen names an inch, above the curves and below them."""
-    one = subject("ctc", reference=(1, 3))
+    one = utterance("ctc", reference=(1, 3))
     times = np.linspace(0.001, 0.139, 288)
     probs = np.full((288, 5), 0.01)
     probs[np.arange(288), [0, 1, 0, 3] * 72] = 0.96

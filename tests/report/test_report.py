@@ -246,7 +246,7 @@ def test_the_best_under_each_of_two_rules(scored: Path) -> None:
     for name in ("three", "four"):
         shutil.copytree(scored / "exp" / "two", scored / "exp" / name)
         edit_score(scored / "exp" / name, folded)
-    edit_score(scored / "exp" / "four", lambda data: data["total"].update(error_rate=1.5))
+    edit_score(scored / "exp" / "four", lambda data: data["total"].update(sub=0))
     paths = [scored / "exp" / name for name in ("one", "two", "three", "four")]
     text = text_of(make_report(paths, PLAIN))
     for system in ("one", "two best under its rule", "three", "four best under its rule"):
@@ -389,7 +389,7 @@ def test_damaged_curves_are_told_in_plain_words(scored: Path) -> None:
     (one / "sweep_dev" / "sweep.tsv").write_text("beam\n1\n")
     text = text_of(make_report(models(scored), ReportOptions()))
     assert "metrics.jsonl:1: no line of train_*.py (it is no JSON); remove it" in text
-    assert "sweep.tsv: not a table of sweep_beam.sh: no column per; make it again." in text
+    assert "sweep.tsv: not a table of sweep_beam.sh: no column metric; make it again." in text
     assert "Error(" not in text
 
 

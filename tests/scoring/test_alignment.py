@@ -156,5 +156,5 @@ def test_a_distance_of_numbers() -> None:
 
 def test_an_unknown_rule() -> None:
     assert find_rule("nist") is NIST
-    with pytest.raises(UsageError, match="no alignment 'exact'; choose kaldi or nist"):
+    with pytest.raises(UsageError, match="--alignment must be kaldi or nist, not 'exact'"):
         find_rule("exact")

@@ -144,8 +144,8 @@ def test_speakers_come_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("token", ["@", "{", "}", 'a"b', ";;", "(x)", "a*", "({sil})"])
 def test_signs_of_sclite(token: str) -> None:
-    assert nist_forms.means_something(token)
-    assert not any(map(nist_forms.means_something, ["sil", "h#", "<unk>", "ax-h", ";", "a/b"]))
+    assert nist_forms.is_sclite_syntax(token)
+    assert not any(map(nist_forms.is_sclite_syntax, ["sil", "h#", "<unk>", "ax-h", ";", "a/b"]))
 
 
 def test_names_for_trn() -> None:

@@ -75,10 +75,10 @@ def test_case_and_silence_go_together() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep_q": True}, "--map-to and --keep-q say what a phone map does; give --map too"),
-        ({"map_to": 48}, "give --map too"),
-        ({"sil": "a b", "drop_sil": True}, "--sil is one word, not 'a b'"),
-        ({"sil": "", "collapse_sil": True}, "--sil is one word"),
+        ({"keep_q": True}, "--map-to and --keep-q apply to a phone map; give --map, too"),
+        ({"map_to": 48}, "give --map, too"),
+        ({"sil": "a b", "drop_sil": True}, "--sil must be one word, not 'a b'"),
+        ({"sil": "", "collapse_sil": True}, "--sil must be one word"),
         ({"drop_sil": True, "sil_optional": True}, "--drop-sil leaves no silence"),
     ],
 )
@@ -123,9 +123,11 @@ def test_modes(tables) -> None:
     every = tables(ref, hyp, mode="all")
     assert list(every.pairs()) == [("u1", ["a"], []), ("u2", ["b"], ["b"])]
     assert every.absent == 1
-    with pytest.raises(DataError, match=r"t1: u1: no hypothesis for this utterance; decode it"):
+    with pytest.raises(
+        DataError, match=r"t1: u1: there is no hypothesis for this utterance; decode it"
+    ):
         tables(ref, hyp)
-    with pytest.raises(UsageError, match="--mode is strict, present or all, not 'most'"):
+    with pytest.raises(UsageError, match="--mode must be strict, present or all, not 'most'"):
         tables(ref, hyp, mode="most")
 
 
@@ -135,24 +137,24 @@ def test_two_systems_are_scored_on_the_same_utterances(tables) -> None:
     assert texts.absent == 2
 
 
-def test_a_hypothesis_nobody_asked_for(tables, caplog) -> None:
+def test_a_hypothesis_without_a_reference(tables, caplog) -> None:
     ref, hyp = "u1 a\n", "u1 a\nu7 b\nu9 c\n"
-    with pytest.raises(DataError, match=r"t1: u7: no reference .*\(nor for 1 others\)"):
+    with pytest.raises(DataError, match=r"t1: u7: there is no reference .*\(nor for 1 others\)"):
         tables(ref, hyp)
     assert tables(ref, hyp, mode="present").utt_ids == ["u1"]
-    assert "u7: no reference" in caplog.text
+    assert "u7: there is no reference" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("ref", "hyp", "message"),
     [
-        ("", "u1 a\n", "t0: no utterances in it; give the references"),
-        ("u1 a\n", "", "t1: no utterances in it; decode them first"),
-        ("u1 a\n", "u1 a\nu1 b\n", "t1: u1 is there twice"),
+        ("", "u1 a\n", "t0: has no utterances; give the references"),
+        ("u1 a\n", "", "t1: has no utterances; decode them first"),
+        ("u1 a\n", "u1 a\nu1 b\n", "t1: u1 occurs twice"),
         ("u1 a\n", b"u1 \xe9\n", 't1: key "u1".*not UTF-8|t1.*UTF-8'),
         ("u1 a\n", b"u1 \xff\xfea\0\n", "t1"),
         ("u1 a\n", "\nu1 a\n", "t1:1: the line is empty"),
-        ("u1 a\n", "\ufeffu1 a\n", "t1: begins with a byte order mark; take it off"),
+        ("u1 a\n", "\ufeffu1 a\n", "t1: begins with a byte order mark; remove it"),
         ("u1 a\n", "u1 a\n".encode("utf-16"), "this is UTF-16; convert it with iconv"),
         ("u1 a\n", gzip.compress(b"u1 a\n"), "compressed; read it with .ark:gunzip -c FILE"),
     ],
@@ -163,7 +165,7 @@ def test_bad_tables_are_named(tables, ref: str, hyp: str | bytes, message: str) 
 
 
 def test_nothing_in_common(tables) -> None:
-    with pytest.raises(DataError, match=r"no keys in common; is ark:.*t0 the references of"):
+    with pytest.raises(DataError, match=r"no keys in common; does ark:.*t0 hold the references of"):
         tables("u1 a\n", "u2 a\n", mode="present")
 
 

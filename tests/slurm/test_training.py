@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models.model_dir import ModelDir, load_state, read_weights
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state, read_weights
 
 pytestmark = [pytest.mark.slurm]
 
@@ -116,8 +117,8 @@ def test_two_nodes_one_node_and_torchrun_give_the_same_bytes(job: Job) -> None:
     assert one.returncode == 0, one.stderr
     assert "on cpu, 2 processes" in one.stderr
     assert job.weights("one") == job.weights("nodes")
-    meeting = ("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29611", "--rdzv-id=1")
-    torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *meeting)
+    rendezvous = ("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29611", "--rdzv-id=1")
+    torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous)
     both = job.run(*BOTH_NODES, *torchrun, *job.command("torchrun"))
     assert both.returncode == 0, both.stderr
     assert job.weights("torchrun") == job.weights("nodes")
@@ -155,11 +156,11 @@ def test_a_killed_task_ends_the_step_and_the_same_command_goes_on(job: Job) -> N
     assert time.monotonic() - began < 30.0
     assert step.returncode != 0
     assert "rank 0 of 2 on " in said
-    assert "has lost another process (" in said
+    assert "lost the connection to another process (" in said
     assert "Traceback" not in said
     again = job.run(*BOTH_NODES, sys.executable, *job.command("model", LONG))
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("going on after epoch") == 1
+    assert again.stderr.count("continuing after epoch") == 1
     whole = job.run(*BOTH_NODES, sys.executable, *job.command("whole", LONG))
     assert whole.returncode == 0, whole.stderr
     assert job.weights("model") == job.weights("whole")
@@ -167,14 +168,18 @@ def test_a_killed_task_ends_the_step_and_the_same_command_goes_on(job: Job) -> N
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_torchrun_restarts_after_a_loss_and_comes_to_the_same_bytes(job: Job, victim: int) -> None:
-    meeting = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{29621 + victim}", "--rdzv-id=2")
-    torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2", *meeting)
+    rendezvous = (
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{29621 + victim}",
+        "--rdzv-id=2",
+    )
+    torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2", *rendezvous)
     step = job.start(*BOTH_NODES, *torchrun, *job.command("model", LONG))
     wait_until(job.state("model").exists)
     os.kill(trainers("RANK")[victim], signal.SIGKILL)
     said = step.communicate(timeout=180)[1]
     assert step.returncode == 0, said
-    assert "going on after epoch" in said
+    assert "continuing after epoch" in said
     whole = job.run(*BOTH_NODES, sys.executable, *job.command("whole", LONG))
     assert whole.returncode == 0, whole.stderr
     assert job.weights("model") == job.weights("whole")
@@ -198,7 +203,7 @@ def test_a_signal_to_the_step_saves_and_says_how_to_go_on(job: Job, cluster: obj
     cluster.call("scancel", "--signal=TERM", number)
     said = step.communicate(timeout=60)[1]
     assert step.returncode == 143, said
-    assert said.count("the same command goes on") == 1
+    assert said.count("the same command continues") == 1
     assert load_state(ModelDir.open(job.path / "model").last_path)["progress"]["epoch"] < 60
 
 
@@ -220,7 +225,7 @@ def test_a_job_that_is_requeued_goes_on(job: Job, cluster: object, by: str) -> N
     time.sleep(2.0)  # while it still ends, Slurm does not take the next line well
     cluster.call("scontrol", "update", f"jobid={number}", "StartTime=now")
     wait_until(lambda: state_of(cluster, number) in ("COMPLETED", "FAILED"), 180.0)
-    assert "going on after epoch" in log.read_text()
+    assert "continuing after epoch" in log.read_text()
     assert state_of(cluster, number) == "COMPLETED", log.read_text()
     whole = job.run(*BOTH_NODES, sys.executable, *job.command("whole", LONG))
     assert whole.returncode == 0, whole.stderr

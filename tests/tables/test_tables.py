@@ -218,11 +218,11 @@ def test_ranges_include_both_ends(suffix: str, rows: slice, columns: slice, scp:
 def test_a_range_may_end_up_to_two_rows_late(scp: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = dict(ScpReader(f"scp:{scp}"))["u1"]  # 4 rows, the last is number 3
     assert read_matrix(f"{entry}[1:6]").shape == (3, 3)
-    assert "[1:6] goes beyond row 3" in caplog.text
+    assert "[1:6] exceeds the last row, 3" in caplog.text
     for suffix, what in [
-        ("[1:7]", "rows 1 to 7 of [1:7], but there are 4"),
+        ("[1:7]", "[1:7] selects rows 1 to 7, but there are only 4"),
         ("[4:5]", "rows 4 to 5"),
-        ("[0:1,0:3]", "columns 0 to 3 of [0:1,0:3], but there are 3"),
+        ("[0:1,0:3]", "[0:1,0:3] selects columns 0 to 3, but there are only 3"),
     ]:
         with pytest.raises(TableError) as error:
             read_matrix(entry + suffix)
@@ -237,7 +237,7 @@ def test_ranges_of_vectors(tmp_path: Path) -> None:
     ((_, value),) = VectorReader(f"scp:{tmp_path}/r.scp")
     np.testing.assert_array_equal(value, [1.0, 2.0])
     (tmp_path / "r.scp").write_text(f"{line}[1:2,0:0]\n")
-    with pytest.raises(TableError, match="columns of a vector"):
+    with pytest.raises(TableError, match="selects columns, but this is a vector"):
         list(VectorReader(f"scp:{tmp_path}/r.scp"))
 
 
@@ -273,7 +273,7 @@ def test_sorted_archives(scp: Path) -> None:
         with pytest.raises(TableError, match=r'key "u1" comes after "u2".*LC_ALL=C sort'):
             list(reader(f"scp,s:{scp}"))
     scp.write_text(f"{lines[0]}\n{lines[0]}\n")
-    with pytest.raises(TableError, match='key "u1" stands twice'):
+    with pytest.raises(TableError, match='key "u1" occurs twice'):
         list(MatrixReader(f"scp,s:{scp}"))
 
 
@@ -300,24 +300,24 @@ def test_random_access_sorted_and_called_sorted(scp: Path) -> None:
         assert reader["u1"].shape == reader["u1"].shape == (4, 3)
         assert "u2a" not in reader
         assert reader["u3"].shape == (6, 3)
-        with pytest.raises(TableError, match=r'"u2" asked for after "u3".*cs'):
+        with pytest.raises(TableError, match=r'"u2" was requested after "u3".*cs'):
             reader["u2"]
 
 
 def test_random_access_once(scp: Path) -> None:
     with RandomAccessReader(f"ark,o:{scp.with_suffix('.ark')}") as reader:
         assert reader["u2"].shape == (5, 3)
-        with pytest.raises(TableError, match="taken before"):
+        with pytest.raises(TableError, match="returned before"):
             reader["u2"]
 
 
-def test_random_access_refuses_what_stands_twice(scp: Path, tmp_path: Path) -> None:
+def test_random_access_refuses_keys_that_occur_twice(scp: Path, tmp_path: Path) -> None:
     line = scp.read_text().splitlines()[0]
     scp.write_text(f"{line}\n{line}\n")
-    with pytest.raises(TableError, match=r'a\.scp:2: key "u1" stands twice'):
+    with pytest.raises(TableError, match=r'a\.scp:2: key "u1" occurs twice'):
         assert "u1" in RandomAccessReader(f"scp:{scp}")
     (tmp_path / "t").write_text("a x\na y\n")
-    with pytest.raises(TableError, match='key "a" stands twice'):
+    with pytest.raises(TableError, match='key "a" occurs twice'):
         assert "b" in RandomAccessReader(f"ark:{tmp_path}/t", "text")
 
 

@@ -185,7 +185,7 @@ def test_tokens_that_it_lacks_are_impossible_and_named(
         model = read_arpa(write(tmp_path, GOLDEN), more)
     assert np.all(model.log_probs[:, 3:] == -np.inf)
     assert np.all(model.following[:, 3:] == 0)
-    words = 'it lacks these tokens, which are impossible: "c", "d", "e", "f", "g" and 1 more'
+    words = 'the model lacks these tokens, which are impossible: "c", "d", "e", "f", "g" and 1 more'
     assert words in caplog.text
     caplog.clear()
     text = GOLDEN.replace("ngram 1=4", "ngram 1=5").replace("-99\t", "-3\t<UNK>\n-99\t")
@@ -215,7 +215,10 @@ def test_what_is_listed_with_marks_is_passed_over(tmp_path: Path) -> None:
 
 def test_words_that_are_no_tokens_are_an_error(tmp_path: Path) -> None:
     text = GOLDEN.replace("\tb", "\tx").replace(" b", " x")
-    with pytest.raises(DataError, match=r'lm\.arpa: no tokens of tokens\.txt: "x"; make the model'):
+    with pytest.raises(
+        DataError,
+        match=r'lm\.arpa: has words that are not tokens of tokens\.txt: "x"; make the mod',
+    ):
         read_arpa(write(tmp_path, text), AB)
 
 
@@ -228,16 +231,19 @@ TWICE = GOLDEN.replace("-1.0000000\ta b", "-1.0000000\ta </s>")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", r": no line \data\; is it an ARPA file?"),
-        ("utt1 a b\nutt2 b\n", r": no line \data\; is it an ARPA file?"),
-        (bytes(range(256)), r": no line \data\; is it an ARPA file?"),
-        (GOLDEN.replace("\\data", "\\DATA"), r": no line \data\; is it an ARPA file?"),
-        (GOLDEN.replace("\\end\\", ""), r": no line \end\: it is cut short; make it again"),
-        (GOLDEN[: GOLDEN.index("-0.6989")], r": no line \end\: it is cut short; make it again"),
-        (GOLDEN[: GOLDEN.index("\n\n")], r": no line \end\: it is cut short; make it again"),
-        (GOLDEN[: GOLDEN.index("</s>")], r":6: a line of \1-grams: is log10 P, 1 word, and perh"),
+        ("", r": there is no line \data\; is this an ARPA file?"),
+        ("utt1 a b\nutt2 b\n", r": there is no line \data\; is this an ARPA file?"),
+        (bytes(range(256)), r": there is no line \data\; is this an ARPA file?"),
+        (GOLDEN.replace("\\data", "\\DATA"), r": there is no line \data\; is this an ARPA file?"),
+        (GOLDEN.replace("\\end\\", ""), r": truncated: there is no line \end\; make it again"),
+        (GOLDEN[: GOLDEN.index("-0.6989")], r": truncated: there is no line \end\; make it again"),
+        (GOLDEN[: GOLDEN.index("\n\n")], r": truncated: there is no line \end\; make it again"),
+        (
+            GOLDEN[: GOLDEN.index("</s>")],
+            r":6: a line of \1-grams: must hold log10 P, 1 word and opt",
+        ),
         (GOLDEN.replace("ngram 1=4\nngram 2=3", ""), ":4: expected `ngram 1=` and a number, not"),
-        (GOLDEN.replace("ngram 1=4", "ngram 3=4"), ":2: ngram 3= where ngram 1= is due"),
+        (GOLDEN.replace("ngram 1=4", "ngram 3=4"), ":2: expected ngram 1=, not ngram 3="),
         (GOLDEN.replace("ngram 2=3", "n 2=3"), r":3: expected \1-grams:, not 'n 2=3'"),
         (
             NO_BACKOFF.replace("ngram 2=3\n", ""),
@@ -245,20 +251,26 @@ TWICE = GOLDEN.replace("-1.0000000\ta b", "-1.0000000\ta </s>")
         ),
         (GOLDEN.replace("2=3", "2=3\nngram 3=1"), r":17: expected \3-grams:, not '\\end\\'"),
         (GOLDEN.replace("\\2-g", "\\3-g"), r":11: expected \2-grams:, not '\\3-grams:'"),
-        (GOLDEN.replace("2=3", "2=4"), ":16: 3 2-grams end here, the head says 4; make"),
-        (GOLDEN.replace("1=4", "1=3"), ":11: 4 1-grams end here, the head says 3; make"),
-        (GOLDEN.replace("\t<s> a", "\t<s>"), r":12: a line of \2-grams: is log10 P, 2 words, not"),
-        (GOLDEN.replace("\ta b", "\ta b\t0"), r":13: a line of \2-grams: is log10 P, 2 words, not"),
+        (GOLDEN.replace("2=3", "2=4"), ":16: found 3 2-grams, but the head states 4; make"),
+        (GOLDEN.replace("1=4", "1=3"), ":11: found 4 1-grams, but the head states 3; make"),
+        (
+            GOLDEN.replace("\t<s> a", "\t<s>"),
+            r":12: a line of \2-grams: must hold log10 P, 2 words, not",
+        ),
+        (
+            GOLDEN.replace("\ta b", "\ta b\t0"),
+            r":13: a line of \2-grams: must hold log10 P, 2 words, not",
+        ),
         (
             GOLDEN.replace("-0.1\n", "-0.1 0\n"),
-            ":8: a line of \\1-grams: is log10 P, 1 word, and perhaps log10 of its back-off weight",
+            ":8: a line of \\1-grams: must hold log10 P, 1 word and optionally log10 of a back-off",
         ),
-        (GOLDEN.replace("-99", "minus"), ":7: 'minus' is no logarithm; make"),
-        (GOLDEN.replace("-99", "nan"), ":7: 'nan' is no logarithm; make"),
-        (GOLDEN.replace("-0.1\n", "inf\n"), ":8: 'inf' is no logarithm; make"),
-        (GOLDEN.replace("-0.1\n", "NaN\n"), ":8: 'NaN' is no logarithm; make"),
-        (GOLDEN.replace("-99", "0.25"), ":7: log10 P is 0.25, a probability above 1; make"),
-        (TWICE, ':14: "a </s>" a second time; keep one of the lines'),
+        (GOLDEN.replace("-99", "minus"), ":7: 'minus' is not a logarithm; make"),
+        (GOLDEN.replace("-99", "nan"), ":7: 'nan' is not a logarithm; make"),
+        (GOLDEN.replace("-0.1\n", "inf\n"), ":8: 'inf' is not a logarithm; make"),
+        (GOLDEN.replace("-0.1\n", "NaN\n"), ":8: 'NaN' is not a logarithm; make"),
+        (GOLDEN.replace("-99", "0.25"), ":7: log10 P = 0.25 is a probability above 1; make"),
+        (TWICE, ':14: "a </s>" occurs twice; keep one of the lines'),
         (GOLDEN.replace("\t<s> a", "\t<s> x"), ':12: "x" is not among the 1-grams; make'),
         (GOLDEN.encode().replace(b"\tb", b"\t\xff"), ":9: not UTF-8; convert the file with iconv"),
         (gzip.compress(GOLDEN.encode())[:60], ": cannot read this language model: Compressed file"),
@@ -288,6 +300,6 @@ def test_a_model_that_is_too_big_is_refused_before_it_is_made(
     monkeypatch.setattr(pipeline.text.ngram, "MOST_BYTES", 3 * 12 * len(many))
     read_arpa(write(tmp_path, GOLDEN), many)
     monkeypatch.setattr(pipeline.text.ngram, "MOST_BYTES", 3 * 12 * len(many) - 1)
-    words = r"3 histories of 100003 tokens would take 0\.0 GB, at most 0\.00360011 are allowed"
+    words = r"3 histories of 100003 tokens would need 0\.0 GB, but at most 0\.00360011 GB are"
     with pytest.raises(DataError, match=words):
         read_arpa(write(tmp_path, GOLDEN), many)

@@ -87,7 +87,7 @@ def test_sets_that_do_not_exist_or_unfold(to: int, from_set: int | None) -> None
         ("aa aa\n", r":1: expected"),
         ("aa aa aa\nb b b b\n", r":2: expected"),
         ("aa aa aa\n\n", r":2: expected"),
-        ("aa aa aa\naa ah ah\n", r":2: .*'aa' twice"),
+        ("aa aa aa\naa ah ah\n", r":2: .*'aa' occurs twice"),
         ("ao ao aa\nax ao ah\n", "'ao' folds to 'aa' .* 'ah'"),
     ],
 )

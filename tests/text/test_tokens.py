@@ -36,16 +36,16 @@ def test_a_file_holds_symbol_and_number(tmp_path: Path) -> None:
     ("content", "line", "words"),
     [
         ("", 1, "expected `symbol id`"),
-        ("a 0\nb 1\n", 1, "`<blk> 0` first"),
-        ("<blk> 0\na 2\n", 2, "not 1"),
-        ("<blk> 0\na 1\nb 1\n", 3, "not 2"),
-        ("<blk> 0\na one\n", 2, "whole numbers"),
-        ("<blk> 0\na 01\n", 2, "not 1"),
+        ("a 0\nb 1\n", 1, "expected `<blk> 0` in the first line"),
+        ("<blk> 0\na 2\n", 2, "must be 1, not "),
+        ("<blk> 0\na 1\nb 1\n", 3, "must be 2, not "),
+        ("<blk> 0\na one\n", 2, "ids are whole numbers from 0 without a gap"),
+        ("<blk> 0\na 01\n", 2, "must be 1, not "),
         ("<blk> 0\na\n", 2, "expected `symbol id`"),
         ("<blk> 0\n\na 1\n", 2, "expected `symbol id`"),
-        ("<blk> 0\na 1\na 2\n", 3, '"a" is there twice'),
+        ("<blk> 0\na 1\na 2\n", 3, '"a" occurs twice'),
         ("<blk> 0\na 1\n<blk> 2\n", 3, "twice"),
-        ("<blk> 1\na 2\n", 1, "not 0"),
+        ("<blk> 1\na 2\n", 1, "must be 0, not "),
         (b"<blk> 0\na 1\n\xff 2\n", 3, "UTF-8"),
     ],
 )
@@ -64,26 +64,26 @@ def test_a_file_that_is_absent_or_holds_the_blank_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokens\.txt: cannot read"):
         Tokens.from_file(tmp_path / "tokens.txt")
     (tmp_path / "tokens.txt").write_text("<blk> 0\n")
-    with pytest.raises(DataError, match="no tokens but the blank"):
+    with pytest.raises(DataError, match="no tokens except the blank"):
         Tokens.from_file(tmp_path / "tokens.txt")
-    with pytest.raises(DataError, match="no tokens but the blank"):
+    with pytest.raises(DataError, match="no tokens except the blank"):
         Tokens.from_text([])
 
 
 @pytest.mark.parametrize("reserved", [BLANK, SPACE])
 def test_a_text_does_not_hold_the_reserved_symbols(reserved: str) -> None:
-    with pytest.raises(PhoneError, match=f'"{reserved}", which is no phone'):
+    with pytest.raises(PhoneError, match=f'"{reserved}", which is not a phone'):
         Tokens.from_text([["a", reserved]])
 
 
 def test_unknown_symbols_and_ids_are_errors() -> None:
     tokens = Tokens.from_text([["a", "b"]])
-    with pytest.raises(PhoneError, match=r'^data/text:17: unknown phone "axr2": it is not in tok'):
+    with pytest.raises(PhoneError, match=r'^data/text:17: unknown phone "axr2": not in tok'):
         tokens.encode(["a", "axr2"], where="data/text:17")
     with pytest.raises(PhoneError, match=r'^unknown phone "<blk>"'):
         tokens.encode([BLANK])
     for wrong in (0, 3, -1):
-        with pytest.raises(PhoneError, match=f"id {wrong} is no token"):
+        with pytest.raises(PhoneError, match=f"id {wrong} is not a token"):
             tokens.decode([1, wrong])
 
 
@@ -151,7 +151,7 @@ def test_a_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not the pieces"):
         Tokens.from_file(path)
     path.with_suffix(".model").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="no sentencepiece model"):
+    with pytest.raises(DataError, match="not a sentencepiece model"):
         Tokens.from_file(path)
 
 

@@ -1,4 +1,4 @@
-"""Several processes that train together, as torchrun starts them."""
+"""Fixtures that start several processes of one training, as torchrun does."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Rank:
-    """One of the processes."""
+    """One of the processes of a training."""
 
     pid: int
     log: Path
@@ -38,7 +38,7 @@ class Rank:
 
 
 class Server:
-    """The process that forks."""
+    """The process that forks the ranks, see fork_server.py."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def start(server: Server, tmp_path: Path) -> Callable[..., list[Rank]]:
-    """Start a program in so many processes; ``only`` some of the ranks, if told so."""
+    """Start a program in ``count`` processes, or only the ranks in ``only``."""
     logs = tmp_path / "logs"
     logs.mkdir()
 
@@ -109,7 +109,7 @@ def start(server: Server, tmp_path: Path) -> Callable[..., list[Rank]]:
 
 @pytest.fixture
 def together(start: Callable[..., list[Rank]]) -> Callable[..., list[str]]:
-    """Run a program to its end in so many processes; what each wrote."""
+    """Run a program to its end in ``count`` processes, and return what each wrote."""
 
     def run(program: str, arguments: list[object], count: int = 2, **how: object) -> list[str]:
         ranks = start(program, arguments, count, **how)

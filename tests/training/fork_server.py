@@ -1,4 +1,4 @@
-"""Starts programs of ``bin/`` in forks of a process that has torch: a second each, not ten.
+"""Starts programs of ``bin/`` in forks of a process that has imported torch: 1 s each, not 10 s.
 
 Requests are lines of JSON on standard input, answers lines of JSON on standard output:
 ``{"program": …, "arguments": […], "environ": {…}, "log": FILE}`` is answered by the process id,

@@ -1,4 +1,4 @@
-"""Noise and masks on features."""
+"""Augmentation of features: noise, masks, speed and formants."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.training.augment import Streams, augment, move_channels, resample
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -15,18 +15,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def features() -> torch.Tensor:
-    """(40, 12): ones."""
+    """Features of ones, (40, 12)."""
     return torch.ones(40, 12)
 
 
 def changed(features: torch.Tensor, seed: int = 0, streams: int = 1, **options: object):
     before = features.clone()
-    out = augment(features, TrainOptions(**options), Streams(streams), generator(seed))
+    out = augment(features, TransducerTrainOptions(**options), Streams(streams), generator(seed))
     assert torch.equal(features, before), "the features that came in were changed"
     return out
 
 
-def test_nothing_is_done_unless_asked(features):
+def test_nothing_is_changed_by_default(features):
     assert torch.equal(changed(features), features)
 
 
@@ -87,7 +87,7 @@ def test_a_mask_removes_noise_too(features):
 
 
 def test_speed_changes_the_number_of_frames_and_little_else():
-    """A ramp stays a ramp from the same start, climbed faster or slower."""
+    """A ramp stays a ramp with the same start and another slope."""
     ramp = torch.arange(100.0)[:, None]
     for speed in (0.9, 1.0, 1.1):
         out = resample(ramp, speed)
@@ -109,7 +109,7 @@ def hertz_of(channel: float, count: int) -> float:
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 @pytest.mark.parametrize("peak", [8, 20, 30])
 def test_a_formant_moves_by_the_factor(factor, peak):
-    """A peak over 40 mel filters after the energy, in both streams."""
+    """The peak is among 40 mel filters after the energy, in both streams."""
     shape = torch.exp(-0.5 * ((torch.arange(40.0) - peak) / 2.0) ** 2)
     stream = torch.cat([torch.tensor([7.0]), shape])
     out = move_channels(torch.cat([stream, stream])[None], factor, Streams(2, 1))[0]
@@ -119,16 +119,16 @@ def test_a_formant_moves_by_the_factor(factor, peak):
     assert hertz_of(found, 40) == pytest.approx(factor * hertz_of(peak, 40), rel=0.02)
 
 
-def test_both_are_drawn_within_their_limits(features):
+def test_speed_and_warp_are_drawn_within_their_limits(features):
     lengths = {len(changed(features, seed, speed=0.1)) for seed in range(200)}
     assert min(lengths) == 36
     assert max(lengths) == 44
     assert all(len(changed(features, seed, warp=0.1)) == 40 for seed in range(20))
 
 
-def test_formants_move_only_where_there_are_mel_filters():
+def test_formants_move_only_in_mel_filters():
     features = torch.randn(20, 8)
-    options = TrainOptions(warp=0.2)
+    options = TransducerTrainOptions(warp=0.2)
     assert torch.equal(augment(features, options, Streams(2), generator()), features)
     moved = augment(features, options, Streams(2, 1), generator())
     assert not torch.equal(moved, features)
@@ -136,7 +136,7 @@ def test_formants_move_only_where_there_are_mel_filters():
 
 
 def test_an_utterance_that_would_be_too_short_is_not_sped_up(features):
-    options = TrainOptions(speed=0.2)
+    options = TransducerTrainOptions(speed=0.2)
     lengths = [
         len(augment(features, options, Streams(), generator(seed), least_frames=38))
         for seed in range(100)

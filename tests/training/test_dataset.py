@@ -1,4 +1,4 @@
-"""Utterances and batches: what is read, and what is refused before it is read."""
+"""Reading utterances and making batches; errors in the data."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import torch
 
 from pipeline.data.data_dir import write_map
 from pipeline.errors import DataDirError, FeatureError, PhoneError, TableError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.tables import read_matrix
 from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import (
     Utterance,
     batches_by_length,
-    check_features,
     load_dataset,
     load_features,
     make_batch,
+    normalise_features,
     shuffled_batches,
 )
 
@@ -44,7 +44,7 @@ def test_utterances_are_those_of_feats_scp_in_its_order(toy):
         assert utterance.num_frames == len(read_matrix(utterance.features))
 
 
-def test_frames_are_counted_where_no_file_says_them(toy):
+def test_frames_are_counted_without_utt2num_frames(toy):
     counted = load_dataset(toy.train, TOKENS)
     (toy.train / "utt2num_frames").unlink()
     assert load_dataset(toy.train, TOKENS) == counted
@@ -68,26 +68,27 @@ def test_an_utterance_may_have_no_tokens(toy):
     ("file", "there", "missing"),
     [("text", "feats.scp", "text"), ("feats.scp", "text", "feats.scp")],
 )
-def test_an_utterance_without_its_partner_is_named(toy, file, there, missing):
+def test_an_utterance_in_only_one_file_is_named(toy, file, there, missing):
     lines = (toy.train / file).read_text().splitlines()
     (toy.train / file).write_text("\n".join(lines[1:]) + "\n")
     with pytest.raises(DataDirError) as error:
         load_dataset(toy.train, TOKENS)
     assert f"s0-u0: in {there}, not in {missing}" in str(error.value)
-    assert f"1 utterances lack a partner; run utils/fix_data_dir.py {toy.train}" in str(error.value)
+    expected = "1 utterances are in only one of feats.scp and text; run utils/fix_data_dir.py"
+    assert f"{expected} {toy.train}" in str(error.value)
 
 
 @pytest.mark.parametrize("file", ["text", "feats.scp"])
 def test_an_empty_or_missing_table_is_named(toy, file):
     (toy.train / file).write_text("")
-    with pytest.raises(DataDirError, match=f"train/{file}: an empty file"):
+    with pytest.raises(DataDirError, match=f"train/{file}: the file is empty"):
         load_dataset(toy.train, TOKENS)
     (toy.train / file).unlink()
     with pytest.raises(DataDirError, match=f"train/{file}"):
         load_dataset(toy.train, TOKENS)
 
 
-def test_an_empty_directory_and_none(tmp_path):
+def test_an_empty_and_a_missing_directory(tmp_path):
     with pytest.raises(DataDirError, match="text"):
         load_dataset(tmp_path, TOKENS)
     with pytest.raises(DataDirError, match="nowhere: not a directory"):
@@ -132,8 +133,8 @@ def test_features_are_normalised_to_mean_0_and_variance_1(toy):
 
 
 def test_features_of_another_dimension_are_refused():
-    with pytest.raises(FeatureError, match=r"utt7: features of shape \(9, 5\).* reads 6 a frame"):
-        check_features(np.zeros((9, 5), np.float32), "utt7", 6, None)
+    with pytest.raises(FeatureError, match=r"utt7: features of shape \(9, 5\).* reads 6 per frame"):
+        normalise_features(np.zeros((9, 5), np.float32), "utt7", 6, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -141,16 +142,16 @@ def test_a_value_that_is_not_finite_is_named_with_its_frame(value):
     features = np.zeros((9, 6))
     features[4, 2] = value
     with pytest.raises(FeatureError, match="utt7: frame 4 is not finite"):
-        check_features(features, "utt7", 6, None)
+        normalise_features(features, "utt7", 6, None)
 
 
 def test_no_frames_are_refused():
     with pytest.raises(FeatureError, match="utt7: no frames"):
-        check_features(np.zeros((0, 6), np.float32), "utt7", 6, None)
+        normalise_features(np.zeros((0, 6), np.float32), "utt7", 6, None)
 
 
 def test_float64_features_come_out_as_float32():
-    assert check_features(np.ones((3, 2)), "u", 2, None).dtype == np.float32
+    assert normalise_features(np.ones((3, 2)), "u", 2, None).dtype == np.float32
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def test_every_utterance_is_in_one_batch(size):
     assert max(map(len, batches)) == min(size, 50)
 
 
-def test_the_order_is_the_generators():
+def test_the_order_depends_on_the_generator():
     all_of_them = utterances(*range(1, 51))
     first = list(shuffled_batches(all_of_them, 4, generator(1)))
     assert first == list(shuffled_batches(all_of_them, 4, generator(1)))
@@ -190,7 +191,7 @@ def test_batches_are_of_similar_length():
     padding = [max(u.num_frames for u in b) - min(u.num_frames for u in b) for b in batches]
     assert np.mean(padding) < 100  # random batches: 900
     shortest = [min(u.num_frames for u in b) for b in batches]
-    assert shortest != sorted(shortest)  # but the batches come in random order
+    assert shortest != sorted(shortest)  # the batches are in random order
 
 
 def test_batches_of_one_are_in_random_order():
@@ -203,7 +204,7 @@ def test_evaluation_goes_from_long_to_short():
     assert [[u.utt_id for u in batch] for batch in found] == [["u01", "u03", "u02"], ["u00"]]
 
 
-def test_a_scp_that_points_nowhere_is_named(toy):
+def test_an_scp_entry_without_a_file_is_named(toy):
     path = toy.train / "feats.scp"
     path.write_text(path.read_text().replace("feats.ark", "gone.ark"))
     (toy.train / "utt2num_frames").unlink()

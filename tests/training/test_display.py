@@ -1,4 +1,4 @@
-"""What a person sees of a training."""
+"""The progress that a training shows."""
 
 import io
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training import display as progress
+from pipeline.training import display as display_module
 from pipeline.training.display import Display, Events, duration
 
 
@@ -30,7 +30,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(display_module, "time", clock)
     return clock
 
 
@@ -38,7 +38,7 @@ def show(display: Display) -> None:
     display.show(3, 0.25, loss=1.5, rate=2e-3, speed=12345.6, left=187.0)
 
 
-FACTS = "loss 1.500 a token, learning rate 0.002, 12,346 frames/s, 3:07 left"
+FACTS = "loss 1.500 per token, learning rate 0.002, 12,346 frames/s, 3:07 left"
 
 
 def test_a_line_every_30_seconds(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,7 +91,7 @@ def test_events_are_what_tensorboard_reads(tmp_path: Path) -> None:
     assert values == [(1, "dev_loss", 2.5), (2, "dev_loss", 1.5)]
 
 
-def test_without_the_writer_there_is_a_word(
+def test_a_missing_tensorboardx_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)

@@ -1,4 +1,4 @@
-"""The training loop: what an update does, which epoch is kept, how it stops and goes on."""
+"""The training loop: updates, the choice of the best epoch, interruption and continuation."""
 
 import dataclasses
 import json
@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pipeline.errors import DataError, FeatureError, ModelError, UsageError
-from pipeline.frontend.features import CmvnStats
+from pipeline.frontend.cmvn import CmvnStats
 from pipeline.kernels import engines
-from pipeline.models.model_dir import ModelDir, load_state, read_cmvn, read_weights
+from pipeline.models.model_dir import ModelDir, read_cmvn
+from pipeline.models.weights import load_state, read_weights
 from pipeline.nn.config import model_config_from
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
@@ -24,14 +25,16 @@ from pipeline.text.tokens import Tokens
 from pipeline.training import checkpoint, interrupts, loop
 from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.loop import Trainer
-from pipeline.training.objectives import CtcTask, DevScores, PredictorTask, TransducerTask, fitting
+from pipeline.training.objectives.ctc import CtcObjective
+from pipeline.training.objectives.next_token import NextTokenObjective
+from pipeline.training.objectives.objective import DevScores, fitting, token_metric
+from pipeline.training.objectives.transducer import TransducerObjective
 from pipeline.training.optimizer import set_learning_rate
-from pipeline.training.run import check_options
-from pipeline.training.train_options import TrainOptions
+from pipeline.training.train_options import TransducerTrainOptions
 
 TOKENS = Tokens(["<blk>", "a", "b", "c"])
 CPU = torch.device("cpu")
-SMALL = TrainOptions(optimizer="adam", learning_rate=0.01, epochs=4, patience=0)
+SMALL = TransducerTrainOptions(optimizer="adam", learning_rate=0.01, epochs=4, patience=0)
 ENCODER = {"input_dim": 6, "layers": 1, "cells": 4}
 PARTS = {
     "ctc": {"encoder": ENCODER},
@@ -50,7 +53,7 @@ def make_trainer(toy, tmp_path) -> Callable[..., Trainer]:
     """A trainer on the toy corpus; the same ``name`` is the same model directory."""
 
     def make(
-        options: TrainOptions = SMALL,
+        options: TransducerTrainOptions = SMALL,
         *,
         kind: str = "ctc",
         name: str = "model",
@@ -72,18 +75,18 @@ def make_trainer(toy, tmp_path) -> Callable[..., Trainer]:
             )
         model = build_model(config, num_tokens=4)
         initialise(model, scale=0.1, generator=torch.Generator().manual_seed(options.seed))
-        task = {
-            "ctc": lambda: CtcTask(model, TOKENS.decode),
-            "predictor": lambda: PredictorTask(model),
-            "transducer": lambda: TransducerTask(
-                model, TOKENS.decode, ctc_weight=options.ctc_weight
+        objective = {
+            "ctc": lambda: CtcObjective(model, token_metric(TOKENS)),
+            "predictor": lambda: NextTokenObjective(model),
+            "transducer": lambda: TransducerObjective(
+                model, token_metric(TOKENS), ctc_weight=options.ctc_weight
             ),
         }[kind]()
-        initialise(task.auxiliary, scale=0.1, generator=torch.Generator().manual_seed(1))
+        initialise(objective.auxiliary, scale=0.1, generator=torch.Generator().manual_seed(1))
         reads = kind != "predictor"
         return Trainer(
             model,
-            task,
+            objective,
             directory,
             options,
             train=train or load_dataset(toy.train, TOKENS, with_features=reads),
@@ -113,7 +116,7 @@ def one_batch(trainer: Trainer) -> loop.Batch:
 
 
 def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
-    """Let the dev scores be these, one an epoch, and note the weights they were taken at."""
+    """Give these dev scores, one per epoch, and record the weights at each evaluation."""
     remaining = iter(scores)
     trainer.seen = []
 
@@ -123,7 +126,7 @@ def scripted(trainer: Trainer, scores: list[DevScores]) -> None:
         trainer.seen.append(weights(trainer.model))
         return next(remaining)
 
-    trainer.task.evaluate = evaluate
+    trainer.objective.evaluate = evaluate
 
 
 # ---- one update ----------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ def test_an_update_is_a_step_down_the_gradient_of_the_summed_loss(make_trainer, 
     )
     trainer = make_trainer(options, kind=kind)
     batch, before = one_batch(trainer), weights(trainer.model)
-    losses = trainer.task.losses(batch)
+    losses = trainer.objective.losses(batch)
     losses.sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
     counts = trainer._update(batch, torch.Generator())
@@ -161,8 +164,8 @@ def test_weight_noise_changes_the_gradient_not_what_is_updated(make_trainer):
     trainer = make_trainer(options)
     batch, clean = one_batch(trainer), weights(trainer.model)
     at = []
-    losses_of = trainer.task.losses
-    trainer.task.losses = lambda batch: at.append(weights(trainer.model)) or losses_of(batch)
+    losses_of = trainer.objective.losses
+    trainer.objective.losses = lambda batch: at.append(weights(trainer.model)) or losses_of(batch)
     trainer._update(batch, torch.Generator().manual_seed(4))
     gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
     torch.testing.assert_close(weights(trainer.model), clean - 0.5 * gradient, rtol=0, atol=1e-7)
@@ -174,9 +177,13 @@ def test_noise_is_drawn_for_every_update_and_never_at_evaluation(make_trainer):
     options = dataclasses.replace(SMALL, epochs=2, weight_noise=0.075, learning_rate=1e-30)
     trainer = make_trainer(options)
     clean, drawn, evaluated = weights(trainer.model), [], []
-    losses_of, evaluate = trainer.task.losses, trainer.task.evaluate
-    trainer.task.losses = lambda b: drawn.append(weights(trainer.model) - clean) or losses_of(b)
-    trainer.task.evaluate = lambda b, total: evaluated.append(weights(trainer.model)) or evaluate(b)
+    losses_of, evaluate = trainer.objective.losses, trainer.objective.evaluate
+    trainer.objective.losses = lambda b: (
+        drawn.append(weights(trainer.model) - clean) or losses_of(b)
+    )
+    trainer.objective.evaluate = lambda b, total: (
+        evaluated.append(weights(trainer.model)) or evaluate(b)
+    )
     trainer.run()
     assert len(drawn) == 2 * len(trainer.train)
     sums = {round(float(noise.sum()), 6) for noise in drawn}
@@ -193,7 +200,7 @@ def test_an_error_in_an_update_leaves_clean_weights(make_trainer):
     def interrupt(batch: loop.Batch) -> torch.Tensor:
         raise KeyboardInterrupt
 
-    trainer.task.losses = interrupt
+    trainer.objective.losses = interrupt
     with pytest.raises(KeyboardInterrupt):
         trainer._update(batch, torch.Generator())
     assert torch.equal(weights(trainer.model), clean)
@@ -216,14 +223,14 @@ def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
     options = dataclasses.replace(SMALL, epochs=1, input_noise=0.6, time_masks=2, freq_masks=2)
     trainer = make_trainer(options)
     seen = []
-    evaluate = trainer.task.evaluate
+    evaluate = trainer.objective.evaluate
 
     def watch(batches: Iterator[loop.Batch], total: object) -> DevScores:
         kept = list(batches)
         seen.extend(b.features for b in kept)
         return evaluate(kept)
 
-    trainer.task.evaluate = watch
+    trainer.objective.evaluate = watch
     trainer.run()
     assert len(calls) == len(trainer.train)
     by_length = sorted(trainer.dev, key=lambda u: (-u.num_frames, u.utt_id))
@@ -258,26 +265,27 @@ def test_the_constant_schedule_is_constant(make_trainer):
     assert trainer.optimizer.param_groups[0]["lr"] == 0.01
 
 
-# ---- which epoch is kept -------------------------------------------------------------------------
+# ---- the choice of the best epoch ----------------------------------------------------------------
 
 
 def scores(*pairs: tuple[float, float]) -> list[DevScores]:
-    return [DevScores(loss, per) for loss, per in pairs]
+    return [DevScores(loss, error_rate) for loss, error_rate in pairs]
 
 
-@pytest.mark.parametrize(("stop_on", "best"), [("loss", 2), ("per", 3)])
+@pytest.mark.parametrize(("stop_on", "best"), [("loss", 2), ("error-rate", 3)])
 def test_the_best_epoch_becomes_final(make_trainer, stop_on, best):
     trainer = make_trainer(dataclasses.replace(SMALL, stop_on=stop_on))
     scripted(trainer, scores((3.0, 50.0), (1.0, 40.0), (2.0, 30.0), (4.0, 60.0)))
     progress = trainer.run()
     assert (progress.epoch, progress.best_epoch) == (4, best)
-    assert progress.best_score == {"loss": 1.0, "per": 30.0}[stop_on]
+    assert progress.best_score == {"loss": 1.0, "error-rate": 30.0}[stop_on]
     saved = read_weights(trainer.directory.weights_path)
     kept = torch.cat([saved[name].flatten() for name, _ in trainer.model.named_parameters()])
     assert torch.equal(kept, trainer.seen[best - 1])
     assert torch.equal(weights(trainer.model), kept)
     assert [line["best"] for line in metrics(trainer)] == [
-        stop_on == "loss" or e <= 3 if e <= 2 else stop_on == "per" and e == 3 for e in range(1, 5)
+        stop_on == "loss" or e <= 3 if e <= 2 else stop_on == "error-rate" and e == 3
+        for e in range(1, 5)
     ]
 
 
@@ -304,12 +312,12 @@ def test_a_finished_training_is_not_trained_further(make_trainer):
     trainer = make_trainer()
     before = final_bytes(trainer)
     again = make_trainer()
-    again.task.losses = None  # would fail
+    again.objective.losses = None  # would fail
     assert final_bytes(again) == before
     assert len(metrics(again)) == 4
 
 
-def test_more_patience_goes_on(make_trainer):
+def test_more_patience_continues_the_training(make_trainer):
     trainer = make_trainer(dataclasses.replace(SMALL, epochs=20, patience=1))
     scripted(trainer, scores((1, 0), (2, 0)))
     assert trainer.run().epoch == 2
@@ -318,13 +326,13 @@ def test_more_patience_goes_on(make_trainer):
     assert more.run().epoch == 3
 
 
-def test_metrics_have_a_line_an_epoch(make_trainer):
+def test_metrics_have_a_line_for_each_epoch(make_trainer):
     trainer = make_trainer()
     trainer.run()
     lines = metrics(trainer)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert set(lines[0]) == {
-        *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_per"),
+        *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_error_rate", "metric"),
         *("best", "learning_rate", "frames_per_second", "skipped", "seconds"),
     }
     for line in lines:
@@ -344,7 +352,7 @@ def test_metrics_of_an_epoch_that_is_done_again_are_replaced(make_trainer):
     assert metrics(again)[2]["train_loss"] != 99
 
 
-# ---- the same seed, and going on -----------------------------------------------------------------
+# ---- the same seed, and continuation -------------------------------------------------------------
 
 
 NOISY = dataclasses.replace(
@@ -377,7 +385,7 @@ def use_engine(monkeypatch) -> Iterator[Callable[[str], None]]:
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
 def test_compiled_kernels_give_the_loss_curve_of_plain_torch(make_trainer, use_engine, kind):
-    """They differ in rounding alone, which 60 updates do not let grow much."""
+    """They differ only in rounding, and the difference stays small over 60 updates."""
     options = dataclasses.replace(NOISY, optimizer="sgd", learning_rate=0.01, epochs=15)
     curves = {}
     for engine in ("plain", "compiled"):
@@ -392,20 +400,22 @@ def test_compiled_kernels_give_the_loss_curve_of_plain_torch(make_trainer, use_e
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
-def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, schedule):
+def test_a_continued_training_gives_the_bytes_of_an_uninterrupted_one(
+    make_trainer, optimizer, schedule
+):
     options = dataclasses.replace(NOISY, optimizer=optimizer, schedule=schedule)
     whole = final_bytes(make_trainer(options, name="whole", dropout=0.2))
     for stop_at in (1, 6, 11):  # of 16 updates
         name = f"stopped{stop_at}"
         trainer = make_trainer(options, name=name, dropout=0.2)
-        losses_of, left = trainer.task.losses, iter(range(stop_at))
+        losses_of, left = trainer.objective.losses, iter(range(stop_at))
 
         def fail(batch, losses_of=losses_of, left=left):
             if next(left, None) is None:
                 raise KeyboardInterrupt
             return losses_of(batch)
 
-        trainer.task.losses = fail
+        trainer.objective.losses = fail
         with pytest.raises(KeyboardInterrupt):
             trainer.run()
         assert not trainer.directory.weights_path.exists()
@@ -414,33 +424,35 @@ def test_going_on_gives_the_bytes_of_no_interruption(make_trainer, optimizer, sc
         assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
 
 
-def full(**changed: object) -> TrainOptions:
-    """Everything random at once, and averages."""
+def full(**changed: object) -> TransducerTrainOptions:
+    """All kinds of random changes at once, and averaged weights."""
     return dataclasses.replace(NOISY, **{"average": 0.9, "speed": 0.1, "batch_size": 2, **changed})
 
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
-def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_no_interruption(make_trainer, kind):
+def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_an_uninterrupted_training(
+    make_trainer, kind
+):
     options = full(save_every=0.0, optimizer="adamw", ctc_weight=0.3 * (kind == "transducer"))
     whole = final_bytes(make_trainer(options, kind=kind, name="whole", dropout=0.2))
     stop_at = iter((1, 1, 2, 0, 3))  # updates of each process; two are an epoch
     for left in stop_at:
         trainer = make_trainer(options, kind=kind, name="stopped", dropout=0.2)
-        before = trainer.progress.updates
-        losses_of, left = trainer.task.losses, iter(range(left))
+        before = trainer.position.updates
+        losses_of, left = trainer.objective.losses, iter(range(left))
 
         def fail(batch, losses_of=losses_of, left=left):
             if next(left, None) is None:
                 raise KeyboardInterrupt
             return losses_of(batch)
 
-        trainer.task.losses = fail
+        trainer.objective.losses = fail
         with pytest.raises(KeyboardInterrupt):
             trainer.run()
         assert before == 0
     again = make_trainer(options, kind=kind, name="stopped", dropout=0.2)
     assert final_bytes(again) == whole
-    assert again.progress.epoch == 4
+    assert again.position.epoch == 4
     strip = ("seconds", "frames_per_second")
     of_whole = ModelDir.open(again.directory.path.with_name("whole")).path / "metrics.jsonl"
     for mine, theirs in zip(metrics(again), of_whole.read_text().splitlines(), strict=True):
@@ -454,7 +466,7 @@ def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_no_interruption(make_tr
 def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
     whole = final_bytes(make_trainer(full(), name="whole"))
     trainer = make_trainer(full())
-    losses_of, calls = trainer.task.losses, []
+    losses_of, calls = trainer.objective.losses, []
 
     def signalled(batch):
         calls.append(batch)
@@ -462,7 +474,7 @@ def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
             signal.raise_signal(signum)
         return losses_of(batch)
 
-    trainer.task.losses = signalled
+    trainer.objective.losses = signalled
     with pytest.raises(KeyboardInterrupt if signum == signal.SIGINT else SystemExit):
         trainer.run()
     state = load_state(trainer.directory.last_path)
@@ -471,16 +483,16 @@ def test_a_signal_waits_for_the_update_and_saves_it(make_trainer, signum):
 
 
 def test_the_same_signal_twice_at_once_is_one(make_trainer):
-    """As a scheduler sends it, to a process group and to its members."""
+    """Schedulers send a signal to a process group and to its members."""
     trainer = make_trainer(full())
-    losses_of = trainer.task.losses
+    losses_of = trainer.objective.losses
 
     def signalled(batch):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         return losses_of(batch)
 
-    trainer.task.losses = signalled
+    trainer.objective.losses = signalled
     with pytest.raises(SystemExit):
         trainer.run()
     assert load_state(trainer.directory.last_path)["progress"]["updates"] == 1
@@ -495,7 +507,7 @@ def test_a_later_signal_acts_at_once(make_trainer, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("still here")
 
-    trainer.task.losses = signalled
+    trainer.objective.losses = signalled
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert not trainer.directory.last_path.exists()
@@ -505,8 +517,8 @@ def test_a_signal_that_was_ignored_stays_so(make_trainer):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         trainer = make_trainer(full(epochs=1))
-        losses_of = trainer.task.losses
-        trainer.task.losses = lambda b: signal.raise_signal(signal.SIGINT) or losses_of(b)
+        losses_of = trainer.objective.losses
+        trainer.objective.losses = lambda b: signal.raise_signal(signal.SIGINT) or losses_of(b)
         assert trainer.run().epoch == 1
     finally:
         signal.signal(signal.SIGINT, before)
@@ -515,13 +527,13 @@ def test_a_signal_that_was_ignored_stays_so(make_trainer):
 def test_a_signal_at_evaluation_saves_the_epochs_updates(make_trainer):
     whole = final_bytes(make_trainer(full(), name="whole"))
     trainer = make_trainer(full())
-    evaluate = trainer.task.evaluate
+    evaluate = trainer.objective.evaluate
 
     def signalled(batches, total):
         signal.raise_signal(signal.SIGTERM)
         return evaluate(batches, total)
 
-    trainer.task.evaluate = signalled
+    trainer.objective.evaluate = signalled
     with pytest.raises(SystemExit) as leave:
         trainer.run()
     assert leave.value.code == 143
@@ -538,10 +550,12 @@ def test_a_damaged_state_is_replaced_by_the_one_before(make_trainer, caplog):
     with caplog.at_level(logging.WARNING, logger="pipeline"):
         assert final_bytes(make_trainer(full())) == whole
     assert f"{last}: damaged checkpoint" in caplog.text
-    assert "going on from" in caplog.text
+    assert "continuing from" in caplog.text
 
 
-def test_a_death_while_the_state_is_replaced_leaves_the_one_before(make_trainer, monkeypatch):
+def test_an_interruption_while_the_state_is_replaced_leaves_the_previous_one(
+    make_trainer, monkeypatch
+):
     whole = final_bytes(make_trainer(full(), name="whole"))
     trainer, replace, calls = make_trainer(full()), os.replace, []
 
@@ -561,7 +575,9 @@ def test_a_death_while_the_state_is_replaced_leaves_the_one_before(make_trainer,
 
 
 @pytest.mark.parametrize("after", ["save_weights", "_write_metrics", "_save"])
-def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, monkeypatch, after):
+def test_an_interruption_between_the_files_of_an_epoch_changes_nothing(
+    make_trainer, monkeypatch, after
+):
     """best.safetensors, metrics.jsonl and last.pt are written one after the other."""
     whole = final_bytes(make_trainer(NOISY, name="whole"))
     trainer, count = make_trainer(NOISY), iter(range(100))
@@ -582,7 +598,7 @@ def test_a_death_between_the_files_of_an_epoch_changes_nothing(make_trainer, mon
     assert [line["epoch"] for line in metrics(again)] == [1, 2, 3, 4]
 
 
-def test_more_epochs_on_a_finished_training_go_on(make_trainer):
+def test_more_epochs_continue_a_finished_training(make_trainer):
     whole = final_bytes(make_trainer(SMALL, name="whole"))
     make_trainer(dataclasses.replace(SMALL, epochs=2)).run()
     assert final_bytes(make_trainer(SMALL)) == whole
@@ -591,12 +607,12 @@ def test_more_epochs_on_a_finished_training_go_on(make_trainer):
 # ---- averages, epochs that are kept, batches by frames -------------------------------------------
 
 
-def test_averages_are_evaluated_and_kept_and_the_weights_go_on(make_trainer):
+def test_averages_are_evaluated_and_kept_and_the_weights_are_trained_on(make_trainer):
     options = dataclasses.replace(SMALL, average=0.5, epochs=1)
     trainer, seen, by_hand = make_trainer(options), [], []
-    step, evaluate = trainer.optimizer.step, trainer.task.evaluate
+    step, evaluate = trainer.optimizer.step, trainer.objective.evaluate
     trainer.optimizer.step = lambda: step() or by_hand.append(weights(trainer.model))
-    trainer.task.evaluate = lambda b, t: seen.append(weights(trainer.model)) or evaluate(b, t)
+    trainer.objective.evaluate = lambda b, t: seen.append(weights(trainer.model)) or evaluate(b, t)
     start = weights(trainer.model)
     trainer.run()
     average = start
@@ -630,7 +646,7 @@ def test_batches_have_at_most_so_many_frames(make_trainer):
     assert all(len(b) == 1 or len(b) * max(u.num_frames for u in b) <= 35 for b in batches)
     assert 1 < len(batches) < 4
     trainer.run()
-    assert trainer.progress.epoch == 4
+    assert trainer.position.epoch == 4
 
 
 def test_reading_ahead_changes_nothing(make_trainer):
@@ -640,7 +656,7 @@ def test_reading_ahead_changes_nothing(make_trainer):
     assert final_bytes(trainer) == whole
 
 
-def test_an_error_while_reading_ahead_arrives(make_trainer):
+def test_an_error_while_reading_ahead_is_raised(make_trainer):
     trainer = make_trainer()
     trainer.reads_ahead = True
     trainer.train[2] = dataclasses.replace(trainer.train[2], num_frames=99)
@@ -651,11 +667,13 @@ def test_an_error_while_reading_ahead_arrives(make_trainer):
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def test_what_memory_has_no_room_for_is_taken_one_by_one_and_then_skipped(make_trainer, caplog):
-    """The gradient is that of the others."""
+def test_a_batch_too_large_for_memory_is_split_and_a_too_large_utterance_skipped(
+    make_trainer, caplog
+):
+    """The gradient is that of the other utterances."""
     options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.0, batch_size=4)
     trainer, other = make_trainer(options), make_trainer(options, name="other")
-    batch, losses_of = one_batch(trainer), trainer.task.losses
+    batch, losses_of = one_batch(trainer), trainer.objective.losses
     huge = batch.utt_ids[2]
 
     def limited(part: loop.Batch) -> torch.Tensor:
@@ -663,11 +681,11 @@ def test_what_memory_has_no_room_for_is_taken_one_by_one_and_then_skipped(make_t
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
         return losses_of(part)
 
-    trainer.task.losses = limited
+    trainer.objective.losses = limited
     counts = trainer._update(batch, torch.Generator())
     assert counts.skipped == 1
-    assert f"{huge}: {int(batch.lengths[2])} frames take more memory than there is" in caplog.text
-    everyone, kept = other.task.losses(batch), [0, 1, 3]
+    assert f"{huge}: {int(batch.lengths[2])} frames need more memory than there is" in caplog.text
+    everyone, kept = other.objective.losses(batch), [0, 1, 3]
     everyone[kept].sum().backward()
     assert counts.nats == pytest.approx(float(everyone[kept].detach().sum()))
     for mine, theirs in zip(trainer.model.parameters(), other.model.parameters(), strict=True):
@@ -680,7 +698,7 @@ def test_another_error_is_no_lack_of_memory(make_trainer):
     def fail(batch):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    trainer.task.losses = fail
+    trainer.objective.losses = fail
     with pytest.raises(RuntimeError, match="shapes"):
         trainer.run()
 
@@ -690,7 +708,7 @@ def test_another_error_is_no_lack_of_memory(make_trainer):
 
 @pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
 def test_half_precision_learns_about_the_same(make_trainer, kind):
-    """The weights stay float32."""
+    """The weights are still float32."""
     options = dataclasses.replace(SMALL, batch_size=4, epochs=8)
     exact, half = (
         make_trainer(options, kind=kind),
@@ -704,11 +722,11 @@ def test_half_precision_learns_about_the_same(make_trainer, kind):
     assert last == pytest.approx(metrics(exact)[-1]["train_loss"], rel=0.05)
 
 
-def test_layers_that_only_training_needs_are_on_its_device(make_trainer):
+def test_auxiliary_layers_are_on_the_device_of_the_training(make_trainer):
     trainer = make_trainer(dataclasses.replace(SMALL, ctc_weight=0.25), kind="transducer")
     meta = Trainer(
         trainer.model.to("meta"),
-        trainer.task,
+        trainer.objective,
         trainer.directory,
         trainer.options,
         train=trainer.train,
@@ -719,19 +737,19 @@ def test_layers_that_only_training_needs_are_on_its_device(make_trainer):
 
 
 def test_a_ctc_loss_beside_the_transducers(make_trainer):
-    """Its layer learns, is no part of the model, and the loss is the weighted sum."""
+    """Its layer is trained but is not part of the model, and the loss is the weighted sum."""
     options = dataclasses.replace(SMALL, ctc_weight=0.25, batch_size=3)
     trainer = make_trainer(options, kind="transducer")
     batch = one_batch(trainer)
-    layer = trainer.task.auxiliary["output"]
+    layer = trainer.objective.auxiliary["output"]
     initialise(layer, scale=0.1, generator=torch.Generator().manual_seed(1))
-    both = trainer.task.losses(batch)
-    trainer.task.ctc_weight = 0.0
-    alone = trainer.task.losses(batch)
-    trainer.task.ctc_weight = 1.0
-    ctc = trainer.task.losses(batch)
+    both = trainer.objective.losses(batch)
+    trainer.objective.ctc_weight = 0.0
+    alone = trainer.objective.losses(batch)
+    trainer.objective.ctc_weight = 1.0
+    ctc = trainer.objective.losses(batch)
     torch.testing.assert_close(both, 0.75 * alone + 0.25 * ctc)
-    trainer.task.ctc_weight = 0.25
+    trainer.objective.ctc_weight = 0.25
     before = layer.weight.detach().clone()
     trainer.run()
     assert not torch.equal(layer.weight, before)
@@ -744,9 +762,9 @@ def test_more_tokens_than_frames_leave_the_transducers_loss_alone(make_trainer):
     batch = loop.Batch(
         ["u"], torch.zeros(1, 2, 6), torch.tensor([2]), torch.tensor([[1, 2, 3]]), torch.tensor([3])
     )
-    with_ctc = trainer.task.losses(batch)
-    trainer.task.ctc_weight = 0.0
-    torch.testing.assert_close(with_ctc, trainer.task.losses(batch))
+    with_ctc = trainer.objective.losses(batch)
+    trainer.objective.ctc_weight = 0.0
+    torch.testing.assert_close(with_ctc, trainer.objective.losses(batch))
 
 
 # ---- losses that are not finite ------------------------------------------------------------------
@@ -756,14 +774,14 @@ def test_a_loss_that_is_not_finite_names_the_utterance_and_keeps_the_last_epoch(
     make_trainer(dataclasses.replace(SMALL, epochs=1)).run()
     trainer = make_trainer(dataclasses.replace(SMALL, batch_size=4))
     before = trainer.directory.last_path.read_bytes()
-    losses_of = trainer.task.losses
+    losses_of = trainer.objective.losses
 
     def poisoned(batch: loop.Batch) -> torch.Tensor:
         return losses_of(batch) * torch.tensor(
             [math.inf if utt == "s1-u2" else 1.0 for utt in batch.utt_ids]
         )
 
-    trainer.task.losses = poisoned
+    trainer.objective.losses = poisoned
     with pytest.raises(ModelError) as error:
         trainer.run()
     assert "the loss of s1-u2 is not finite; epoch 1 is kept in" in str(error.value)
@@ -773,7 +791,7 @@ def test_a_loss_that_is_not_finite_names_the_utterance_and_keeps_the_last_epoch(
 
 def test_a_gradient_that_is_not_finite_stops_before_it_is_used(make_trainer):
     trainer = make_trainer(dataclasses.replace(SMALL, save_every=0.0))
-    losses_of, calls = trainer.task.losses, []
+    losses_of, calls = trainer.objective.losses, []
 
     def poisoned(batch: loop.Batch) -> torch.Tensor:
         losses = losses_of(batch)
@@ -782,10 +800,12 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(make_trainer):
             losses.register_hook(lambda grad: grad * math.nan)
         return losses
 
-    trainer.task.losses = poisoned
+    trainer.objective.losses = poisoned
     with pytest.raises(ModelError) as error:
         trainer.run()
-    assert f"the gradient of {calls[1]} is not finite; the state before is kept" in str(error.value)
+    assert f"the gradient of {calls[1]} is not finite; the previous state is kept" in str(
+        error.value
+    )
     state = load_state(trainer.directory.last_path)
     assert state["progress"]["updates"] == 1
     assert all(torch.isfinite(t).all() for t in state["model"].values())
@@ -857,8 +877,8 @@ def test_frames_that_ctc_needs(tokens, stack, frames):
     )
     model = build_model(config, num_tokens=4)
     initialise(model, scale=0.1, generator=torch.Generator().manual_seed(0))
-    task = CtcTask(model, TOKENS.decode)
-    assert task.frames_needed(Utterance("u", "", 0, tokens)) == frames
+    objective = CtcObjective(model, token_metric(TOKENS))
+    assert objective.frames_needed(Utterance("u", "", 0, tokens)) == frames
 
     def loss(num_frames: int) -> float:
         batch = loop.Batch(
@@ -868,7 +888,7 @@ def test_frames_that_ctc_needs(tokens, stack, frames):
             torch.tensor([tokens], dtype=torch.int64),
             torch.tensor([len(tokens)]),
         )
-        return float(task.losses(batch).detach())
+        return float(objective.losses(batch).detach())
 
     assert math.isfinite(loss(frames))
     if frames > 1:
@@ -879,21 +899,21 @@ def long_and_short() -> list[Utterance]:
     return [Utterance("long", "", 9, (1, 2)), Utterance("short", "", 2, (1, 1))]
 
 
-def ctc_task() -> CtcTask:
+def ctc_objective() -> CtcObjective:
     model = build_model(model_config_from({"encoder": ENCODER}, where=""), num_tokens=4)
-    return CtcTask(model, TOKENS.decode)
+    return CtcObjective(model, token_metric(TOKENS))
 
 
-def test_too_short_an_utterance_is_named_with_what_it_needs():
+def test_too_short_an_utterance_is_named_with_the_frames_it_needs():
     with pytest.raises(DataError) as error:
-        fitting(long_and_short(), ctc_task(), TrainOptions(skip_short=False))
+        fitting(long_and_short(), ctc_objective(), skip_short=False)
     assert "short: 2 frames, 3 needed for 2 tokens" in str(error.value)
     assert "--skip-short=true" in str(error.value)
     assert "long" not in str(error.value).replace("too long", "")
 
 
-def test_too_short_an_utterance_is_skipped_unless_told_otherwise(caplog):
-    left = fitting(long_and_short(), ctc_task(), TrainOptions())
+def test_too_short_an_utterance_is_skipped_by_default(caplog):
+    left = fitting(long_and_short(), ctc_objective(), skip_short=True)
     assert [u.utt_id for u in left] == ["long"]
     assert "skipping 1 utterances too short" in caplog.text
     assert "short: 2 frames" in caplog.text
@@ -901,7 +921,7 @@ def test_too_short_an_utterance_is_skipped_unless_told_otherwise(caplog):
 
 def test_if_all_are_too_short_there_is_nothing_to_train_on():
     with pytest.raises(DataError, match="no utterance is long enough"):
-        fitting(long_and_short()[1:], ctc_task(), TrainOptions(skip_short=True))
+        fitting(long_and_short()[1:], ctc_objective(), skip_short=True)
 
 
 # ---- options -------------------------------------------------------------------------------------
@@ -919,12 +939,12 @@ def test_if_all_are_too_short_there_is_nothing_to_train_on():
 )
 def test_an_option_outside_its_range_is_named(name, value):
     with pytest.raises(UsageError, match="--" + name.replace("_", "-")):
-        check_options(dataclasses.replace(TrainOptions(), **{name: value}))
+        dataclasses.replace(TransducerTrainOptions(), **{name: value}).check()
 
 
-def test_the_defaults_are_in_range_and_the_papers():
-    options = TrainOptions()
-    check_options(options)
+def test_the_defaults_are_in_range_and_those_of_the_papers():
+    options = TransducerTrainOptions()
+    options.check()
     assert (options.optimizer, options.learning_rate, options.momentum) == ("sgd", 1e-4, 0.9)
     assert (options.batch_size, options.init_scale, options.weight_noise) == (1, 0.1, 0.0)
 
@@ -942,7 +962,7 @@ def test_four_utterances_are_learnt(make_toy, execute, tmp_path, kind):
     done = execute(f"train_{kind}.py", *files, toy.train, model_dir)  # dev = train: by heart
     assert done.status == 0, done.err
     lines = [json.loads(x) for x in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
-    assert min(line["dev_per"] for line in lines) == 0.0
+    assert min(line["dev_error_rate"] for line in lines) == 0.0
 
 
 def test_statistics_that_do_not_fit_are_named(tmp_path):
@@ -953,5 +973,5 @@ def test_statistics_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(FeatureError, match=r"cmvn\.ark: statistics of 5 columns, .* reads 6"):
         read_cmvn(path, 6)
     write_matrix(str(path), np.zeros((3, 3)))
-    with pytest.raises(FeatureError, match=r"cmvn\.ark: shape \(3, 3\)"):
+    with pytest.raises(FeatureError, match=r"cmvn\.ark: the shape \(3, 3\)"):
         read_cmvn(Path(path), 6)

@@ -1,4 +1,8 @@
-"""Weight noise, [G13] section 3.4: N(0, σ²) within the block, the clean values after it."""
+"""Weight noise: noise from N(0, σ²) within the block, the clean weights after it.
+
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013, section 3.4.
+"""
 
 import pytest
 import torch

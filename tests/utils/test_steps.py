@@ -1,6 +1,5 @@
 """The steps of a recipe: make_feats.sh, decode.sh, print_results.py, sweeps."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,7 +12,8 @@ import pytest
 import soundfile
 
 from pipeline.data.data_dir import read_map, validate, write_map
-from pipeline.frontend.features import FrontEnd
+from pipeline.frontend.front_end import FrontEnd
+from pipeline.scoring.results import best_epoch, read_metrics, read_speed
 from pipeline.tables import MatrixWriter, read_matrix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +151,9 @@ def test_any_number_of_jobs_gives_the_same_bytes(run, trained, data, tmp_path):
         found[nj] = [(tmp_path / f"decode{nj}" / file).read_bytes() for file in files]
         logs = sorted(p.name for p in (tmp_path / f"decode{nj}" / "log").glob("*.log"))
         assert logs == [f"decode.{job}.log" for job in range(1, nj + 1)]
+        frames = sum(map(int, read_map(data / "utt2num_frames").values()))
+        assert read_speed(tmp_path / f"decode{nj}").frames == frames
+        assert len((tmp_path / f"decode{nj}" / "speed.jsonl").read_text().splitlines()) == nj
     assert found[1] == found[3]
     assert read_map(tmp_path / "decode3" / "hyp.txt") == read_map(data / "text")
 
@@ -229,15 +232,18 @@ def test_scores_of_several_directories(run, tmp_path):
 
 
 @pytest.fixture
-def models(trained, tmp_path) -> Path:
+def models(trained, execute, tmp_path) -> Path:
     """Copies of the trained models, the CTC with scores of two sets."""
     for kind in ("ctc", "predictor"):
         shutil.copytree(trained / kind, tmp_path / kind)
-    for name, rate in (("dev", "12.50"), ("test", "25.00")):
-        folder = tmp_path / "ctc" / f"decode_{name}" / "scoring"
-        folder.mkdir(parents=True)
-        text = f"%WER {rate} [ 2 / 16, 1 ins, 1 del, 0 sub ]\n%SER 50.00 [ 1 / 2 ]\n"
-        (folder / "wer").write_text(text)
+    for name, hyp in (("dev", "u1 a b x\nu2 b\n"), ("test", "u1 a b c\nu2 c c\n")):
+        decode = tmp_path / "ctc" / f"decode_{name}"
+        decode.mkdir()
+        (decode / "hyp.txt").write_text(hyp)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / "text").write_text("u1 a b c\nu2 b c\n")
+        done = execute("score.py", "--name=PER", tmp_path / "data", decode)
+        assert done.status == 0, done.err
     return tmp_path
 
 
@@ -248,19 +254,31 @@ def test_the_table(execute, models):
     )
     assert done.status == 0, done.err
     lines = [line.split() for line in done.out.splitlines() if line]
-    from pipeline.models.model_dir import read_weights
+    from pipeline.models.weights import read_weights
 
     tensors = read_weights(models / "ctc" / "final.safetensors").values()
     count = f"{sum(t.numel() for t in tensors):,}"
-    wer = ["[", "2", "/", "16,", "1", "ins,", "1", "del,", "0", "sub", "]"]
     assert lines[:2] == [["TOY"], ["model", "weights", "set", "error", "rate"]]
-    assert lines[2] == ["ctc", count, "dev", "%PER", "12.50", *wer]
-    assert lines[3] == ["test", "%PER", "25.00", *wer]
+    dev, test = done.out.splitlines()[4:6]
+    assert dev.split()[:4] == ["ctc", count, "dev", "%PER"]
+    assert "dev   %PER 40.00 [ 2 / 5, 0 ins, 1 del, 1 sub ], 95 % in " in dev
+    assert test.startswith(" " * 27 + "test  %PER 20.00 [ 1 / 5, 0 ins, 0 del, 1 sub ], 95 % in ")
     assert lines[4] == ["paper", "18.6", "[G13]"]
     assert lines[5][0] == "predictor"
-    metrics = (models / "predictor" / "metrics.jsonl").read_text().splitlines()
-    best = [line for line in map(json.loads, metrics) if line["best"]][-1]
-    assert f"next token wrong {best['dev_per']:.1f} %, {best['dev_bits']:.2f} bits" in done.out
+    best = best_epoch(read_metrics(models / "predictor"))
+    said = f"{best.metric} {best.error_rate:.1f} %, {best.dev_bits:.2f} bits a token"
+    assert said in done.out
+
+
+@pytest.mark.parametrize("name", ["WER", "CER"])
+def test_an_error_rate_has_the_name_that_its_score_carries(execute, models, name):
+    decode = models / "ctc" / "decode_dev"
+    assert execute("score.py", f"--name={name}", models / "data", decode).status == 0
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert f"dev   %{name} 40.00 [ 2 / 5, 0 ins, 1 del, 1 sub ], 95 % in " in done.out
+    assert "test  %PER 20.00 [ " in done.out
+    done = execute("print_scores.py", decode)
+    assert done.out == f"{decode}: %{name} 40.00 [ 2 / 5, 0 ins, 1 del, 1 sub ]\n"
 
 
 @pytest.mark.parametrize(
@@ -279,24 +297,29 @@ def test_damaged_metrics_are_named(execute, models, content):
     (models / "predictor" / "metrics.jsonl").write_text(content)
     done = execute("print_results.py", f"predictor={models}/predictor")
     assert done.status == 1
-    assert f"{models}/predictor/metrics.jsonl: no best epoch" in done.err
+    assert f"{models}/predictor/metrics.jsonl:" in done.err
 
 
 def test_a_score_that_is_none_is_named(execute, models):
-    (models / "ctc" / "decode_dev" / "scoring" / "wer").write_text("")
+    scoring = models / "ctc" / "decode_dev" / "scoring"
+    (scoring / "wer").write_text("")
     done = execute("print_results.py", f"ctc={models}/ctc")
-    assert done.status == 1
-    assert "decode_dev/scoring/wer: no error rate; make it again with score.py" in done.err
+    assert (done.status, "scoring/wer: no error rate; run score.py" in done.err) == (1, True)
+    (scoring / "score.json").write_text('{"interval": 3}')
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert (done.status, "score.json: cannot be used, it lacks " in done.err) == (1, True)
+    (scoring / "score.json").unlink()
+    done = execute("print_results.py", f"ctc={models}/ctc")
+    assert (done.status, "score.json: missing; run score.py" in done.err) == (1, True)
 
 
-def test_intervals_where_there_are_some(execute, models):
-    score = models / "ctc" / "decode_dev" / "scoring" / "score.json"
-    score.write_text('{"interval": {"low": 10.04, "high": 14.96}}')
-    done = execute("print_results.py", f"ctc={models}/ctc")
-    assert "0 sub ], 95 % in 10.0 to 15.0\n" in done.out
-    score.write_text('{"interval": 3}')
-    done = execute("print_results.py", f"ctc={models}/ctc")
-    assert (done.status, "make it again with score.py" in done.err) == (1, True)
+def test_a_score_of_other_hypotheses_is_refused(execute, models):
+    (models / "ctc" / "decode_dev" / "hyp.txt").write_text("u1 a\nu2 b\n")
+    for command in (("print_results.py", f"ctc={models}/ctc"),
+                    ("print_scores.py", models / "ctc" / "decode_dev")):  # fmt: skip
+        done = execute(*command)
+        assert (done.status, done.out.count("%PER")) == (1, 0)
+        assert "score.json: the score of other hypotheses than" in done.err
 
 
 def test_wrong_names(execute, models):
@@ -308,6 +331,21 @@ def test_wrong_names(execute, models):
     assert (done.status, "gone/final.safetensors" in done.err) == (1, True)
 
 
+# ---- print_scores.py -----------------------------------------------------------------------------
+
+
+def test_columns_of_scores(execute, models):
+    decode = [models / "ctc" / f"decode_{name}" for name in ("dev", "test")]
+    columns = "--columns=metric,error_rate,errors,ref_tokens,ins,del,sub"
+    done = execute("print_scores.py", columns, *decode)
+    assert done.out == "PER\t40.00\t2\t5\t0\t1\t1\nPER\t20.00\t1\t5\t0\t0\t1\n"
+    done = execute("print_scores.py", "--columns=per", *decode)
+    assert (done.status, done.out) == (2, "")
+    assert "--columns: no 'per'; there are metric, error_rate, errors, " in done.err
+    done = execute("print_scores.py", "--columns=frames", *decode)
+    assert (done.status, "speed.jsonl: cannot be used, No such file" in done.err) == (1, True)
+
+
 # ---- sweep_beam.sh, tune_fusion.sh ---------------------------------------------------------------
 
 
@@ -317,24 +355,26 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
-    options = ("sweep_beam.sh", "--widths", "1 3", "--options", "--device=cpu")
+    options = ("sweep_beam.sh", "--beams", "1 3", "--name", "PER", "--options", "--device=cpu")
     done = run(*options, "decode_ctc.py", trained / "ctc", data, "sweep")
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "sweep" / "sweep.tsv")
     assert [row["beam"] for row in found] == ["1", "3"]
     for row in found:
         assert int(row["errors"]) == sum(int(row[kind]) for kind in ("ins", "del", "sub"))
-        assert float(row["per"]) == pytest.approx(
-            100 * int(row["errors"]) / int(row["tokens"]), abs=0.01
+        assert row["metric"] == "PER"
+        assert float(row["error_rate"]) == pytest.approx(
+            100 * int(row["errors"]) / int(row["ref_tokens"]), abs=0.01
         )
-        assert int(row["frames"]) > 0
-        assert float(row["seconds"]) >= 0
+        frames = read_map(data / "utt2num_frames").values()
+        assert int(row["frames"]) == sum(map(int, frames))
+        assert float(row["seconds"]) > 0
     for name in ("sweep.png", "sweep.svg"):
         done = run("plot_sweep.py", "--name=CTC", "sweep/sweep.tsv", name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert "CTC" in (tmp_path / "sweep.svg").read_text()
-    (tmp_path / "sweep.tsv").write_text("beam\tper\n3\tmuch\n")
+    (tmp_path / "sweep.tsv").write_text("beam\tmetric\terror_rate\n3\tPER\tmuch\n")
     for table, picture, status, said in [
         ("sweep/sweep.tsv", "sweep.gif", 2, "a picture ends in .png or .svg"),
         ("sweep.tsv", "a.png", 1, "sweep.tsv: not a table of sweep_beam.sh"),

@@ -5,21 +5,22 @@ Usage: print_tables.py TABLE:ROW:PAPER=MODEL_DIR …
 
 e.g.: print_tables.py "G13:CTC-3l-250h:18.6=exp/tables/ctc_3l_250h_train_ctc_noise"
 
-TABLE is G12 or G13, PAPER what the paper says. Error rates are those of
-MODEL_DIR/decode_test/scoring/wer and decode_{dev,held_out}; log-losses, epochs and a prediction
-network's next-phone errors those of the best epoch in metrics.jsonl.
+TABLE is G12 or G13, PAPER what the paper says. Error rates are the scores of MODEL_DIR/decode_test
+and MODEL_DIR/decode_dev or decode_held_out. Log-losses, epochs and a prediction network's
+next-phone errors are those of the best epoch in MODEL_DIR/metrics.jsonl.
 
 See also: run_tables.sh, utils/print_results.py
 """
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument
 
 from pipeline.cli import run
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import UsageError
+from pipeline.scoring.kaldi_forms import rate_text
+from pipeline.scoring.results import best_epoch, read_metrics, read_score
 
 TITLES = {
     "G12": "[G12] Table 1: A. Graves, 2012",
@@ -28,28 +29,18 @@ TITLES = {
 
 
 NOTE = """
-best, of: best epoch of the last phase and how many it had; bits: log-loss a token on the dev or
-held-out set. A prediction network's dev % are wrong next tokens."""
+best, of: the best epoch of the last phase, and how many epochs that phase had. bits: log-loss of a
+token on the dev or the held-out set. A prediction network's dev % is the share of next tokens that
+it gets wrong."""
 
 
-def per(directory: Path, sets: tuple[str, ...]) -> str:
+def rate(directory: Path, sets: tuple[str, ...]) -> str:
     """Error rate in percent of the first of these sets that was decoded."""
     for name in sets:
-        wer = directory / f"decode_{name}" / "scoring" / "wer"
-        if wer.exists():
-            return wer.read_text().split()[1]
+        decoded = directory / f"decode_{name}"
+        if decoded.exists():
+            return rate_text(read_score(decoded).total.error_rate)
     return ""
-
-
-def best_epoch(directory: Path) -> dict[str, Any]:
-    """The line of the best epoch, and how many epochs were trained."""
-    path = directory / "metrics.jsonl"
-    try:
-        lines = [json.loads(text) for text in path.read_text().splitlines()]
-        best: dict[str, Any] = next(line for line in reversed(lines) if line["best"])
-    except (OSError, ValueError, KeyError, StopIteration) as error:
-        raise DataError(f"{path}: no best epoch ({error!r}); train the model again") from error
-    return {**best, "epochs": len(lines)}
 
 
 def weights(directory: Path) -> int:
@@ -84,11 +75,12 @@ def main(
         print(f"{'network':20}{'weights':>11}{'best':>6}{'of':>5}{'bits':>7}"
               f"{'dev %':>8}{'test %':>8}   paper")  # fmt: skip
         for _, row, paper, directory in of_table:
-            best = best_epoch(directory)
-            dev = per(directory, ("dev", "held_out")) or f"{best['dev_per']:.2f}"
-            test = per(directory, ("test",)) or "-"
-            print(f"{row:20}{weights(directory):>11,}{best['epoch']:>6}{best['epochs']:>5}"
-                  f"{best['dev_bits']:>7.2f}{dev:>8}{test:>8}   {paper}")  # fmt: skip
+            epochs = read_metrics(directory)
+            best = best_epoch(epochs)
+            dev = rate(directory, ("dev", "held_out")) or f"{best.error_rate:.2f}"
+            test = rate(directory, ("test",)) or "-"
+            print(f"{row:20}{weights(directory):>11,}{best.number:>6}{len(epochs):>5}"
+                  f"{best.dev_bits:>7.2f}{dev:>8}{test:>8}   {paper}")  # fmt: skip
     print(NOTE)
     return 0
 

@@ -2,16 +2,26 @@
 # Train the networks of [G12] Table 1 and [G13] Table 1, any or all, and print both tables with
 # ours beside theirs.
 #
-#   local/run_tables.sh --corpus /path/to/TIMIT                       all rows, by the papers' regime
+#   local/run_tables.sh --corpus /path/to/TIMIT         all rows, by the regimes of the papers
 #   local/run_tables.sh --corpus DIR --rows "ctc_3l_250h trans_3l_250h"
-#   local/run_tables.sh --rows ctc_1l_250h --epochs 2                 a try on the demo corpus
+#   local/run_tables.sh --rows ctc_1l_250h --epochs 2   a try on the demo corpus
 #
-# A row is a file of conf/rows/: architecture, phases of training, the paper's number. Options:
-# --corpus DIR --rows "NAME …" --epochs N (at most so many a phase) --beam W (instead of the
-# papers') --held-out N ([G12]'s validation set: utterances of the training set; 184)
-# --work DIR --nj N --cmd PROGRAM --device cpu|cuda|auto --allow-partial true.
-# What is done is not done again: rows can be added one by one. A try with --epochs wants a --work of
-# its own: a phase that goes on changes what the next one started from.
+# --rows "NAME …"             rows to train; default: all. conf/rows/NAME.row says which architecture
+#                             a row has, its phases of training, and the paper's number
+# --corpus DIR                TIMIT; without it, the demo corpus
+# --epochs N                  at most so many epochs in each phase
+# --beam W                    width of the beam; default: the papers'
+# --held-out N                size of [G12]'s validation set, utterances of the training set; 184
+# --work DIR                  folder of data/, feats/, exp/ and the demo corpus
+# --nj N                      number of jobs of features and search
+# --cmd, --train-cmd PROGRAM  what runs the jobs, and the trainings: see cmd.sh
+# --train-launch PROGRAM      what starts the processes of a training: see cmd.sh
+# --device cpu|cuda|auto      where trainings and searches compute
+# --allow-partial true        accept a TIMIT that is not whole
+# --config FILE               any of these, a line of name=value each
+#
+# What is done is not done again, so rows can be added one by one. Give a try with --epochs a --work
+# of its own: a phase that is continued later changes what the next phase started from.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -22,13 +32,15 @@ beam=
 held_out=184
 work=
 nj=2
-cmd=
+cmd=                  # default: as cmd.sh says
+train_cmd=            # default: as cmd.sh says; e.g. "slurm.py --gpu 1"
+train_launch=         # default: as cmd.sh says; e.g. srun
 device=auto
 allow_partial=false
-demo_size=full        # or smoke
+demo_size=full        # size of the demo corpus, full or smoke
 . "$HERE/../../utils/parse_options.sh"
 asked_beam=$beam
-stage=1 stop_stage=8 model= regime=  # for recipe.sh alone
+stage=1 stop_stage=8 model= regime=  # recipe.sh asks for them
 . "$HERE/../../utils/recipe.sh"
 map=conf/phones.60-48-39.map
 
@@ -36,24 +48,26 @@ if [ -n "$corpus" ]; then work=${work:-.}; else work=${work:-demo}; fi
 if [ -z "$rows" ]; then rows=$(basename -s .row -a conf/rows/*.row | grep -v _b$); fi
 for name in $rows; do
   if [ ! -f "conf/rows/$name.row" ]; then
-    _usage_error "--rows: no conf/rows/$name.row; there are $(basename -s .row -a conf/rows/*.row | xargs)"
+    known=$(basename -s .row -a conf/rows/*.row | xargs)
+    _usage_error "--rows: no conf/rows/$name.row; there are $known"
   fi
 done
 exp=$work/exp/tables
 mkdir -p "$exp"
 
 # Data directories, features of [G13] and tokens come from the recipe.
-prepare=(--regime conf/g13 --stop-stage 3 --work "$work" --nj "$nj" --allow-partial "$allow_partial"
-  --demo-size "$demo_size")
+prepare=(--regime conf/g13 --stop-stage 3 --work "$work" --nj "$nj" --cmd "$cmd"
+  --allow-partial "$allow_partial" --demo-size "$demo_size")
 if [ -n "$corpus" ]; then prepare+=(--corpus "$corpus"); fi
-if [ -n "$cmd" ]; then prepare+=(--cmd "$cmd"); fi
 ./run.sh "${prepare[@]}"
 
 # [G12] has 39 phones from the start, 26 features a frame, and holds out training utterances.
 prepare_g12() {
   local set from=$work/data to=$work/data/g12
   mkdir -p "$to"
-  step g12_split "$from/train/text,$from/train/wav.scp,$from/test/text,$from/test/wav.scp,$map" "$to/train/text,$to/held_out/text,$to/test/text" \
+  step g12_split \
+    "$from/train/text,$from/train/wav.scp,$from/test/text,$from/test/wav.scp,$map" \
+    "$to/train/text,$to/held_out/text,$to/test/text" \
     local/split_g12.sh --held-out "$held_out" --map "$map" "$from" "$to"
   for set in train held_out test; do
     step "g12_feats_$set" "$to/$set/wav.scp,conf/mfcc.conf,conf/delta_mfcc.conf" \
@@ -61,36 +75,30 @@ prepare_g12() {
       make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/mfcc.conf \
       --delta-conf conf/delta_mfcc.conf "$to/$set" "$work/feats/g12_$set"
   done
-  step g12_cmvn "$to/train/feats.scp,$work/feats/g12_train" "$to/train/cmvn.ark" \
+  heavy g12_cmvn "$to/train/feats.scp,$work/feats/g12_train" "$to/train/cmvn.ark" \
     compute_cmvn_stats.py "scp:$to/train/feats.scp" "$to/train/cmvn.ark"
   step g12_tokens "$to/train/text,$map" "$to/tokens.txt" \
     train_tokenizer.py --kind=phones --phone-map="$map" --phone-set=39 "ark:$to/train/text" \
     "$to/tokens.txt"
 }
 
-# phase KIND CONF MODEL_DIR [--init…=DIR …]: one training.
-phase() {
-  local kind=$1 conf=conf/$2.conf dir=$3 option inputs shared=(--device="$device")
-  inputs=$model,$data/tokens.txt,$data/train/text,$data/$dev/text,conf/$2.conf
+# phases KIND NAME CONFS [--init…=DIR …]: one training for each of CONFS, each from where the one
+# before ended; the first from the networks in DIRs. $last becomes the directory of the last.
+phases() {
+  local kind=$1 confs=$3 init=("${@:4}") conf option inputs shared=(--device="$device")
+  local sources=$model,$data/tokens.txt,$data/train/text,$data/$dev/text
   if [ "$kind" != predictor ]; then
-    inputs+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/$dev/feats.scp
-    inputs+=,$work/feats/${prefix}train,$work/feats/$prefix$dev
+    sources+=,$data/train/feats.scp,$data/train/cmvn.ark,$data/$dev/feats.scp
+    sources+=,$work/feats/${prefix}train,$work/feats/$prefix$dev
     if [ -n "$fold" ]; then shared+=(--phone-map="$fold"); fi
   fi
   if [ -n "$epochs" ]; then shared+=(--epochs="$epochs"); fi
-  for option in "${@:4}"; do inputs+=,${option#*=}/final.safetensors; done
-  step "$(basename "$dir")" "$inputs" "$dir/final.safetensors" \
-    "train_$kind.py" --config="$conf" "${shared[@]}" "${@:4}" \
-    "$model" "$data/tokens.txt" "$data/train" "$data/$dev" "$dir"
-}
-
-# phases KIND NAME CONFS [--init…=DIR …]: trainings of which each starts from the one before; sets
-# $last to the last one's directory.
-phases() {
-  local conf init=("${@:4}")
-  for conf in $3; do
-    last=$exp/$2_$(basename "$conf")
-    phase "$1" "$conf" "$last" "${init[@]}"
+  for conf in $confs; do
+    last=$exp/$2_$(basename "$conf") inputs=$sources,conf/$conf.conf
+    for option in "${init[@]}"; do inputs+=,${option#*=}/final.safetensors; done
+    training "$(basename "$last")" "$inputs" "$last/final.safetensors" \
+      "train_$kind.py" --config="conf/$conf.conf" "${shared[@]}" "${init[@]}" \
+      "$model" "$data/tokens.txt" "$data/train" "$data/$dev" "$last"
     init=(--init="$last")
   done
 }
@@ -129,8 +137,9 @@ for name in $rows; do
         "$last/decode_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" --options "$options" "decode_$kind.py" "$last" \
         "$data/$set" "$last/decode_$set"
-      score.py --map "$fold" "$data/$set" "$last/decode_$set" >&2
     done
+    score.sh --cmd "$cmd" --options "--name=PER ${fold:+--map=$fold}" \
+      "$data/$dev" "$last/decode_$dev" "$data/test" "$last/decode_test" >&2
   fi
   results+=("$table:$row:$paper=$last")
 done

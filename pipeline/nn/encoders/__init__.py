@@ -1,1 +1,1 @@
-"""Encoders: from frames to what CTC or a transducer reads."""
+"""Encoders: networks from feature frames to the vectors that CTC or a transducer reads."""

@@ -1,19 +1,62 @@
-"""The encoder: Graves 2012's transcription network, deep and bidirectional as in 2013."""
+"""The encoder of both Graves papers: a stack of recurrent layers, bidirectional by default.
+
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
+for Large Scale Acoustic Modeling", 2014.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.ragged import layout, pack, unpack
-from pipeline.nn.config import EncoderConfig
+from pipeline.nn.encoders.encoder import Encoder, EncoderConfig
 from pipeline.nn.layers import RecurrentLayer
+from pipeline.options import REQUIRED, option, require
 
 
-class Encoder(nn.Module):
-    """Recurrent layers over the frames, each over both directions of the one below [G13] eq. 11."""
+@dataclass(frozen=True, kw_only=True)
+class RecurrentConfig(EncoderConfig):
+    """Options of a `RecurrentEncoder`."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    kind: str = option("recurrent", "kind of encoder", choices=("recurrent",))
+    layers: int = option(REQUIRED, "number of recurrent layers", low=1)
+    cells: int = option(REQUIRED, "number of cells per layer and direction", low=1)
+    cell: str = option(
+        "lstm",
+        "kind of cell: lstm (with peepholes, [G13] eq. 3-7) or tanh",
+        choices=("lstm", "tanh"),
+    )
+    bidirectional: bool = option(True, "read in both directions in every layer, [G13] eq. 8-10")
+    projection: int = option(
+        0, "size of the recurrent projection of each direction [S14]; 0: no projection", low=0
+    )
+    stack_frames: int = option(
+        1, "number of frames that are joined to one input vector; 1 in the papers", low=1
+    )
+    dropout: float = option(
+        0.0, "probability of dropout on the output of each layer; 0 in the papers", low=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.projection or self.cell == "lstm", "projection", "0 for a cell without a state"
+        )
+
+    def build(self) -> "RecurrentEncoder":
+        """Make the network; its weights are not initialised."""
+        return RecurrentEncoder(self)
+
+
+class RecurrentEncoder(Encoder):
+    """Recurrent layers over the frames, [G13] eq. 11."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
-        self.stack_frames = config.stack_frames
+        self.stride = config.stack_frames
         layers = []
         dim = config.input_dim * config.stack_frames
         for _ in range(config.layers):
@@ -22,6 +65,7 @@ class Encoder(nn.Module):
                 cells=config.cells,
                 cell=config.cell,
                 bidirectional=config.bidirectional,
+                projection=config.projection,
             )
             layers.append(layer)
             dim = layer.output_dim
@@ -29,17 +73,14 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.output_dim = dim
 
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """T' = ceil(T / stack_frames)."""
+        return (lengths + self.stride - 1) // self.stride
+
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden vectors of the uppermost layer.
-
-        Args:
-            features: (N, T, F), anything in the padding.
-            lengths: (N,) frames.
-
-        Returns:
-            (N, T', D·H) and (N,) lengths, T' = ceil(T / stack_frames).
-        """
-        x, lengths = stack_frames(features, lengths, self.stack_frames)
+        """The hidden vectors of the last layer: (N, T, F) -> (N, T', D·H); see `Encoder`."""
+        x = stack_frames(features, lengths, self.stride)
+        lengths = self.output_lengths(lengths)
         ragged = layout(lengths, x.shape[1])
         rows = pack(x, ragged)
         for depth, layer in enumerate(self.layers):
@@ -47,17 +88,17 @@ class Encoder(nn.Module):
         return unpack(self.dropout(rows), ragged), lengths
 
 
-def stack_frames(x: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Put ``count`` frames beside each other: (N, T, F) -> (N, ceil(T/count), count·F).
+def stack_frames(x: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """Join each ``count`` frames to one vector: (N, T, F) -> (N, ceil(T/count), count·F).
 
-    What the last group lacks is zero, whatever the padding holds, so an utterance's values do not
-    depend on its batch.
+    The last group is filled with zeros whatever the padding holds, so the values of an utterance
+    do not depend on its batch.
     """
     if count == 1:
-        return x, lengths
+        return x
     n, num_frames, dim = x.shape
     missing = -num_frames % count
     inside = torch.arange(num_frames, device=lengths.device) < lengths[:, None]
     x = x.masked_fill(~inside[:, :, None], 0.0)
     x = torch.nn.functional.pad(x, (0, 0, 0, missing))
-    return x.reshape(n, -1, count * dim), (lengths + count - 1) // count
+    return x.reshape(n, -1, count * dim)

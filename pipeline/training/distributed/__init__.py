@@ -1,1 +1,1 @@
-"""Several processes that train one model."""
+"""Synchronous training of one model by several processes."""

@@ -1,7 +1,7 @@
-"""Which of the processes that train one model this one is, and where they meet.
+"""Rank, number of processes and rendezvous address, from the environment that the launcher sets.
 
-torchrun says it in RANK, WORLD_SIZE, LOCAL_RANK; Slurm in the variables of a job step, which only
-what ``srun`` starts has. In a batch script outside ``srun`` there is no step, and the training is
+torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; Slurm sets the variables of a job step, but only for
+processes that ``srun`` starts. A batch script outside ``srun`` has no step: the training is then
 one process, however many tasks the job asks for.
 """
 
@@ -12,108 +12,92 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.jobs.job_step import is_step, local_rank, number
 
-FIRST_PORT, PORTS = 20000, 10000  # below those that systems give to outgoing connections
-NO_STEP = 0xFFFFFFF0  # Slurm numbers batch scripts and interactive shells from here
-LONGEST_ANSWER = 30.0  # seconds that scontrol has
+FIRST_PORT, PORTS = 20000, 10000  # below the ports that systems use for outgoing connections
+SCONTROL_TIMEOUT = 30.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """One process among those that train together."""
+class ProcessInfo:
+    """One of the processes that train together."""
 
     rank: int = 0
-    size: int = 1
-    local_rank: int = 0  # among those on its machine
-    address: str = ""  # where they meet
+    size: int = 1  # number of processes
+    local_rank: int = 0  # among the processes of its machine
+    address: str = ""  # of the rendezvous
     port: int = 0
-    hosted: bool = False  # there by the launcher; else by the first process
+    hosted: bool = False  # whether the launcher runs the rendezvous store; else rank 0 does
 
 
-def find_place(environ: Mapping[str, str]) -> Place:
-    """By torchrun's variables, else by those of a Slurm step; else one process alone.
+def find_process(environ: Mapping[str, str]) -> ProcessInfo:
+    """This process, by the variables of torchrun or of a Slurm step; without them it is alone.
 
-    MASTER_ADDR and MASTER_PORT say where the processes of a step meet, in place of the first
-    node's name and a port that follows from job and step.
+    In a Slurm step the rendezvous is on the first node, at a port that is computed from the
+    numbers of job and step; MASTER_ADDR and MASTER_PORT override them.
 
     Raises:
-        UsageError: a variable is missing or no number, or the first node has no known address.
+        UsageError: a variable is missing or not a number, or the first node's address is unknown.
     """
     if "WORLD_SIZE" in environ:
-        return _of_torchrun(environ)
-    if _is_step(environ):
-        return _of_step(environ)
-    return Place(local_rank=local_rank(environ))
+        return _from_torchrun(environ)
+    if is_step(environ):
+        return _from_step(environ)
+    return ProcessInfo(local_rank=local_rank(environ))
 
 
-def local_rank(environ: Mapping[str, str]) -> int:
-    """The number of this process among those that one launcher started on its machine, from 0."""
-    slurms = environ.get("SLURM_LOCALID", "0") if _is_step(environ) else "0"
-    return _number(environ, "LOCAL_RANK", slurms)
-
-
-def _of_torchrun(environ: Mapping[str, str]) -> Place:
-    size = _number(environ, "WORLD_SIZE")
+def _from_torchrun(environ: Mapping[str, str]) -> ProcessInfo:
+    size = number(environ, "WORLD_SIZE")
     if size <= 1:
-        return Place(local_rank=local_rank(environ))
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):  # also of other launchers
+        return ProcessInfo(local_rank=local_rank(environ))
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):  # other launchers may set only some
         if name not in environ:
             raise UsageError(
-                f"WORLD_SIZE is {size}, but {name} is not set; start the command by torchrun or "
+                f"WORLD_SIZE is {size}, but {name} is not set; start the command with torchrun or "
                 "srun, or unset WORLD_SIZE to train in one process"
             )
-    return Place(
-        rank=_number(environ, "RANK"),
+    return ProcessInfo(
+        rank=number(environ, "RANK"),
         size=size,
         local_rank=local_rank(environ),
         address=environ["MASTER_ADDR"],
-        port=_number(environ, "MASTER_PORT"),
+        port=number(environ, "MASTER_PORT"),
         hosted=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
-def _is_step(environ: Mapping[str, str]) -> bool:
-    step = environ.get("SLURM_STEP_ID", "")
-    return (
-        step.isdecimal()
-        and int(step) < NO_STEP
-        and "SLURM_PROCID" in environ
-        and environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
-    )
-
-
-def _of_step(environ: Mapping[str, str]) -> Place:
-    job, step = _number(environ, "SLURM_JOB_ID"), _number(environ, "SLURM_STEP_ID")
-    return Place(
-        rank=_number(environ, "SLURM_PROCID"),
-        size=_number(environ, "SLURM_STEP_NUM_TASKS"),
+def _from_step(environ: Mapping[str, str]) -> ProcessInfo:
+    job, step = number(environ, "SLURM_JOB_ID"), number(environ, "SLURM_STEP_ID")
+    return ProcessInfo(
+        rank=number(environ, "SLURM_PROCID"),
+        size=number(environ, "SLURM_STEP_NUM_TASKS"),
         local_rank=local_rank(environ),
         address=environ.get("MASTER_ADDR") or _address(environ),
-        port=_number(environ, "MASTER_PORT", str(meeting_port(job, step))),
+        port=number(environ, "MASTER_PORT", str(rendezvous_port(job, step))),
     )
 
 
-def meeting_port(job: int, step: int) -> int:
-    """A port that steps of one machine do not share, unless 10,000 jobs lie between them."""
+def rendezvous_port(job: int, step: int) -> int:
+    """A port that differs between the steps on one machine, unless 10,000 jobs lie between them."""
     return FIRST_PORT + (job + 101 * step) % PORTS
 
 
 def _address(environ: Mapping[str, str]) -> str:
-    """Of the step's first node, by name, or by what Slurm's configuration says of it."""
+    """The address of the step's first node: its host name, else its address in Slurm."""
     if environ.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
     node = first_node(environ.get("SLURM_STEP_NODELIST", ""))
     address = node if _resolves(node) else _address_in_slurm(node)
     if not address:
         raise UsageError(
-            f"the name {node!r} of this step's first node has no address here; set MASTER_ADDR to "
+            f"the name {node!r} of this step's first node cannot be resolved; set MASTER_ADDR to "
             "an address of that machine"
         )
     return address
 
 
 def first_node(nodes: str) -> str:
-    """Of a Slurm node list: ``gpu[03-05,9]-ib,login`` begins with ``gpu03-ib``."""
+    """The first node of a Slurm node list: ``gpu03-ib`` for ``gpu[03-05,9]-ib,login``."""
     names = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", names.group() if names else "")
 
@@ -126,23 +110,16 @@ def _resolves(name: str) -> bool:
 
 
 def _address_in_slurm(node: str) -> str:
-    """NodeAddr, where node names are no host names; empty if it is not known either."""
+    """The node's NodeAddr, for clusters whose node names are not host names; empty if unknown."""
     try:
         done = subprocess.run(
             ["scontrol", "--oneliner", "show", "node", node],
             capture_output=True,
             text=True,
-            timeout=LONGEST_ANSWER,
+            timeout=SCONTROL_TIMEOUT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return found.group(1) if found and _resolves(found.group(1)) else ""
-
-
-def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
-    value = environ.get(name, default)
-    if not value.isdecimal():
-        raise UsageError(f"{name} is {value!r} in the environment, which is no number; set it")
-    return int(value)

@@ -1,8 +1,9 @@
-"""Several processes that train one model together, as torchrun or srun starts them.
+"""Several processes, started by torchrun or srun, that train one model together.
 
-Each computes a part of every batch; gradients of the summed loss are added, so that the result is
-that of one process with the same batches, to rounding: synchronous stochastic gradient descent, as
-in D. Amodei et al., "Deep Speech 2", 2016. When one fails, all end, and the error is told once.
+This is synchronous stochastic gradient descent, as in D. Amodei et al., "Deep Speech 2", 2016: each
+process computes a part of every batch, and the gradients of the summed loss are added. The result
+is that of one process with the same batches, up to rounding. If one process fails, all end, and the
+error is reported once.
 """
 
 import contextlib
@@ -20,61 +21,61 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.training.distributed.launcher import Place, find_place
-from pipeline.training.distributed.rendezvous import meet
+from pipeline.training.distributed.launcher import ProcessInfo, find_process
+from pipeline.training.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
 MINUTES = 10.0
 LONGEST = 1e6  # minutes
-NUMBERS = 8  # in a message; all have as many, so that any two messages meet
+NUMBERS = 8  # of every message, so that a report of a failure can be summed with any other message
 
 
 class World:
-    """The processes of a training; one alone where neither torchrun nor srun started several.
+    """The processes of a training; a single one unless torchrun or srun started several.
 
-    Counts, errors and signals go by gloo; where a GPU computes, gradients go by NCCL. What the
-    processes exchange always begins with `sum`, where the failure of one is told to all.
+    Counts, errors and signals are exchanged through gloo, gradients on GPUs through NCCL. Every
+    exchange begins with `sum`, which reports the failure of one process to all.
     """
 
     def __init__(self, minutes: float = MINUTES) -> None:
-        """Meet the others.
+        """Connect to the other processes.
 
         Args:
-            minutes: how long to wait for another process, here and later.
+            minutes: the longest time to wait for another process, now and later.
 
         Raises:
-            UsageError: the environment does not say which of how many this is.
-            PipelineError: the others are not there within this time.
+            UsageError: the environment does not state the rank and the number of processes.
+            PipelineError: the other processes do not come in time.
         """
-        place = find_place(os.environ)
-        self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
-        self.device = torch.device("cpu")  # where gradients are
+        process = find_process(os.environ)
+        self.rank, self.size, self.local_rank = process.rank, process.size, process.local_rank
+        self.device = torch.device("cpu")  # of the gradients
         self.ended = False
-        self._gradients: Any = None  # the group that adds them; None: as all else
+        self._gradients: Any = None  # the process group for gradients; None: the default group
         self._wait = timedelta(minutes=min(minutes, LONGEST) if minutes > 0.0 else MINUTES)
         self._who = f"rank {self.rank} of {self.size} on {socket.gethostname()}"
         if self.size > 1:
-            self._meet(place)
+            self._connect(process)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this is rank 0, the process that writes the files."""
         return self.rank == 0
 
     # ---- parts and sums --------------------------------------------------------------------------
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part of a batch, or of the dev set."""
+        """This process's part of a batch or of the dev set."""
         return list(items[self.rank :: self.size])
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over the processes, float64; at most 7 numbers.
+        """Sums of up to 7 numbers over the processes, in float64.
 
         Raises:
-            Exception: what another process failed with, in the first one.
-            SystemExit: the same, without a word, in those after it.
-            PipelineError: another process is lost.
+            Exception: another process has failed; in rank 0, with the error of that process.
+            SystemExit: another process has failed; in the other ranks, without a message.
+            PipelineError: the connection to another process is lost.
         """
         return list(values) if self.size == 1 else self._exchange(values, None)
 
@@ -91,29 +92,40 @@ class World:
         ):
             parameter.grad = part.view_as(parameter)
 
+    def average_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Replace each buffer by its mean over the processes, in one message."""
+        if self.size == 1 or not buffers:
+            return
+        whole = torch.cat([buffer.flatten() for buffer in buffers])
+        with self._connected():
+            dist.all_reduce(whole, group=self._gradients)
+        parts = torch.split(whole / self.size, [b.numel() for b in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
     def gather(self, mine: Any) -> list[Any]:
-        """What each process has."""
+        """The objects that the processes pass, by rank."""
         self.wait()
         return [mine] if self.size == 1 else self._gather(mine)
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, for all: they need not see the same files at once."""
+        """What ``make`` returns in rank 0, in all processes; only rank 0 need see the files."""
         made = [make() if self.is_first else None]
         self.wait()
         if self.size > 1:
             with self._connected():
                 dist.broadcast_object_list(made, src=0)
-        return made[0]  # type: ignore[return-value]  # None only where it was made
+        return made[0]  # type: ignore[return-value]  # None only if ``make`` returned it
 
     def wait(self) -> None:
-        """Until all are here. Raises what `sum` raises."""
+        """Wait until all processes are here. Raises what `sum` raises."""
         self.sum([])
 
-    # ---- one for all -----------------------------------------------------------------------------
+    # ---- failures and agreement ------------------------------------------------------------------
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What fails within the block in one process ends it in all; they leave it together."""
+        """A block that all processes leave together; an exception in one ends it in all."""
         try:
             yield
             self.wait()
@@ -123,7 +135,7 @@ class World:
             raise
 
     def require_same(self, facts: Mapping[str, object]) -> None:
-        """Raise UsageError, naming the facts, unless they are the same in all processes."""
+        """Raise UsageError, naming the differences, unless the facts agree in all processes."""
         there = self.gather(dict(facts))
         for rank, other in enumerate(there):
             changed = [
@@ -133,15 +145,15 @@ class World:
             ]
             if changed:
                 raise UsageError(
-                    "the processes of one training run the same command on the same files; set "
-                    "WORLD_SIZE=1 for separate trainings:\n  " + "\n  ".join(changed)
+                    "the processes of one training must run the same command on the same files; "
+                    "set WORLD_SIZE=1 for separate trainings:\n  " + "\n  ".join(changed)
                 )
 
     def use(self, device: torch.device) -> None:
-        """Compute on this device from now on.
+        """Use a device from now on.
 
         Raises:
-            UsageError: some processes have a GPU and some none, or two have the same.
+            UsageError: only some of the processes have a GPU, or two have the same one.
         """
         self.device = device
         name = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
@@ -149,49 +161,50 @@ class World:
         without = [host for host, gpu in found if not gpu]
         if 0 < len(without) < len(found):
             raise UsageError(
-                f"no GPU for {len(without)} of {self.size} processes (on {without[0]}), but one "
-                "for the others; give --device=cpu, or ask for as many GPUs as processes"
+                f"no GPU for {len(without)} of {self.size} processes (on {without[0]}), while the "
+                "others have one; give --device=cpu, or ask for as many GPUs as processes"
             )
         for gpu in {gpu for gpu in found if gpu[1]}:
             if found.count(gpu) > 1:
                 raise UsageError(
                     f"{gpu[0]}: {found.count(gpu)} processes have the same GPU; start one process "
-                    "a GPU (torchrun --nproc-per-node, srun --ntasks-per-node)"
+                    "per GPU (torchrun --nproc-per-node, srun --ntasks-per-node)"
                 )
         if self.size > 1 and device.type == "cuda":
             with self._connected():
                 self._gradients = dist.new_group(backend="nccl", timeout=self._wait)
 
     def leave(self) -> None:
-        """End the connection to the others."""
+        """Close the connection to the other processes."""
         if self.size > 1 and dist.is_initialized():
             if self.ended and self._gradients is not None:
-                self._gradients.abort()  # does not wait for who is lost
+                self._gradients.abort()  # does not wait for a lost process
             dist.destroy_process_group()
 
     # ---- messages --------------------------------------------------------------------------------
 
-    def _meet(self, place: Place) -> None:
-        # Its functions have the group for a default. Imported later, they would keep its threads
-        # alive to the interpreter's end, which then now and then is an abort.
+    def _connect(self, process: ProcessInfo) -> None:
+        # The functions of this module take the current process group as a default value. If it is
+        # imported later, they keep the group's threads alive until the interpreter exits, which
+        # then sometimes aborts.
         importlib.import_module("torch.distributed.nn")
         try:
             dist.init_process_group(
                 "gloo",
-                store=meet(place, self._wait),
+                store=rendezvous(process, self._wait),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=self._wait,
             )
         except (RuntimeError, ValueError) as error:
             raise PipelineError(
-                f"{self._who}: does not meet the others at {place.address}:{place.port} "
+                f"{self._who}: no rendezvous with the others at {process.address}:{process.port} "
                 f"({_reason(error)}); are all of them started? MASTER_ADDR, MASTER_PORT and "
-                "GLOO_SOCKET_IFNAME name another place"
+                "GLOO_SOCKET_IFNAME choose another address, port or network interface"
             ) from error
 
     def _exchange(self, values: Sequence[float], failure: Exception | None) -> list[float]:
-        """Sums, unless a process has failed."""
+        """Sums over the processes; raises as `sum` does if a process has failed."""
         count = len(values)
         padding = [0.0] * (NUMBERS - 1 - count)
         message = torch.tensor([float(failure is not None), *values, *padding], dtype=torch.float64)
@@ -223,13 +236,13 @@ class World:
         except RuntimeError as error:
             self.ended = True
             raise PipelineError(
-                f"{self._who}: has lost another process ({_reason(error)}); the last checkpoint "
-                "is kept, and the same command goes on from it"
+                f"{self._who}: lost the connection to another process ({_reason(error)}); the last "
+                "checkpoint is kept, and the same command continues from it"
             ) from error
 
 
 def _portable(error: Exception, who: str) -> Exception:
-    """An error that can be sent, with where it happened if it is no person's."""
+    """An error that can be sent to rank 0; a programming error gets its rank and traceback."""
     if isinstance(error, PipelineError | OSError | MemoryError):
         return error
     what = RuntimeError(f"{who}: {type(error).__name__}: {error}".partition("\n")[0])
@@ -238,6 +251,6 @@ def _portable(error: Exception, who: str) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence, without torch's places in its source."""
+    """The first sentence of an error of torch, without the location in torch's source code."""
     line = re.sub(r"^\[\S*\] ", "", str(error).partition("\n")[0])
     return line.partition(". ")[0].rstrip(".")

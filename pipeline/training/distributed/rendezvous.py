@@ -1,8 +1,8 @@
-"""Where the processes of a training find each other: a small store of names that all of them see.
+"""The rendezvous of the processes of a training: they find each other through a shared store.
 
-torchrun keeps one store over all restarts, and tells those of its agents that began to restart
-from those that only noticed by different numbers. So a name that a process finds there may be one
-of the dead. What is written here is under a name of this meeting alone, which all have agreed on.
+torchrun keeps one store over all restarts and gives a process no number of its restart that is the
+same on all machines, so a key found in the store may come from a process that has ended. The
+processes therefore first agree on a name for this rendezvous, and then use only keys below it.
 """
 
 import time
@@ -13,37 +13,39 @@ from typing import Any
 
 import torch.distributed as dist
 
-from pipeline.training.distributed.launcher import Place
+from pipeline.training.distributed.launcher import ProcessInfo
 
-PAUSE = 0.02  # seconds; short sleeps let a signal through, a wait of torch's would not
+PAUSE = 0.02  # seconds; a signal interrupts short sleeps, but not a wait within torch
 
 
-def meet(place: Place, wait: timedelta) -> Any:
-    """A store for these processes and this time only, when all of them are there.
+def rendezvous(process: ProcessInfo, timeout: timedelta) -> Any:
+    """Wait for all processes, and return a store that only they use.
 
     Raises:
-        RuntimeError: nobody answers at the address, it is taken, or not all come within this time.
+        RuntimeError: the store cannot be reached or its port is in use, or some processes do not
+            come in time.
     """
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        place.address,
-        place.port,
-        place.size,
-        place.rank == 0 and not place.hosted,
-        timeout=wait,
+        process.address,
+        process.port,
+        process.size,
+        process.rank == 0 and not process.hosted,
+        timeout=timeout,
         wait_for_workers=False,
     )
-    meeting = agree(store, place.rank, place.size, wait.total_seconds())
-    return dist.PrefixStore(f"meeting/{meeting}", store)  # type: ignore[attr-defined]
+    name = agree_on_name(store, process.rank, process.size, timeout.total_seconds())
+    return dist.PrefixStore(f"rendezvous/{name}", store)  # type: ignore[attr-defined]
 
 
-def agree(store: Any, rank: int, size: int, seconds: float) -> str:
-    """The name of the meeting.
+def agree_on_name(store: Any, rank: int, size: int, seconds: float) -> str:
+    """A new name for this rendezvous, the same in all processes.
 
-    The first process invites by a new name, each other one answers with a new name of its own, and
-    the first writes down who answered. An old invitation has a list, too, but not with this answer.
+    Rank 0 writes an invitation with a random name; every other rank answers it with a random name
+    of its own; rank 0 then lists the answers. An invitation left from before a restart may have a
+    list as well, but this process's answer is not in it, so the process waits for a new invitation.
 
     Raises:
-        RuntimeError: not all come within this time.
+        RuntimeError: some processes do not come in time.
     """
     own, end = uuid.uuid4().hex, time.monotonic() + seconds
     if rank > 0:

@@ -1,4 +1,4 @@
-"""Who a process is among those of torchrun or of a Slurm step."""
+"""Rank, number of processes and rendezvous address under torchrun and in a Slurm step."""
 
 import dataclasses
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.training.distributed import launcher as places
+from pipeline.training.distributed import launcher
 from pipeline.training.distributed.launcher import (
-    Place,
-    find_place,
+    ProcessInfo,
+    find_process,
     first_node,
     local_rank,
-    meeting_port,
+    rendezvous_port,
 )
 
 BATCH = {"SLURM_JOB_ID": "71", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -38,66 +38,68 @@ TORCHRUN = {
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """gpu03 and this machine have addresses."""
+    """Only gpu03 and this machine have addresses."""
 
     def look_up(name: str, port: None) -> list[int]:
         if name not in ("gpu03", "127.0.0.1"):
             raise socket.gaierror
         return [1]
 
-    monkeypatch.setattr(places.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(launcher.socket, "getaddrinfo", look_up)
 
 
 def test_alone() -> None:
-    assert find_place({}) == Place(rank=0, size=1, local_rank=0)
-    assert find_place({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}) == Place()
+    assert find_process({}) == ProcessInfo(rank=0, size=1, local_rank=0)
+    assert find_process({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}) == ProcessInfo()
 
 
-def test_torchrun_says_it() -> None:
-    place = Place(rank=1, size=2, local_rank=1, address="a", port=9)
-    assert find_place(TORCHRUN) == place
-    hosted = find_place({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True"})
-    assert hosted == dataclasses.replace(place, hosted=True)
+def test_the_variables_of_torchrun() -> None:
+    process = ProcessInfo(rank=1, size=2, local_rank=1, address="a", port=9)
+    assert find_process(TORCHRUN) == process
+    hosted = find_process({**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True"})
+    assert hosted == dataclasses.replace(process, hosted=True)
 
 
-def test_torchrun_within_a_step_is_torchruns() -> None:
-    assert find_place({**STEP, **TORCHRUN}) == find_place(TORCHRUN)
-    assert find_place({**STEP, "WORLD_SIZE": "1"}).size == 1  # also how to train alone in a step
+def test_torchrun_within_a_step_has_precedence() -> None:
+    assert find_process({**STEP, **TORCHRUN}) == find_process(TORCHRUN)
+    assert find_process({**STEP, "WORLD_SIZE": "1"}).size == 1  # also how to train alone in a step
 
 
-def test_a_slurm_step_says_it() -> None:
-    place = Place(rank=3, size=4, local_rank=1, address="gpu03", port=meeting_port(71, 2))
-    assert find_place(STEP) == place
+def test_the_variables_of_a_slurm_step() -> None:
+    process = ProcessInfo(
+        rank=3, size=4, local_rank=1, address="gpu03", port=rendezvous_port(71, 2)
+    )
+    assert find_process(STEP) == process
 
 
 def test_a_batch_script_is_one_process() -> None:
-    assert find_place(BATCH) == Place()
+    assert find_process(BATCH) == ProcessInfo()
 
 
 @pytest.mark.parametrize("step", ["4294967290", "4294967291"])
 def test_an_interactive_shell_is_one_process(step: str) -> None:
-    assert find_place({**STEP, "SLURM_STEP_ID": step}) == Place()
+    assert find_process({**STEP, "SLURM_STEP_ID": step}) == ProcessInfo()
 
 
 def test_a_step_of_one_task_is_one_process() -> None:
-    assert find_place({**STEP, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}).size == 1
+    assert find_process({**STEP, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}).size == 1
 
 
-def test_a_step_on_one_node_meets_there() -> None:
-    place = find_place({**STEP, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "odd"})
-    assert place.address == "127.0.0.1"
+def test_a_step_on_one_node_has_its_rendezvous_there() -> None:
+    process = find_process({**STEP, "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "odd"})
+    assert process.address == "127.0.0.1"
 
 
-def test_another_meeting_place_can_be_named() -> None:
-    place = find_place({**STEP, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4711"})
-    assert (place.address, place.port) == ("10.0.0.7", 4711)
+def test_another_address_and_port_can_be_named() -> None:
+    process = find_process({**STEP, "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4711"})
+    assert (process.address, process.port) == ("10.0.0.7", 4711)
 
 
 def test_ports_differ_between_jobs_and_steps() -> None:
-    ports = {meeting_port(job, step) for job in range(100, 120) for step in range(5)}
+    ports = {rendezvous_port(job, step) for job in range(100, 120) for step in range(5)}
     assert len(ports) == 100
     assert min(ports) >= 20000
-    assert max(meeting_port(n, 0) for n in range(0, 40000, 77)) < 30000
+    assert max(rendezvous_port(n, 0) for n in range(0, 40000, 77)) < 30000
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_a_node_without_a_host_name_has_the_address_that_slurm_knows(
     scontrol.write_text('#!/bin/sh\necho "NodeName=$4 Arch=x86_64 NodeAddr=127.0.0.1 Port=1"\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert find_place({**STEP, "SLURM_STEP_NODELIST": "n[1-2]"}).address == "127.0.0.1"
+    assert find_process({**STEP, "SLURM_STEP_NODELIST": "n[1-2]"}).address == "127.0.0.1"
 
 
 def test_a_node_without_any_address_is_named(
@@ -131,20 +133,20 @@ def test_a_node_without_any_address_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"name 'n1' of this step's first node.*set MASTER_ADDR"):
-        find_place({**STEP, "SLURM_STEP_NODELIST": "n[1-2]"})
+        find_process({**STEP, "SLURM_STEP_NODELIST": "n[1-2]"})
 
 
 @pytest.mark.parametrize("name", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_half_an_environment_is_an_error(name: str) -> None:
     environ = {key: value for key, value in TORCHRUN.items() if key != name}
     with pytest.raises(UsageError, match=f"WORLD_SIZE is 2, but {name} is not set"):
-        find_place(environ)
+        find_process(environ)
 
 
 @pytest.mark.parametrize("value", ["", "two", "-1", "1.5"])
 def test_what_is_no_number_is_an_error(value: str) -> None:
     with pytest.raises(UsageError, match=r"WORLD_SIZE is .* no number"):
-        find_place({**TORCHRUN, "WORLD_SIZE": value})
+        find_process({**TORCHRUN, "WORLD_SIZE": value})
 
 
 def test_the_gpu_is_the_local_rank() -> None:

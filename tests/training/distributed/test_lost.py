@@ -1,4 +1,4 @@
-"""Several processes of which one fails, is killed, hangs or is told to stop: all end, and go on."""
+"""If one of several processes fails, hangs or gets a signal, all end; the command continues."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.data_dir import read_map
-from pipeline.models.model_dir import ModelDir, load_state
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import load_state
 from pipeline.tables import read_matrix
 
 OPTIONS = ("--epochs=40", "--patience=0", "--batch-size=2", "--learning-rate=0.01")
@@ -29,18 +30,20 @@ def ends(ranks: list, seconds: float = 30.0) -> list[int | None]:
     return [rank.wait(seconds) for rank in ranks]
 
 
-def goes_on(model: Path, toy: object, together: Callable[..., list[str]], tmp_path: Path) -> None:
-    """What was stopped in ``model`` comes to the bytes of an undisturbed training."""
+def continue_and_compare(
+    model: Path, toy: object, together: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """Continue the training in ``model``; its weights are those of an undisturbed one."""
     options = (*OPTIONS, *NOISE)
     said = together("train_ctc.py", toy.arguments(model, *options))
-    assert "going on after epoch" in said[0]
+    assert "continuing after epoch" in said[0]
     together("train_ctc.py", toy.arguments(tmp_path / "whole", *options))
     whole = (tmp_path / "whole" / "final.safetensors").read_bytes()
     assert (model / "final.safetensors").read_bytes() == whole
 
 
 @pytest.mark.parametrize("where", ["train", "dev"])
-def test_bad_data_of_one_are_told_once(
+def test_bad_data_in_one_process_are_reported_once(
     where: str, toy: object, start: Start, tmp_path: Path
 ) -> None:
     folder = toy.path / where
@@ -58,14 +61,14 @@ def test_bad_data_of_one_are_told_once(
 @pytest.mark.parametrize(
     ("options", "status", "text"),
     [
-        (["--epochs=0"], 2, "--epochs must be above 0"),
+        (["--epochs=0"], 2, "--epochs must be 1 or more"),
         (["--timeout=0"], 2, "--timeout must be above 0"),
         (["--timeout=nan"], 2, "--timeout must be"),
         (["--device=cuda"], 2, "torch sees no CUDA device"),
         (["--init=nowhere"], 1, "nowhere"),
     ],
 )
-def test_an_error_of_all_is_told_once(
+def test_an_error_of_all_processes_is_reported_once(
     options: list[str], status: int, text: str, toy: object, start: Start, tmp_path: Path
 ) -> None:
     ranks = start("train_ctc.py", toy.arguments(tmp_path / "model", *options))
@@ -75,7 +78,7 @@ def test_an_error_of_all_is_told_once(
     assert ranks[1].said == ""
 
 
-def test_processes_that_are_told_different_things_do_not_begin(
+def test_processes_with_different_options_do_not_start(
     toy: object, start: Start, tmp_path: Path
 ) -> None:
     """As in ``srun -n2 sh -c 'train_ctc.py … exp/$SLURM_PROCID'``."""
@@ -92,7 +95,7 @@ def test_processes_that_are_told_different_things_do_not_begin(
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_and_the_training_goes_on(
+def test_a_killed_process_ends_the_others_and_the_training_can_be_continued(
     victim: int,
     toy: object,
     start: Start,
@@ -109,11 +112,11 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on(
     assert time.monotonic() - began < 10.0
     assert ranks[victim].wait() == -signal.SIGKILL
     assert f"rank {1 - victim} of 2 on " in other.said
-    assert "has lost another process (" in other.said
-    assert "the same command goes on from it" in other.said
+    assert "lost the connection to another process (" in other.said
+    assert "the same command continues from it" in other.said
     assert "Traceback" not in other.said
     assert not (model / "final.safetensors").exists()
-    goes_on(model, toy, together, tmp_path)
+    continue_and_compare(model, toy, together, tmp_path)
 
 
 def test_a_process_that_hangs_is_waited_for_only_so_long(
@@ -126,31 +129,31 @@ def test_a_process_that_hangs_is_waited_for_only_so_long(
     began = time.monotonic()
     assert ranks[0].wait() == 1
     assert 1.0 < time.monotonic() - began < 20.0
-    assert "has lost another process (" in ranks[0].said
+    assert "lost the connection to another process (" in ranks[0].said
     assert load_state(ModelDir.open(model).last_path)["progress"]["epoch"] < 40
     os.kill(ranks[1].pid, signal.SIGCONT)
     assert ranks[1].wait() == 1
 
 
-def test_a_process_that_never_comes_is_waited_for_only_so_long(
+def test_a_process_that_never_starts_is_waited_for_only_so_long(
     toy: object, start: Start, tmp_path: Path
 ) -> None:
     arguments = toy.arguments(tmp_path / "model", "--epochs=1", "--timeout=0.03")
     (first,) = start("train_ctc.py", arguments, only=(0,))
     assert first.wait(20.0) == 1
     assert "rank 0 of 2 on " in first.said
-    assert "does not meet the others at 127.0.0.1:" in first.said
+    assert "no rendezvous with the others at 127.0.0.1:" in first.said
     assert "(timed out); are all of them started?" in first.said
     assert "Traceback" not in first.said
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("told", [(1,), (0, 1)])
+@pytest.mark.parametrize("signalled", [(1,), (0, 1)])
 def test_a_signal_to_any_process_saves_once_and_ends_all(
     signum: int,
     status: int,
-    told: tuple[int, ...],
+    signalled: tuple[int, ...],
     toy: object,
     start: Start,
     together: Callable[..., list[str]],
@@ -159,20 +162,20 @@ def test_a_signal_to_any_process_saves_once_and_ends_all(
     model = tmp_path / "model"
     ranks = start("train_ctc.py", toy.arguments(model, *OPTIONS, *NOISE))
     ranks[0].wait_until(lambda: (model / "checkpoints" / "previous.pt").exists())
-    for rank in told:
+    for rank in signalled:
         os.kill(ranks[rank].pid, signum)
     assert ends(ranks) == [status, status], [rank.said for rank in ranks]
-    assert ranks[0].said.count("the same command goes on") == 1
+    assert ranks[0].said.count("the same command continues") == 1
     assert ranks[0].said.count("interrupted") == (1 if signum == signal.SIGINT else 0)
     assert ranks[1].said == ""
-    if told == (1,) and signum == signal.SIGTERM:
-        goes_on(model, toy, together, tmp_path)
+    if signalled == (1,) and signum == signal.SIGTERM:
+        continue_and_compare(model, toy, together, tmp_path)
 
 
 def test_a_second_training_in_the_same_directory_is_refused(
     toy: object, start: Start, tmp_path: Path
 ) -> None:
-    """Only the first process holds the lock, and only it says so."""
+    """Only the first process takes the lock, and only it reports the error."""
     model = tmp_path / "model"
     ranks = start("train_ctc.py", toy.arguments(model, *OPTIONS, *NOISE, "--epochs=1000"))
     ranks[0].wait_until(lambda: (model / "checkpoints" / "previous.pt").exists())

@@ -1,4 +1,4 @@
-"""Several processes that train together: the same as one, to rounding, and the same each time."""
+"""Several processes that train together give the result of one, up to rounding, each time."""
 
 import fcntl
 import json
@@ -13,17 +13,17 @@ import torch
 
 from pipeline.data.data_dir import read_map, write_map
 from pipeline.errors import ModelError, PipelineError, UsageError
-from pipeline.models.model_dir import ModelDir, read_weights
+from pipeline.models.device import choose_device
+from pipeline.models.model_dir import ModelDir
+from pipeline.models.weights import read_weights
 from pipeline.tables import read_matrix
-from pipeline.training import provenance as traces
-from pipeline.training import run as setup
+from pipeline.training import provenance
 from pipeline.training.distributed.processes import World, _portable
-from pipeline.training.run import choose_device
 
 OPTIONS = (
     *("--epochs=3", "--patience=0", "--batch-size=3", "--optimizer=sgd", "--learning-rate=0.01"),
     *("--weight-noise=0.02", "--input-noise=0.1", "--speed=0.1", "--clip-norm=5", "--average=0.9"),
-    *("--schedule=linear", "--stop-on=per"),
+    *("--schedule=linear", "--stop-on=error-rate"),
 )
 Together = Callable[..., list[str]]
 
@@ -42,7 +42,7 @@ def same_to_rounding(one: Path, other: Path) -> None:
         for path in (one, other)
     ]
     for a, b in zip(*lines, strict=True):
-        for key in ("train_loss", "dev_loss", "dev_per"):
+        for key in ("train_loss", "dev_loss", "dev_error_rate"):
             assert b[key] == pytest.approx(a[key], rel=1e-4)
 
 
@@ -50,8 +50,12 @@ def same_to_rounding(one: Path, other: Path) -> None:
 def test_two_processes_give_what_one_gives(
     kind: str, toy: object, execute: Callable[..., object], tmp_path: Path, together: Together
 ) -> None:
-    """Batches of three of four utterances: one process has less to do, and once nothing."""
-    options = (*OPTIONS, "--ctc-weight=0.3") if kind == "transducer" else OPTIONS
+    """Batches of three of four utterances: one process gets fewer, and once none."""
+    options = OPTIONS
+    if kind == "transducer":
+        options = (*OPTIONS, "--ctc-weight=0.3")
+    if kind == "predictor":  # reads no features
+        options = tuple(o for o in OPTIONS if not o.startswith(("--input-noise", "--speed")))
     done = execute(f"train_{kind}.py", *toy.arguments(tmp_path / "one", *options))
     assert done.status == 0, done.err
     arguments = toy.arguments(tmp_path / "two", *options)
@@ -60,6 +64,27 @@ def test_two_processes_give_what_one_gives(
     assert said[1] == ""
     same_to_rounding(tmp_path / "one", tmp_path / "two")
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
+
+
+BUFFERS = """
+import torch
+from pipeline.training.distributed.processes import World
+
+world = World()
+buffers = [torch.full((2,), float(world.rank)), torch.tensor(3.0 * world.rank)]
+with world.together():
+    world.average_buffers(buffers)
+    print([b.tolist() for b in buffers], flush=True)
+world.leave()
+raise SystemExit
+"""
+
+
+def test_buffers_are_the_mean_over_the_processes(tmp_path: Path, together: Together) -> None:
+    """Each process computes another part of every batch, so their running averages differ."""
+    program = tmp_path / "buffers.py"
+    program.write_text(BUFFERS)
+    assert together(str(program), []) == ["[[0.5, 0.5], 1.5]\n"] * 2
 
 
 def test_more_processes_than_utterances(
@@ -78,13 +103,16 @@ def test_more_processes_than_utterances(
     assert done.status == 0, done.err
     said = together("train_ctc.py", toy.arguments(tmp_path / "three", *options), 3)
     assert said[0].count("skipping 1 utterances too short") == 1
-    assert "a batch of at most 2 for 3 processes leaves some idle; raise --batch-size" in said[0]
+    assert (
+        "batches of at most 2 utterances leave some of 3 processes idle; raise --batch-size"
+        in said[0]
+    )
     assert said[0].endswith("Done 3 training utterances, 0 failed, 1 too short\n")
     assert said[1:] == ["", ""]
     same_to_rounding(tmp_path / "one", tmp_path / "three")
 
 
-def test_the_same_bytes_each_time_and_where_two_stopped_two_go_on(
+def test_the_same_bytes_each_time_also_after_an_interruption(
     toy: object, tmp_path: Path, together: Together
 ) -> None:
     whole, again = tmp_path / "whole", tmp_path / "again"
@@ -92,7 +120,7 @@ def test_the_same_bytes_each_time_and_where_two_stopped_two_go_on(
     together("train_ctc.py", toy.arguments(whole, *options))
     together("train_ctc.py", toy.arguments(again, *options))
     assert final(again) == final(whole)
-    # From the state before the last epoch's end the same end is reached again.
+    # Continued from the state before the last epoch's end, the training gives the same weights.
     (whole / "checkpoints" / "last.pt").unlink()
     (whole / "final.safetensors").unlink()
     together("train_ctc.py", toy.arguments(whole, *options))
@@ -114,11 +142,11 @@ def test_one_process_alone_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     world.leave()
 
 
-# ---- the same for all ----------------------------------------------------------------------------
+# ---- agreement -----------------------------------------------------------------------------------
 
 
 class Found(World):
-    """Of a world in which the processes have ``found``."""
+    """A world whose processes pass ``found`` to `gather`."""
 
     def __init__(self, *found: object) -> None:
         super().__init__()
@@ -128,7 +156,7 @@ class Found(World):
         return self.found
 
 
-def test_who_was_told_something_else_is_named() -> None:
+def test_a_process_with_another_option_is_named() -> None:
     with pytest.raises(UsageError, match=r"same command.*\n  epochs: 3 in rank 0, 4 in rank 1$"):
         Found({"epochs": 3, "seed": 0}, {"epochs": 4, "seed": 0}).require_same(
             {"epochs": 3, "seed": 0}
@@ -155,15 +183,15 @@ def test_each_process_takes_the_gpu_of_its_number(
     visible: int, gpu: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[torch.device] = []
-    monkeypatch.setattr(setup.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(setup.torch.cuda, "device_count", lambda: visible)
-    monkeypatch.setattr(setup.torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert choose_device("cuda") == torch.device("cuda", gpu)
     assert taken == [torch.device("cuda", gpu)]
 
 
-def test_what_no_person_can_mend_travels_with_its_place() -> None:
+def test_a_programming_error_is_sent_with_its_rank_and_traceback() -> None:
     try:
         raise KeyError("here")
     except KeyError as error:
@@ -177,8 +205,8 @@ def test_what_no_person_can_mend_travels_with_its_place() -> None:
 # ---- the lock ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variable", traces.RESTARTS)
-def test_who_is_started_again_waits_for_the_lock_of_who_is_lost(
+@pytest.mark.parametrize("variable", provenance.RESTARTS)
+def test_a_restarted_training_waits_for_the_lock_of_a_lost_process(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -186,12 +214,12 @@ def test_who_is_started_again_waits_for_the_lock_of_who_is_lost(
     with (tmp_path / "train.log").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         began = time.monotonic()
-        with pytest.raises(ModelError, match="writes here"), traces.log_file(tmp_path, World()):
+        with pytest.raises(ModelError, match="writes here"), provenance.log_file(tmp_path, World()):
             pass
         assert time.monotonic() - began < 0.5
         monkeypatch.setenv(variable, "1")
         threading.Timer(0.2, lambda: fcntl.flock(held, fcntl.LOCK_UN)).start()
-        with traces.log_file(tmp_path, World()):
+        with provenance.log_file(tmp_path, World()):
             assert time.monotonic() - began >= 0.2
     logging.getLogger("pipeline").setLevel(level)
 
@@ -200,22 +228,22 @@ def test_a_lock_that_stays_is_an_error_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    monkeypatch.setattr(traces, "LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr(provenance, "LOCK_PATIENCE", 0.1)
     with (tmp_path / "train.log").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ModelError, match="writes here"), traces.log_file(tmp_path, World()):
+        with pytest.raises(ModelError, match="writes here"), provenance.log_file(tmp_path, World()):
             pass
 
 
 def test_the_directory_of_another_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two begin at once, and the second makes the directory but does not get the lock."""
+    """Two trainings start at once; the second makes the directory but does not get the lock."""
 
     def taken(file: object, directory: Path) -> None:
         raise ModelError("taken")
 
-    monkeypatch.setattr(traces, "_lock", taken)
-    with pytest.raises(ModelError), traces.log_file(tmp_path / "model", World()):
+    monkeypatch.setattr(provenance, "_lock", taken)
+    with pytest.raises(ModelError), provenance.log_file(tmp_path / "model", World()):
         pass
     assert (tmp_path / "model" / "train.log").exists()

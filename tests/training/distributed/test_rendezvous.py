@@ -1,4 +1,4 @@
-"""Processes find each other, and not what the dead have left in the same store."""
+"""Processes find each other, and ignore what ended processes have left in the same store."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from pipeline.training.distributed.rendezvous import agree
+from pipeline.training.distributed.rendezvous import agree_on_name
 
 
 @pytest.fixture
@@ -15,16 +15,16 @@ def store() -> dist.HashStore:
 
 
 def all_of(store: dist.HashStore, ranks: list[int], size: int, seconds: float = 5.0) -> list:
-    """What each of these ranks agrees to, or its error; they come in this order."""
+    """The name that each of these ranks agrees on, or its error; they start in this order."""
     found: dict[int, object] = {}
 
-    def come(rank: int) -> None:
+    def run(rank: int) -> None:
         try:
-            found[rank] = agree(store, rank, size, seconds)
+            found[rank] = agree_on_name(store, rank, size, seconds)
         except RuntimeError as error:
             found[rank] = str(error)
 
-    threads = [threading.Thread(target=come, args=(rank,)) for rank in ranks]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in ranks]
     for thread in threads:
         thread.start()
         time.sleep(0.05)
@@ -39,23 +39,23 @@ def test_all_agree_in_any_order(store: dist.HashStore, order: list[int]) -> None
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_a_second_meeting_is_another_one(store: dist.HashStore, order: list[int]) -> None:
+def test_a_second_rendezvous_has_another_name(store: dist.HashStore, order: list[int]) -> None:
     first, again = all_of(store, [0, 1], 2), all_of(store, order, 2)
     assert len({*first, *again}) == 2
 
 
-def test_who_comes_late_does_not_join_a_meeting_that_is_over(store: dist.HashStore) -> None:
+def test_a_late_process_does_not_join_an_earlier_rendezvous(store: dist.HashStore) -> None:
     all_of(store, [0, 1], 2)
     assert all_of(store, [1], 2, 0.1) == ["timed out"]
 
 
-def test_an_invitation_of_the_dead_is_left_for_a_newer_one(store: dist.HashStore) -> None:
+def test_an_invitation_of_an_ended_process_is_left_for_a_newer_one(store: dist.HashStore) -> None:
     assert all_of(store, [0], 2, 0.1) == ["timed out"]
-    assert all_of(store, [1], 2, 0.1) == ["timed out"]  # it has answered the dead, too
+    assert all_of(store, [1], 2, 0.1) == ["timed out"]  # it has answered the old invitation, too
     late = all_of(store, [1, 0], 2)
     assert late[0] == late[1]
 
 
-def test_other_numbers_of_processes_meet_in_the_same_store(store: dist.HashStore) -> None:
+def test_another_number_of_processes_can_use_the_same_store(store: dist.HashStore) -> None:
     all_of(store, [0, 1, 2], 3)
     assert len(set(all_of(store, [1, 0], 2))) == 1

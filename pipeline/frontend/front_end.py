@@ -1,0 +1,102 @@
+"""The front end of a model: it computes the features that the model was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from pipeline.errors import AudioError, ConfigError
+from pipeline.frontend.deltas import add_deltas
+from pipeline.frontend.feature_options import (
+    DeltaOptions,
+    FbankOptions,
+    FeatureOptions,
+    MfccOptions,
+    SpectrogramOptions,
+)
+from pipeline.frontend.spectra import compute_features
+from pipeline.options import load_options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Computes features from samples, before normalisation; ``delta`` is None without deltas."""
+
+    options: FeatureOptions
+    delta: DeltaOptions | None = None
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "FrontEnd":
+        """Read a front end from the options files of a directory.
+
+        The directory holds one of ``fbank.conf``, ``mfcc.conf`` and ``spectrogram.conf``, and
+        ``delta.conf`` if the features have deltas.
+
+        Raises:
+            ConfigError: none or several of the three exist, or one has an unknown option.
+        """
+        kinds: dict[str, type[FeatureOptions]] = {
+            "fbank.conf": FbankOptions,
+            "mfcc.conf": MfccOptions,
+            "spectrogram.conf": SpectrogramOptions,
+        }
+        found = [name for name in kinds if (Path(directory) / name).exists()]
+        if len(found) != 1:
+            raise ConfigError(
+                f"{directory}: must hold exactly one of {', '.join(kinds)}, "
+                f"not {' and '.join(found) or 'none'}"
+            )
+        delta = Path(directory) / "delta.conf"
+        return cls(
+            load_options(kinds[found[0]], Path(directory) / found[0]),
+            load_options(DeltaOptions, delta) if delta.exists() else None,
+        )
+
+    def __call__(self, samples: "FloatArray", rate: int) -> "FloatArray":
+        """Features ``(T, dim)``, before normalisation.
+
+        Raises:
+            AudioError: ``rate`` is not the sample rate of the front end in Hz.
+            FeatureError: the recording is shorter than a frame.
+        """
+        if rate != self.sample_rate:
+            raise AudioError(
+                f"the recording has a sample rate of {rate} Hz, but the model {self.sample_rate}; "
+                f"resample it, e.g. sox IN -r {self.sample_rate} OUT"
+            )
+        feats = compute_features(samples, self.options)
+        if self.delta is None:
+            return feats
+        return add_deltas(feats, order=self.delta.delta_order, window=self.delta.delta_window)
+
+    @property
+    def mel_from(self) -> int | None:
+        """The first column of the mel filters; None if the features are not mel filters."""
+        return int(self.options.use_energy) if isinstance(self.options, FbankOptions) else None
+
+    @property
+    def dim(self) -> int:
+        """The number of columns of the features, with deltas."""
+        match self.options:
+            case FbankOptions() as fbank:
+                columns = fbank.num_mel_bins + fbank.use_energy
+            case MfccOptions() as mfcc:
+                columns = mfcc.num_ceps
+            case SpectrogramOptions() as spectrogram:
+                columns = spectrogram.fft_samples // 2 + 1
+        return columns * (1 if self.delta is None else self.delta.delta_order + 1)
+
+    @property
+    def sample_rate(self) -> int:
+        """The sample rate in Hz."""
+        return round(self.options.sample_frequency)
+
+    @property
+    def frame_shift_ms(self) -> float:
+        """The time from one frame to the next in ms."""
+        return self.options.frame_shift

@@ -1,0 +1,79 @@
+"""The interface of all encoders: frames in, vectors at a known rate out.
+
+A new encoder is a file beside this one, with a class that derives from `Encoder` and one for its
+options that derives from `EncoderConfig`, and a ``case`` in `kinds.encoder_config`.
+
+[G12] A. Graves, "Sequence Transduction with Recurrent Neural Networks", 2012.
+[G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
+2013.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.options import REQUIRED, Options, option
+
+
+class Encoder(nn.Module):
+    """Base class of encoders, such as the transcription network of [G12].
+
+    Attributes:
+        output_dim: the size E of the output vectors.
+        stride: the number of input frames from one output vector to the next.
+    """
+
+    output_dim: int
+    stride: int = 1
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """The number of output vectors, (N,), for these numbers of input frames, (N,).
+
+        More frames never give fewer vectors.
+        """
+        return lengths
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
+
+        Args:
+            features: (N, T, F), with any values in the padding.
+            lengths: the number of frames of each utterance, (N,).
+
+        Returns:
+            The output vectors, (N, T', E), and the `output_lengths`, (N,).
+        """
+        raise NotImplementedError
+
+    def frames_for(self, outputs: int) -> int:
+        """The minimum number of frames for at least ``outputs`` output vectors."""
+
+        def enough(frames: int) -> bool:
+            return int(self.output_lengths(torch.tensor([frames]))[0]) >= outputs
+
+        high = 1
+        while not enough(high):
+            high *= 2
+        low = high // 2  # too few frames
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(Options):
+    """Options that all encoders have: keys of ``[encoder]`` in an architecture.
+
+    Each kind of encoder derives its own class, whose ``kind`` is the name of the kind.
+    """
+
+    kind: str = option("recurrent", "kind of encoder")
+    input_dim: int = option(
+        REQUIRED, "number of features per frame; 26 in [G12], 123 in [G13]", low=1
+    )
+
+    def build(self) -> Encoder:
+        """Make the network; its weights are not initialised."""
+        raise NotImplementedError
