@@ -36,7 +36,9 @@ def _encoded(directions: int, *, trains: bool) -> Tensor:
         _random(1, FRAMES, cells), torch.tensor([FRAMES]), *lstm, _random(directions, 4 * cells)
     )
     wide = _random(SMALL // (FRAMES * VOCAB) + 1, x.shape[2])
-    hidden = linear(torch.nn.functional.pad(x, (0, len(wide) - x.shape[2])), _random(VOCAB, len(wide)))
+    hidden = linear(
+        torch.nn.functional.pad(x, (0, len(wide) - x.shape[2])), _random(VOCAB, len(wide))
+    )
     if trains:
         hidden.sum().backward()
     return hidden.detach()

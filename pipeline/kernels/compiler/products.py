@@ -158,9 +158,7 @@ def _pack_panels(b, b_row, b_column, packed, depth, columns):
 
 
 @kernel
-def _pack(
-    b: Floats, b_row: int, b_column: int, packed: Floats, depth: int, columns: int
-) -> None:
+def _pack(b: Floats, b_row: int, b_column: int, packed: Floats, depth: int, columns: int) -> None:
     _pack_panels(b, b_row, b_column, packed, depth, columns)
 
 

@@ -170,6 +170,16 @@ def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def rounded(typingctx: Any, value: Any, array: Any) -> Any:
+    """A number in the type of an array's elements."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], value, array.dtype)
+
+    return array.dtype(value, array), codegen
+
+
+@intrinsic
 def lanes(typingctx: Any, array: Any) -> Any:
     """How many elements of this array fit a vector."""
     count = Vector(array.dtype).lanes

@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba.extending import register_jitable
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.simd import Vector, elementwise
+from pipeline.kernels.compiler.compiling import part
+from pipeline.kernels.compiler.simd import Vector, elementwise, rounded
 
 # ln 2 in two parts: n times the first is exact for every n that an exponent can be.
 LN2 = {32: (0.693359375, -2.1219444005469057e-4), 64: (0.6931471803691238, 1.9082149292705878e-10)}
@@ -101,9 +102,11 @@ sigmoid = elementwise(_sigmoid, 1)
 log = elementwise(_log, 1)  # of positive normal numbers
 
 
-@register_jitable
-def halves(x: Any, like: Any) -> Any:
-    """A float64 as the sum of two numbers of an array's dtype; a number near ``x`` less the first
-    half is exact."""
-    high = like.dtype.type(x)
-    return high, like.dtype.type(x - high)
+@part
+def halves(x, like):
+    """A float64 number as the sum of two of the type of ``like``.
+
+    A number near ``x`` less the first half is exact.
+    """
+    high = rounded(x, like)
+    return high, rounded(x - np.float64(high), like)

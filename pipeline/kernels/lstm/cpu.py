@@ -5,21 +5,20 @@ stay in the cache; the gates of a step are activated while they are still there.
 groups of sequences of a large batch, run on threads of their own; how they are grouped does not
 depend on the number of threads, so neither do the results.
 
-Functions and tensors as in `lstm_plain.py`. Rows of a tensor (R, D, X) are addressed by hand in its
-flat memory: the row of place n at frame t is offsets[t] + n.
+Functions and tensors are those of `plain.py`. A tensor (R, D, X) is addressed by hand in its flat
+memory: the row of place n at frame t is offsets[t] + n.
 """
 
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
-from pipeline.kernels.compiler.products import flat, packed_panels, packed_product
-from pipeline.kernels.compiler.simd import lanes, load, prefetch, splat, store
+from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
+from pipeline.kernels.compiler.products import packed_panels, packed_product, panel_products
+from pipeline.kernels.compiler.simd import beyond, lanes, load, prefetch, splat, store
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
 from pipeline.kernels.lstm.plain import Recurrence, Sweep
@@ -31,7 +30,7 @@ GROUP = {1: 9, 2: 18}  # sequences that one thread takes, by the number of direc
 # ---- steps ---------------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _lstm_cells(gates, g0, peepholes, cells, c0, before0, has_before, out, o0, ahead, size):
     """[G13] eq. 3-7 for one sequence at one frame; the gates are activated in place."""
     for j in range(0, size, lanes(gates)):
@@ -54,7 +53,7 @@ def _lstm_cells(gates, g0, peepholes, cells, c0, before0, has_before, out, o0, a
         store(out, o0 + j, left, o * tanh(c))
 
 
-@kernel
+@part
 def _tanh_cells(gates, g0, out, o0, size):
     for j in range(0, size, lanes(gates)):
         h = tanh(load(gates, g0 + j, size - j))
@@ -62,7 +61,7 @@ def _tanh_cells(gates, g0, out, o0, size):
         store(out, o0 + j, size - j, h)
 
 
-@kernel
+@part
 def _copy(source, s0, has_source, target, t0, size):
     for j in range(0, size, lanes(target)):
         value = splat(target, 0.0)
@@ -71,58 +70,58 @@ def _copy(source, s0, has_source, target, t0, size):
         store(target, t0 + j, size - j, value)
 
 
-@kernel
-def _neighbour(t, direction, active, first, last):
-    """The frame read before ``t`` and how many of these places have it."""
+@part
+def _rows(t, direction, active, frames, first, last):
+    """The frame read before ``t``, and how many of these places have it."""
     other = t - 1 + 2 * direction
     count = 0
-    if 0 <= other < active.size:
+    if other >= 0 and other < frames:
         count = max(0, min(last, active[other]) - first)
     return other, count
 
 
 @kernel
 def _forward(
-    gates, w_hidden, peepholes, projection, h, cells, before, outputs,
-    active, offsets, shape, direction, first, last,
-):  # fmt: skip
-    """One direction of the places first … last. ``shape`` is D, G, H, P."""
+    function: int, gates: Floats, recurrent: Floats, peepholes: Floats, onto: Floats, h: Floats,
+    m: Floats, cells: Floats, before: Floats, active: Longs, offsets: Longs, frames: int, d: int,
+    g: int, size: int, p: int, is_lstm: int, projects: int, direction: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """One direction of the places first … last.
+
+    ``m`` is o tanh(c), (R, D, H): ``h`` itself where no projection follows. ``recurrent`` and
+    ``onto`` are the packed weights of h_{t-1} and of the projection.
+    """
     mode = simd.flush_denormals()
-    d, g, size, p = shape
-    is_lstm, projects = g == 4 * size, outputs.size > 0
-    recurrent = packed_panels(w_hidden, g, p, True)
-    onto = packed_panels(projection, p, size, True)
-    frames = active.size
     for step in range(frames):
         t = step if direction == 0 else frames - 1 - step
         count = min(last, active[t]) - first
-        other, had = _neighbour(t, direction, active, first, last)
+        other, had = _rows(t, direction, active, frames, first, last)
         row = (offsets[t] + first) * d + direction
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
         ahead = ((1 - 2 * direction) * count * d) * g
-        packed_product(h, row_before * p, d * p, recurrent, gates, row * g, d * g,
-                       min(had, count), p, g)  # fmt: skip
+        packed_product(function, beyond(h, row_before * p), d * p, recurrent,
+                       beyond(gates, row * g), d * g, min(had, count), p, g)  # fmt: skip
         for n in range(max(0, count)):
             at, at_before = row + n * d, row_before + n * d
             _copy(h, at_before * p, n < had, before, at * p, p)
-            if not is_lstm:
-                _tanh_cells(gates, at * g, h, at * p, size)
-            elif projects:
+            if is_lstm != 0:
                 _lstm_cells(gates, at * g, peepholes, cells, at * size, at_before * size, n < had,
-                            outputs, at * size, at * g + ahead, size)  # fmt: skip
-                _copy(h, 0, False, h, at * p, p)
+                            m, at * size, at * g + ahead, size)  # fmt: skip
             else:
-                _lstm_cells(gates, at * g, peepholes, cells, at * size, at_before * size, n < had,
-                            h, at * p, at * g + ahead, size)  # fmt: skip
-        if projects:
-            packed_product(outputs, row * size, d * size, onto, h, row * p, d * p, count, size, p)
+                _tanh_cells(gates, at * g, h, at * p, size)
+        if projects != 0:
+            for n in range(max(0, count)):
+                for j in range(p):
+                    h[(row + n * d) * p + j] = 0.0
+            packed_product(function, beyond(m, row * size), d * size, onto, beyond(h, row * p),
+                           d * p, count, size, p)  # fmt: skip
     simd.restore_denormals(mode)
 
 
 # ---- backward steps ------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _lstm_cells_backward(
     d_h, d0, gates, g0, peepholes, cells, c0, before0, has_before, d_c, k0, d_gates, d_peepholes,
     ahead, size,
@@ -156,7 +155,7 @@ def _lstm_cells_backward(
         store(d_peepholes, 2 * size + j, left, load(d_peepholes, 2 * size + j, left) + d_o * c)
 
 
-@kernel
+@part
 def _tanh_cells_backward(d_h, d0, gates, d_gates, g0, size):
     for j in range(0, size, lanes(gates)):
         h = load(gates, g0 + j, size - j)
@@ -165,40 +164,38 @@ def _tanh_cells_backward(d_h, d0, gates, d_gates, g0, size):
 
 @kernel
 def _backward(
-    grad_h, gates, w_hidden, peepholes, projection, cells, d_gates, d_hidden, d_peepholes,
-    active, offsets, shape, direction, first, last,
-):  # fmt: skip
-    """One direction of the places first … last, in the opposite of reading order."""
+    function: int, grad_h: Floats, gates: Floats, recurrent: Floats, peepholes: Floats,
+    onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats, d_peepholes: Floats,
+    d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs, frames: int, d: int,
+    g: int, size: int, p: int, is_lstm: int, projects: int, direction: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """One direction of the places first … last, in the opposite of reading order.
+
+    ``d_r`` (last - first, P), ``d_m`` (last - first, H) and ``d_c``, zero before, are memory for the
+    gradients of a step; without a projection ``d_m`` is ``d_r``.
+    """
     mode = simd.flush_denormals()
-    d, g, size, p = shape
-    is_lstm, projects = g == 4 * size, d_hidden.size > 0
-    recurrent = packed_panels(w_hidden, g, p, False)
-    onto = packed_panels(projection, p, size, False)
-    d_r = np.empty((last - first) * p, gates.dtype)
-    d_m = np.empty((last - first) * size, gates.dtype) if projects else d_r
-    d_c = np.zeros((last - first) * size, gates.dtype)
-    frames = active.size
     for step in range(frames):
         t = frames - 1 - step if direction == 0 else step
-        count = min(last, active[t]) - first
-        if count <= 0:
-            continue
-        following, then = _neighbour(t, 1 - direction, active, first, last)
-        other, had = _neighbour(t, direction, active, first, last)
+        count = max(0, min(last, active[t]) - first)
+        following, then = _rows(t, 1 - direction, active, frames, first, last)
+        other, had = _rows(t, direction, active, frames, first, last)
         row = (offsets[t] + first) * d + direction
         row_after = (offsets[max(0, min(frames, following))] + first) * d + direction
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
         for n in range(count):
             _copy(grad_h, (row + n * d) * p, True, d_r, n * p, p)
-        packed_product(d_gates, row_after * g, d * g, recurrent, d_r, 0, p, min(then, count), g, p)
-        if projects:
-            d_m[: count * size] = 0
+        packed_product(function, beyond(d_gates, row_after * g), d * g, recurrent, d_r, p,
+                       min(then, count), g, p)  # fmt: skip
+        if projects != 0:
+            for i in range(count * size):
+                d_m[i] = 0.0
             for n in range(count):
                 _copy(d_r, n * p, True, d_hidden, (row + n * d) * p, p)
-            packed_product(d_r, 0, p, onto, d_m, 0, size, count, p, size)
+            packed_product(function, d_r, p, onto, d_m, size, count, p, size)
         for n in range(count):
             at = row + n * d
-            if is_lstm:
+            if is_lstm != 0:
                 _lstm_cells_backward(
                     d_m, n * size, gates, at * g, peepholes, cells, at * size,
                     (row_before + n * d) * size, n < had, d_c, n * size, d_gates, d_peepholes,
@@ -213,19 +210,14 @@ def _backward(
 
 
 class _Operands:
-    """What both sweeps need, flat, and the jobs into which they are cut."""
+    """What both sweeps need, and the jobs into which they are cut."""
 
     def __init__(self, gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> None:
         self.d, self.g = gates.shape[1:]
-        self.p = recurrence.w_hidden.shape[2]
-        self.size = self.g // 4 if recurrence.cell == "lstm" else self.g
-        self.nothing = gates.new_empty(0)
-        self.frames = (ragged.active.numpy(), ragged.offsets.numpy())
-        self.w_hidden = recurrence.w_hidden.contiguous()
-        self.peepholes = recurrence.peepholes
-        if self.peepholes is None:
-            self.peepholes = gates.new_zeros(self.d, 3, self.size)
-        self.projection = recurrence.projection
+        self.size, self.p = recurrence.cells, recurrence.w_hidden.shape[2]
+        self.recurrence, self.nothing = recurrence, gates.new_empty(0)
+        self.active, self.offsets = ragged.active.contiguous(), ragged.offsets.contiguous()
+        self.function = panel_products(gates.dtype)
         count = int(ragged.active[0]) if len(ragged.active) else 0
         groups = -(-count // GROUP[self.d])
         edges = [count * k // max(groups, 1) for k in range(groups + 1)]
@@ -236,36 +228,40 @@ class _Operands:
         ]
         self.groups = groups
 
-    def weights(self, direction: int) -> tuple[Any, Any, Any]:
-        """Flat w_hidden, peepholes, projection of a direction."""
-        assert self.peepholes is not None
-        onto = self.nothing if self.projection is None else self.projection[direction]
-        return (
-            flat(self.w_hidden[direction]),
-            flat(self.peepholes[direction].contiguous()),
-            flat(onto.contiguous()),
-        )
+    def weights(self, *, transposed: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Packed recurrent weights, peepholes and packed projection of each direction."""
+        found = []
+        for d in range(self.d):
+            _, w_hidden, peepholes, projection = self.recurrence.direction(d)
+            onto = self.nothing
+            if projection is not None:
+                onto = packed_panels(projection.contiguous(), transposed=transposed)
+            of_cells = self.nothing.new_zeros(3, self.size) if peepholes is None else peepholes
+            packed = packed_panels(w_hidden.contiguous(), transposed=transposed)
+            found.append((packed, of_cells.contiguous(), onto))
+        return found
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """D, G, H, P."""
-        return self.d, self.g, self.size, self.p
+    def sizes(self) -> tuple[int, ...]:
+        """Frames, D, G, H, P, and whether there are cell states and a projection."""
+        kinds = int(self.recurrence.cell == "lstm"), int(self.recurrence.projection is not None)
+        return len(self.active), self.d, self.g, self.size, self.p, *kinds
 
 
 def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
-    """See `lstm_plain.forward`; ``gates``, float32 or float64 and contiguous, is overwritten."""
+    """See `plain.forward`; ``gates``, float32 or float64 and contiguous, is overwritten."""
     operands = _Operands(gates, recurrence, ragged)
     rows, d, size, p = ragged.rows, operands.d, operands.size, operands.p
     h, before = gates.new_empty(rows, d, p), gates.new_empty(rows, d, p)
     cells = gates.new_empty(rows, d, size) if recurrence.cell == "lstm" else None
     outputs = gates.new_empty(rows, d, size) if recurrence.projection is not None else None
-    arrays = [flat(operands.nothing if x is None else x) for x in (h, cells, before, outputs)]
-    gates_ = flat(gates)
+    m, states = h if outputs is None else outputs, operands.nothing if cells is None else cells
+    weights, compiled = operands.weights(transposed=True), _forward[gates.dtype]
 
     def job(_: int, direction: int, first: int, last: int) -> None:
-        w_hidden, peepholes, projection = operands.weights(direction)
-        _forward(gates_, w_hidden, peepholes, projection, *arrays, *operands.frames,
-                 operands.shape, direction, first, last)  # fmt: skip
+        compiled(operands.function, gates, *weights[direction], h, m, states, before,
+                 operands.active, operands.offsets, *operands.sizes, direction, first,
+                 last)  # fmt: skip
 
     run_parallel([lambda one=one: job(*one) for one in operands.jobs])  # type: ignore[misc]
     return h, Sweep(gates, cells, before, outputs)
@@ -274,19 +270,23 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
 def backward(
     grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """See `lstm_plain.backward`."""
+    """See `plain.backward`."""
     gates = sweep.gates
     operands = _Operands(gates, recurrence, ragged)
+    size, p, nothing = operands.size, operands.p, operands.nothing
     d_gates = torch.empty_like(gates)
     d_hidden = torch.empty_like(sweep.before) if recurrence.projection is not None else None
-    sums = gates.new_zeros(operands.groups, operands.d, 3, operands.size)
-    grads, gates_, d_gates_ = flat(grad_h.contiguous()), flat(gates), flat(d_gates)
-    cells, d_hidden_ = (flat(operands.nothing if x is None else x) for x in (sweep.cells, d_hidden))
+    sums = gates.new_zeros(operands.groups, operands.d, 3, size)
+    cells, into = (nothing if x is None else x for x in (sweep.cells, d_hidden))
+    grad_h, weights = grad_h.contiguous(), operands.weights(transposed=False)
+    compiled: Any = _backward[gates.dtype]
 
     def job(group: int, direction: int, first: int, last: int) -> None:
-        _backward(grads, gates_, *operands.weights(direction), cells, d_gates_, d_hidden_,
-                  flat(sums[group, direction]), *operands.frames, operands.shape,
-                  direction, first, last)  # fmt: skip
+        d_r, d_c = gates.new_empty(last - first, p), gates.new_zeros(last - first, size)
+        d_m = d_r if d_hidden is None else gates.new_empty(last - first, size)
+        compiled(operands.function, grad_h, gates, *weights[direction], cells, d_gates, into,
+                 sums[group, direction], d_r, d_m, d_c, operands.active, operands.offsets,
+                 *operands.sizes, direction, first, last)  # fmt: skip
 
     run_parallel([lambda one=one: job(*one) for one in operands.jobs])  # type: ignore[misc]
     return d_gates, d_hidden, None if recurrence.peepholes is None else sums.sum(dim=0)

@@ -1,9 +1,9 @@
 """The transducer's lattice and its loss from logits on a CPU, in compiled functions.
 
-Functions and tensors as in `transducer_plain.py`. The lattice is swept along its anti-diagonals
+Functions and tensors are those of `plain.py`. The lattice is swept along its anti-diagonals
 t + u = n, on which all cells are independent, several at a time, in float64 and in the log domain;
 exponentials are cheap enough there that nothing need be rescaled, and nothing can underflow.
-`transducer_joint_cpu.py` has the joiner's part.
+`joint_cpu.py` has the joiner's part.
 """
 
 import math
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
-from pipeline.kernels.compiler.products import flat
+from pipeline.kernels.compiler.compiling import Doubles, Floats, Longs, kernel, part
 from pipeline.kernels.compiler.simd import (
     absolute,
+    beyond,
     lanes,
     largest,
     load,
     load_or,
     maximum,
+    rounded,
     store,
     total,
     where_greater,
@@ -41,7 +42,7 @@ NEGLIGIBLE = 1e-30  # smaller gradients are zero to rounding, and denormal numbe
 # ---- log-probabilities of the arrows -------------------------------------------------------------
 
 
-@kernel
+@part
 def log_sum_exp(x, x0, size):
     """ln Σ e^x of ``size`` numbers from x0 on; minus infinity where all are."""
     width = lanes(x)
@@ -50,15 +51,16 @@ def log_sum_exp(x, x0, size):
     for j in range(0, whole, width):
         best = maximum(best, load(x, x0 + j, width))
     top = largest(best)
-    if top == -np.inf:
-        return top
-    sums = exp(load_or(x, x0 + whole, size - whole, -np.inf) - top)
-    for j in range(0, whole, width):
-        sums = sums + exp(load(x, x0 + j, width) - top)
-    return np.float64(top) + math.log(total(sums))
+    result = np.float64(top)
+    if top != -np.inf:
+        sums = exp(load_or(x, x0 + whole, size - whole, -np.inf) - top)
+        for j in range(0, whole, width):
+            sums = sums + exp(load(x, x0 + j, width) - top)
+        result = np.float64(top) + math.log(total(sums))
+    return result
 
 
-@kernel
+@part
 def _mass_near(x, x0, size, guess):
     """Σ e^(x - guess), which needs no search for the largest; -1 where it is not near 1."""
     width = lanes(x)
@@ -70,10 +72,10 @@ def _mass_near(x, x0, size, guess):
     return mass if 0.02 < mass < 50.0 else -1.0
 
 
-@kernel
+@part
 def _log_norms(logits, at, vocab, count, mass, norm, cell):
     """ln Σ e^x of the cells of one frame; cells beside each other mostly have similar sums."""
-    guess = logits.dtype.type(log_sum_exp(logits, at, vocab))
+    guess = rounded(log_sum_exp(logits, at, vocab), logits)
     for u in range(count):
         mass[u] = _mass_near(logits, at + u * vocab, vocab, guess)
         norm[cell + u] = mass[u]
@@ -87,40 +89,40 @@ def _log_norms(logits, at, vocab, count, mass, norm, cell):
 
 
 @kernel
-def _arrows(logits, targets, sizes, lengths, blank, null, label, norm, n, first, last):
-    """Frames first … last of utterance n. ``sizes`` is T, U + 1, V; ``lengths`` its T and U."""
+def _arrows(
+    logits: Floats, targets: Longs, width: int, vocab: int, u_len: int, blank: int, null: Floats,
+    label: Floats, norm: Doubles, mass: Floats, first: int, last: int,
+) -> None:  # fmt: skip
+    """Frames first … last of an utterance, to which the memory belongs. ``mass`` is (U + 1,)."""
     mode = simd.flush_denormals()
-    frames, width, vocab = sizes
-    u_len = lengths[1]
-    mass = np.empty(u_len + 1, logits.dtype)
     for t in range(first, last):
-        cell = (n * frames + t) * width
+        cell = t * width
         _log_norms(logits, cell * vocab, vocab, u_len + 1, mass, norm, cell)
         for u in range(u_len + 1):
             at, z = (cell + u) * vocab, norm[cell + u]
             null[cell + u] = -np.inf if z == -np.inf else logits[at + blank] - z
             if u < u_len:
-                k = targets[n * (width - 1) + u]
-                label[cell + u] = -np.inf if z == -np.inf else logits[at + k] - z
+                label[cell + u] = -np.inf if z == -np.inf else logits[at + targets[u]] - z
     simd.restore_denormals(mode)
 
 
 def arrows(
     logits: Tensor, targets: Tensor, logit_lengths: Tensor, target_lengths: Tensor, blank: int
 ) -> Arrows:
-    """See `transducer_plain.arrows`; float32 or float64."""
+    """See `plain.arrows`; float32 or float64."""
     n, frames, width, vocab = logits.shape
     logits = logits.contiguous()
     null, label = (logits.new_empty(n, frames, width) for _ in range(2))
     norm = torch.empty_like(null, dtype=torch.float64)
-    arrays = flat(logits), flat(targets.contiguous())
-    outs = flat(null), flat(label), flat(norm)
-    lengths = [*zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)]
+    targets, labels = targets.contiguous(), target_lengths.tolist()
+    compiled = _arrows[logits.dtype]
 
     def job(k: int, first: int, last: int) -> None:
-        _arrows(*arrays, (frames, width, vocab), lengths[k], blank, *outs, k, first, last)
+        mass = logits.new_empty(labels[k] + 1)
+        compiled(logits[k], targets[k], width, vocab, labels[k], blank, null[k], label[k], norm[k],
+                 mass, first, last)  # fmt: skip
 
-    run_over_frames(job, [t for t, _ in lengths])
+    run_over_frames(job, logit_lengths.tolist())
     return Arrows(null, label, norm)
 
 
@@ -134,12 +136,12 @@ def run_over_frames(job, frames: list[int]) -> None:
 # ---- the lattice ---------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _log_add(a, b):
     return maximum(a, b) + log(1.0 + exp(0.0 - absolute(a - b)))
 
 
-@kernel
+@part
 def _skew(cells, at, frames, columns, width, stride, out):
     """Cells (t, u) to row t + u, column u, the impossible as `NEVER`."""
     for t in range(frames):
@@ -148,7 +150,7 @@ def _skew(cells, at, frames, columns, width, stride, out):
             out[(t + u) * stride + u] = NEVER if value < IMPOSSIBLE else value
 
 
-@kernel
+@part
 def _unskew(rows, stride, frames, width, out, at, columns):
     for t in range(frames):
         for u in range(columns):
@@ -156,7 +158,7 @@ def _unskew(rows, stride, frames, width, out, at, columns):
             out[at + t * width + u] = value if value > NEGLIGIBLE else 0.0
 
 
-@kernel
+@part
 def _forward_variables(null, label, diagonals, columns, stride, alpha):
     """log α, [G12] eq. 16, skewed. Column 0 of every row stands at offset 1, after a `NEVER`."""
     lane = lanes(alpha)
@@ -170,11 +172,12 @@ def _forward_variables(null, label, diagonals, columns, stride, alpha):
             store(alpha, row + u, left, _log_add(straight, from_below))
 
 
-@kernel
+@part
 def _posteriors(null, label, diagonals, columns, stride, alpha, log_prob, beta):
     """log β, [G12] eq. 18, row by row, and with it the posterior of each arrow in its place."""
     lane = lanes(alpha)
-    beta[:] = NEVER
+    for u in range(stride + 1):
+        beta[u] = NEVER
     beta[columns] = 0.0  # beyond the last blank
     for n in range(diagonals - 1, -1, -1):
         row = n * stride + 1
@@ -189,45 +192,58 @@ def _posteriors(null, label, diagonals, columns, stride, alpha, log_prob, beta):
 
 
 @kernel
-def _sweep(null, label, frames, columns, width, at, out_null, out_label):
-    """One utterance: log Pr(y|x); the posteriors of its arrows are written."""
+def _sweep(
+    null: Floats, label: Floats, frames: int, columns: int, width: int, out_null: Floats,
+    out_label: Floats, memory: Doubles,
+) -> float:  # fmt: skip
+    """One utterance: log Pr(y|x); the posteriors of its arrows are written.
+
+    ``memory`` has `_memory` numbers.
+    """
     mode = simd.flush_denormals()
     diagonals = frames + columns - 1
     stride = columns + 2
-    skewed_null = np.full(diagonals * stride, NEVER)
-    skewed_label = np.full(diagonals * stride, NEVER)
-    alpha = np.full(diagonals * stride, NEVER)
-    _skew(null, at, frames, columns, width, stride, skewed_null[1:])
-    _skew(label, at, frames, columns - 1, width, stride, skewed_label[1:])
+    size = diagonals * stride
+    for i in range(3 * size):
+        memory[i] = NEVER
+    skewed_null, skewed_label = memory, beyond(memory, size)
+    alpha, beta = beyond(memory, 2 * size), beyond(memory, 3 * size)
+    _skew(null, 0, frames, columns, width, stride, beyond(skewed_null, 1))
+    _skew(label, 0, frames, columns - 1, width, stride, beyond(skewed_label, 1))
     _forward_variables(skewed_null, skewed_label, diagonals, columns, stride, alpha)
     last = (diagonals - 1) * stride + columns
     log_prob = alpha[last] + skewed_null[last]
     if log_prob > IMPOSSIBLE:
-        _posteriors(skewed_null, skewed_label, diagonals, columns, stride, alpha, log_prob,
-                    np.empty(stride + 1))  # fmt: skip
-        _unskew(skewed_null[1:], stride, frames, width, out_null, at, columns)
-        _unskew(skewed_label[1:], stride, frames, width, out_label, at, columns - 1)
+        _posteriors(skewed_null, skewed_label, diagonals, columns, stride, alpha, log_prob, beta)
+        _unskew(beyond(skewed_null, 1), stride, frames, width, out_null, 0, columns)
+        _unskew(beyond(skewed_label, 1), stride, frames, width, out_label, 0, columns - 1)
     elif log_prob <= IMPOSSIBLE:
         log_prob = -np.inf
     simd.restore_denormals(mode)
     return log_prob
 
 
+def _memory(frames: int, columns: int) -> int:
+    """Numbers that the sweep over a lattice takes: three of it skewed, and a row."""
+    return (3 * (frames + columns - 1) + 1) * (columns + 2) + 1
+
+
 def sweep(null: Tensor, label: Tensor, logit_lengths: Tensor, target_lengths: Tensor) -> Lattice:
-    """See `transducer_plain.sweep`; float32 or float64."""
-    n, frames, width = null.shape
+    """See `plain.sweep`; float32 or float64."""
+    width = null.shape[2]
     null, label = null.contiguous(), label.contiguous()
     posteriors = torch.zeros_like(null), torch.zeros_like(null)
-    arrays = flat(null), flat(label)
-    outs = flat(posteriors[0]), flat(posteriors[1])
-    log_prob = np.empty(n)
+    log_prob = torch.empty(len(null), dtype=torch.float64)
+    compiled = _sweep[null.dtype]
 
     def job(k: int, t: int, u: int) -> None:
-        log_prob[k] = _sweep(*arrays, t, u + 1, width, k * frames * width, *outs)
+        memory = torch.empty(_memory(t, u + 1), dtype=torch.float64)
+        outs = posteriors[0][k], posteriors[1][k]
+        log_prob[k] = compiled(null[k], label[k], t, u + 1, width, *outs, memory)
 
     lengths = enumerate(zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True))
     run_parallel([lambda k=k, t=t, u=u: job(k, t, u) for k, (t, u) in lengths])  # type: ignore[misc]
-    return Lattice(torch.from_numpy(log_prob), *posteriors)
+    return Lattice(log_prob, *posteriors)
 
 
 # ---- the gradient in the logits ------------------------------------------------------------------
@@ -235,29 +251,30 @@ def sweep(null: Tensor, label: Tensor, logit_lengths: Tensor, target_lengths: Te
 
 @kernel
 def _logits_gradient(
-    logits, targets, sizes, lengths, blank, norm, null, label, out, n, first, last
-):  # fmt: skip
+    logits: Floats, targets: Longs, width: int, vocab: int, t_len: int, u_len: int, blank: int,
+    norm: Doubles, null: Floats, label: Floats, out: Floats, first: int, last: int,
+) -> None:  # fmt: skip
+    """Frames first … last of an utterance, to which the memory belongs."""
     mode = simd.flush_denormals()
-    frames, width, vocab = sizes
-    t_len, u_len = lengths
     for t in range(first, last):
         for u in range(width):
-            cell = (n * frames + t) * width + u
+            cell = t * width + u
             at = cell * vocab
             occupancy = null[cell] + label[cell]
             if t >= t_len or u > u_len or occupancy == 0.0:
-                out[at : at + vocab] = 0.0
-                continue
-            high, low = halves(norm[cell], logits)
-            whole = vocab // lanes(out) * lanes(out)
-            for j in range(0, whole, lanes(out)):
-                g = occupancy * exp(load(logits, at + j, lanes(out)) - high - low)
-                store(out, at + j, lanes(out), where_greater(absolute(g), NEGLIGIBLE, g))
-            g = occupancy * exp(load(logits, at + whole, vocab - whole) - high - low)
-            store(out, at + whole, vocab - whole, where_greater(absolute(g), NEGLIGIBLE, g))
-            out[at + blank] -= null[cell]
-            if u < u_len:
-                out[at + targets[n * (width - 1) + u]] -= label[cell]
+                for j in range(vocab):
+                    out[at + j] = 0.0
+            else:
+                high, low = halves(norm[cell], logits)
+                whole = vocab // lanes(out) * lanes(out)
+                for j in range(0, whole, lanes(out)):
+                    g = occupancy * exp(load(logits, at + j, lanes(out)) - high - low)
+                    store(out, at + j, lanes(out), where_greater(absolute(g), NEGLIGIBLE, g))
+                g = occupancy * exp(load(logits, at + whole, vocab - whole) - high - low)
+                store(out, at + whole, vocab - whole, where_greater(absolute(g), NEGLIGIBLE, g))
+                out[at + blank] -= null[cell]
+                if u < u_len:
+                    out[at + targets[u]] -= label[cell]
     simd.restore_denormals(mode)
 
 
@@ -270,17 +287,18 @@ def logits_gradient(
     logit_lengths: Tensor,
     target_lengths: Tensor,
 ) -> Tensor:
-    """See `transducer_plain.logits_gradient`; float32 or float64."""
+    """See `plain.logits_gradient`; float32 or float64."""
     n, frames, width, vocab = logits.shape
     out = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    arrays = flat(logits.contiguous()), flat(targets.contiguous())
-    cells = [flat(x.contiguous()) for x in (log_norm, lattice.null, lattice.label)]
+    logits, targets = logits.contiguous(), targets.contiguous()
+    cells = [x.contiguous() for x in (log_norm, lattice.null, lattice.label)]
     lengths = [*zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)]
-    out_ = flat(out)
+    compiled = _logits_gradient[logits.dtype]
 
     def job(k: int, first: int, last: int) -> None:
-        sizes = (frames, width, vocab)
-        _logits_gradient(*arrays, sizes, lengths[k], blank, *cells, out_, k, first, last)
+        of_cells = [x[k] for x in cells]
+        compiled(logits[k], targets[k], width, vocab, *lengths[k], blank, *of_cells, out[k], first,
+                 last)  # fmt: skip
 
     run_over_frames(job, [frames] * n)
     return out

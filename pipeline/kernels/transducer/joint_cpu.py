@@ -16,17 +16,16 @@ import torch
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
+from pipeline.kernels.compiler.compiling import Doubles, Floats, Longs, kernel, part
 from pipeline.kernels.compiler.products import (
-    TILE_ROWS,
     TILE_VECTORS,
-    flat,
     packed_panels,
     panel_product,
-    tile,
+    panel_products,
 )
 from pipeline.kernels.compiler.simd import (
     absolute,
+    beyond,
     lanes,
     largest,
     load,
@@ -49,28 +48,28 @@ FAR_BELOW = -1e30  # the logit of outputs that are there only to fill a register
 
 
 @kernel
-def _most(x, x0, count):
+def _most(x: Floats, count: int) -> float:
     """Largest absolute value; NaN does not count."""
     best = splat(x, 0.0)
     for j in range(0, count, lanes(x)):
-        best = maximum(absolute(load(x, x0 + j, count - j)), best)
-    return largest(best)
+        best = maximum(absolute(load(x, j, count - j)), best)
+    return np.float64(largest(best))
 
 
 @kernel
-def _exponentials(x, x0, count, factored, out):
+def _exponentials(x: Floats, count: int, factored: int, out: Floats) -> None:
     """e^2x where ``factored``, else x."""
     for j in range(0, count, lanes(x)):
-        value = load(x, x0 + j, count - j)
-        if factored:
+        value = load(x, j, count - j)
+        if factored != 0:
             value = exp(2.0 * value)
-        store(out, x0 + j, count - j, value)
+        store(out, j, count - j, value)
 
 
-@kernel
+@part
 def join(rows, r0, columns, c0, factored, out, o0, size):
     """tanh(row + column), [G13] eq. 16; ``factored`` inputs are e^2row and e^2column."""
-    if factored:  # tanh(x) = 1 - 2 / (1 + e^2x)
+    if factored != 0:  # tanh(x) = 1 - 2 / (1 + e^2x)
         for j in range(0, size, lanes(out)):
             left = size - j
             grown = 1.0 + load(rows, r0 + j, left) * load(columns, c0 + j, left)
@@ -81,19 +80,21 @@ def join(rows, r0, columns, c0, factored, out, o0, size):
             store(out, o0 + j, left, tanh(load(rows, r0 + j, left) + load(columns, c0 + j, left)))
 
 
-@kernel
-def output_rows(hidden, cells, size, panels, bias, logits, padded):
+@part
+def output_rows(function, hidden, cells, size, panels, bias, logits, padded):
     """Logits (cells, padded) of hidden vectors (cells, size), [G13] eq. 17."""
     panel = TILE_VECTORS * lanes(bias)
     for i in range(cells):
-        logits[i * padded : (i + 1) * padded] = bias
+        for v in range(padded):
+            logits[i * padded + v] = bias[v]
     for j in range(0, padded, panel):
-        panel_product(hidden, 0, size, 1, panels, j * size, logits, j, padded, cells, size, panel)
+        panel_product(function, hidden, size, 1, beyond(panels, j * size), panel,
+                      beyond(logits, j), padded, cells, size, panel)  # fmt: skip
 
 
-@kernel
+@part
 def log_sum_exp(x, x0, padded):
-    """Of ``padded`` numbers, a whole number of vectors; float64."""
+    """ln Σ e^x of ``padded`` numbers, a whole number of vectors; float64."""
     width = lanes(x)
     best = load(x, x0, width)
     for j in range(width, padded, width):
@@ -107,36 +108,36 @@ def log_sum_exp(x, x0, padded):
 
 @kernel
 def _joint_arrows(
-    inputs, panels, bias, targets, sizes, u_len, blank, null, label, norm, n, first, last
-):  # fmt: skip
-    """Frames first … last of utterance n. ``sizes`` is T, U + 1, J."""
+    function: int, rows: Floats, columns: Floats, factored: int, panels: Floats, bias: Floats,
+    padded: int, targets: Longs, width: int, size: int, u_len: int, blank: int, null: Floats,
+    label: Floats, norm: Doubles, hidden: Floats, logits: Floats, first: int, last: int,
+) -> None:  # fmt: skip
+    """Frames first … last of an utterance, to which the memory belongs.
+
+    ``hidden`` and ``logits`` have room for `FEW` cells.
+    """
     mode = simd.flush_denormals()
-    rows, columns, factored = inputs
-    frames, width, size = sizes
-    padded = bias.size
-    hidden, logits = np.empty(FEW * size, rows.dtype), np.empty(FEW * padded, rows.dtype)
     for t in range(first, last):
-        row, cell = (n * frames + t) * size, (n * frames + t) * width
+        row, cell = t * size, t * width
         for u0 in range(0, u_len + 1, FEW):
             count = min(FEW, u_len + 1 - u0)
             for i in range(count):
-                join(rows, row, columns, (n * width + u0 + i) * size, factored,
-                      hidden, i * size, size)  # fmt: skip
-            output_rows(hidden, count, size, panels, bias, logits, padded)
+                join(rows, row, columns, (u0 + i) * size, factored, hidden, i * size, size)
+            output_rows(function, hidden, count, size, panels, bias, logits, padded)
             for i in range(count):
                 u, at = u0 + i, i * padded
                 z = log_sum_exp(logits, at, padded)
                 norm[cell + u] = z
                 null[cell + u] = logits[at + blank] - z
                 if u < u_len:
-                    label[cell + u] = logits[at + targets[n * (width - 1) + u]] - z
+                    label[cell + u] = logits[at + targets[u]] - z
     simd.restore_denormals(mode)
 
 
 # ---- backward ------------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _cell_gradient(logits, at, padded, norm, null, label, blank, target):
     """∂L/∂logits of one cell in place: occupancy · softmax less the posteriors of its arrows."""
     occupancy = null + label
@@ -148,32 +149,31 @@ def _cell_gradient(logits, at, padded, norm, null, label, blank, target):
     logits[at + target] -= label
 
 
-@kernel
+@part
 def _add(source, s0, target, t0, size):
     for j in range(0, size, lanes(target)):
         left = size - j
         store(target, t0 + j, left, load(target, t0 + j, left) + load(source, s0 + j, left))
 
 
-@kernel
-def _weight_gradient(logits, padded, hidden, size, cells, vocab, d_weight):
+@part
+def _weight_gradient(function, logits, padded, hidden, size, cells, vocab, d_weight):
     """∂L/∂W (V, J) += gᵀ h over a batch of cells."""
     panel = TILE_VECTORS * lanes(hidden)
     for j in range(0, size, panel):
-        columns = min(panel, size - j)
-        for v in range(0, vocab, TILE_ROWS):
-            tile(min(TILE_ROWS, vocab - v), logits, v, 1, padded, hidden, j, size,
-                 d_weight, v * size + j, size, cells, columns)  # fmt: skip
+        panel_product(function, logits, 1, padded, beyond(hidden, j), size, beyond(d_weight, j),
+                      size, vocab, cells, min(panel, size - j))  # fmt: skip
 
 
-@kernel
-def _hidden_gradient(logits, padded, hidden, size, cells, vocab, panels, out):
+@part
+def _hidden_gradient(function, logits, padded, hidden, size, cells, vocab, panels, out):
     """∂L/∂(row + column): (g W) (1 - h²) for a batch of cells."""
     panel = TILE_VECTORS * lanes(hidden)
-    out[: cells * size] = 0.0
+    for at in range(cells * size):
+        out[at] = 0.0
     for j in range(0, size, panel):
-        panel_product(logits, 0, padded, 1, panels, j * vocab, out, j, size, cells, vocab,
-                      min(panel, size - j))  # fmt: skip
+        panel_product(function, logits, padded, 1, beyond(panels, j * vocab), panel,
+                      beyond(out, j), size, cells, vocab, min(panel, size - j))  # fmt: skip
     for at in range(0, cells * size, lanes(out)):
         left = cells * size - at
         h = load(hidden, at, left)
@@ -181,61 +181,44 @@ def _hidden_gradient(logits, padded, hidden, size, cells, vocab, panels, out):
 
 
 @kernel
-def _flush_batch(
-    batch, cells, hidden, logits, rest, sizes, panels, bias, backwards, blank, outs
-):  # fmt: skip
-    """The gradients of the cells in a batch; ``batch`` has their row, column and target."""
-    size, vocab = sizes
-    norm, null, label, scratch = rest
-    d_rows, d_columns, d_weight, d_bias = outs
-    padded = bias.size
-    output_rows(hidden, cells, size, panels, bias, logits, padded)
-    for i in range(cells):
-        _cell_gradient(logits, i * padded, padded, norm[i], null[i], label[i], blank, batch[i, 2])
-        _add(logits, i * padded, d_bias, 0, vocab)
-    _weight_gradient(logits, padded, hidden, size, cells, vocab, d_weight)
-    _hidden_gradient(logits, padded, hidden, size, cells, vocab, backwards, scratch)
-    for i in range(cells):
-        _add(scratch, i * size, d_rows, batch[i, 0], size)
-        _add(scratch, i * size, d_columns, batch[i, 1], size)
-
-
-@kernel
 def _joint_gradient(
-    inputs, panels, bias, backwards, targets, sizes, u_len, blank, norm, null, label,
-    threshold, n, first, last, outs,
-):  # fmt: skip
-    """Frames first … last of utterance n; ``d_columns`` of ``outs`` is this piece's alone."""
+    function: int, rows: Floats, columns: Floats, factored: int, panels: Floats, bias: Floats,
+    padded: int, backwards: Floats, targets: Longs, width: int, size: int, vocab: int, u_len: int,
+    blank: int, norm: Doubles, null: Floats, label: Floats, threshold: float, first: int,
+    last: int, d_rows: Floats, d_columns: Floats, d_weight: Floats, d_bias: Floats,
+    hidden: Floats, logits: Floats, scratch: Floats, batch: Longs,
+) -> None:  # fmt: skip
+    """Frames first … last of an utterance, to which the memory belongs.
+
+    ``d_columns`` … ``d_bias`` are this piece's alone. ``hidden``, ``logits``, ``scratch`` and
+    ``batch``, which has the frame and prefix of each cell, have room for `BATCH` cells.
+    """
     mode = simd.flush_denormals()
-    rows, columns, factored = inputs
-    frames, width, size, vocab = sizes
-    hidden = np.empty(BATCH * size, rows.dtype)
-    logits = np.empty(BATCH * bias.size, rows.dtype)
-    scratch = np.empty(BATCH * size, rows.dtype)
-    batch = np.empty((BATCH, 3), np.int64)
-    cell_norm, cell_null = np.empty(BATCH), np.empty(BATCH, rows.dtype)
-    cell_label = np.empty(BATCH, rows.dtype)
-    rest = (cell_norm, cell_null, cell_label, scratch)
-    count = 0
-    for t in range(first, last):
-        row, cell = (n * frames + t) * size, (n * frames + t) * width
-        for u in range(u_len + 1):
-            if abs(null[cell + u] + label[cell + u]) <= threshold:
-                continue  # NaN goes on
-            join(rows, row, columns, (n * width + u) * size, factored,
-                  hidden, count * size, size)  # fmt: skip
-            batch[count, 0], batch[count, 1] = row, u * size
-            batch[count, 2] = targets[n * (width - 1) + u] if u < u_len else blank
-            cell_norm[count] = norm[cell + u]
-            cell_null[count], cell_label[count] = null[cell + u], label[cell + u]
+    count, t, u = 0, first, 0
+    while t < last:
+        cell = t * width + u
+        if not abs(null[cell] + label[cell]) <= threshold:  # NaN goes on
+            join(rows, t * size, columns, u * size, factored, hidden, count * size, size)
+            batch[2 * count], batch[2 * count + 1] = t, u
             count += 1
-            if count == BATCH:
-                _flush_batch(batch, count, hidden, logits, rest, (size, vocab), panels, bias,
-                             backwards, blank, outs)  # fmt: skip
-                count = 0
-    if count:
-        _flush_batch(batch, count, hidden, logits, rest, (size, vocab), panels, bias,
-                     backwards, blank, outs)  # fmt: skip
+        u += 1
+        if u > u_len:
+            t, u = t + 1, 0
+        if count == BATCH or (t == last and count > 0):
+            output_rows(function, hidden, count, size, panels, bias, logits, padded)
+            for i in range(count):
+                at, prefix = batch[2 * i] * width + batch[2 * i + 1], batch[2 * i + 1]
+                target = targets[prefix] if prefix < u_len else blank
+                _cell_gradient(logits, i * padded, padded, norm[at], null[at], label[at], blank,
+                               target)  # fmt: skip
+                _add(logits, i * padded, d_bias, 0, vocab)
+            _weight_gradient(function, logits, padded, hidden, size, count, vocab, d_weight)
+            _hidden_gradient(function, logits, padded, hidden, size, count, vocab, backwards,
+                             scratch)  # fmt: skip
+            for i in range(count):
+                _add(scratch, i * size, d_rows, batch[2 * i] * size, size)
+                _add(scratch, i * size, d_columns, batch[2 * i + 1] * size, size)
+            count = 0
     simd.restore_denormals(mode)
 
 
@@ -270,33 +253,39 @@ class _Operands:
         lengths: tuple[Tensor, Tensor],
     ) -> None:
         self.vocab, self.size = weight.shape
-        self.shape = (rows.shape[1], columns.shape[1], self.size)
-        self.targets = flat(targets.contiguous())
-        self.weight = flat(weight.contiguous())
-        self.panels = packed_panels(self.weight, self.vocab, self.size, True)
-        padded = len(self.panels) // self.size
-        self.bias = np.full(padded, FAR_BELOW, self.weight.dtype)
-        self.bias[: self.vocab] = bias.detach().numpy()
+        self.width, self.targets = columns.shape[1], targets.contiguous()
+        self.weight = weight.detach().contiguous()
+        self.function = panel_products(weight.dtype)
+        self.panels = packed_panels(self.weight, transposed=True)
+        self.padded = len(self.panels) // self.size
+        self.bias = self.weight.new_full((self.padded,), FAR_BELOW)
+        self.bias[: self.vocab] = bias.detach()
         self.frames, self.labels = lengths[0].tolist(), lengths[1].tolist()
-        self.rows = flat(torch.empty_like(rows, memory_format=torch.contiguous_format))
-        self.columns = flat(torch.empty_like(columns, memory_format=torch.contiguous_format))
-        self.factored = [False] * len(rows)
-        sources = flat(rows.contiguous()), flat(columns.contiguous())
+        self.rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        self.columns = torch.empty_like(columns, memory_format=torch.contiguous_format)
+        self.factored = [0] * len(rows)
+        sources = rows.detach().contiguous(), columns.detach().contiguous()
         run_parallel([lambda n=n: self._prepare(n, *sources) for n in range(len(rows))])  # type: ignore[misc]
 
-    def _prepare(self, n: int, rows: np.ndarray, columns: np.ndarray) -> None:
+    def _prepare(self, n: int, rows: Tensor, columns: Tensor) -> None:
         """Exponentials of T + U vectors instead of T · U where the numbers allow it."""
-        frames, width, size = self.shape
-        r0, r_count = n * frames * size, self.frames[n] * size
-        c0, c_count = n * width * size, (self.labels[n] + 1) * size
-        most = max(_most(rows, r0, r_count), _most(columns, c0, c_count))
-        self.factored[n] = most < FACTORED
-        _exponentials(rows, r0, r_count, self.factored[n], self.rows)
-        _exponentials(columns, c0, c_count, self.factored[n], self.columns)
+        dtype = rows.dtype
+        counts = self.frames[n] * self.size, (self.labels[n] + 1) * self.size
+        most = max(_most[dtype](rows[n], counts[0]), _most[dtype](columns[n], counts[1]))
+        self.factored[n] = int(most < FACTORED)
+        _exponentials[dtype](rows[n], counts[0], self.factored[n], self.rows[n])
+        _exponentials[dtype](columns[n], counts[1], self.factored[n], self.columns[n])
 
-    def inputs(self, n: int) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Of utterance n, as `join` reads them."""
-        return self.rows, self.columns, self.factored[n]
+    def inputs(self, n: int) -> tuple[Any, ...]:
+        """What both kernels read first, of utterance n."""
+        return (
+            self.function, self.rows[n], self.columns[n], self.factored[n], self.panels,
+            self.bias, self.padded,
+        )  # fmt: skip
+
+    def room(self, cells: int) -> tuple[Tensor, Tensor]:
+        """Memory for the hidden vectors and logits of so many cells."""
+        return self.weight.new_empty(cells, self.size), self.weight.new_empty(cells, self.padded)
 
     def run(self, job: Any) -> None:
         """``job(piece, n, first, last)`` for all frames, the frames of a piece in order."""
@@ -319,16 +308,17 @@ def joint_arrows(
     target_lengths: Tensor,
     blank: int,
 ) -> Arrows:
-    """See `transducer_plain.joint_arrows`; float32 or float64."""
+    """See `plain.joint_arrows`; float32 or float64."""
     operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
     n, frames, width = len(rows), rows.shape[1], columns.shape[1]
     null, label = (rows.new_empty(n, frames, width) for _ in range(2))
     norm = torch.empty_like(null, dtype=torch.float64)
-    outs = flat(null), flat(label), flat(norm)
+    compiled = _joint_arrows[rows.dtype]
 
     def job(_: int, k: int, first: int, last: int) -> None:
-        _joint_arrows(operands.inputs(k), operands.panels, operands.bias, operands.targets,
-                      operands.shape, operands.labels[k], blank, *outs, k, first, last)  # fmt: skip
+        compiled(*operands.inputs(k), operands.targets[k], width, operands.size,
+                 operands.labels[k], blank, null[k], label[k], norm[k], *operands.room(FEW),
+                 first, last)  # fmt: skip
 
     operands.run(job)
     return Arrows(null, label, norm)
@@ -346,24 +336,27 @@ def joint_gradient(
     log_norm: Tensor,
     lattice: Lattice,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `transducer_plain.joint_gradient`; float32 or float64."""
+    """See `plain.joint_gradient`; float32 or float64."""
     operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
     vocab, size, width = operands.vocab, operands.size, columns.shape[1]
-    backwards = packed_panels(operands.weight, vocab, size, False)
-    cells = [flat(x.contiguous()) for x in (log_norm, lattice.null, lattice.label)]
+    backwards = packed_panels(operands.weight, transposed=False)
+    cells = [x.contiguous() for x in (log_norm, lattice.null, lattice.label)]
     at_end = lattice.null[torch.arange(len(rows)), logit_lengths - 1, target_lengths]
     # The last blank has the posterior 1: what stands there is the upstream gradient.
     thresholds = (at_end.abs() * torch.finfo(rows.dtype).eps / 2 / width).tolist()
     d_rows, d_columns = torch.zeros_like(rows.contiguous()), torch.zeros_like(columns.contiguous())
     d_weight, d_bias = rows.new_zeros(PIECES, vocab, size), rows.new_zeros(PIECES, vocab)
     partial: dict[tuple[int, int], Tensor] = {}
+    compiled = _joint_gradient[rows.dtype]
 
     def job(piece: int, k: int, first: int, last: int) -> None:
         partial[k, piece] = rows.new_zeros(operands.labels[k] + 1, size)
-        outs = (flat(d_rows), flat(partial[k, piece]), flat(d_weight[piece]), flat(d_bias[piece]))
-        _joint_gradient(operands.inputs(k), operands.panels, operands.bias, backwards,
-                        operands.targets, (*operands.shape, vocab), operands.labels[k], blank,
-                        *cells, thresholds[k], k, first, last, outs)  # fmt: skip
+        outs = d_rows[k], partial[k, piece], d_weight[piece], d_bias[piece]
+        hidden, logits = operands.room(BATCH)
+        batch = torch.empty(2 * BATCH, dtype=torch.int64)
+        compiled(*operands.inputs(k), backwards, operands.targets[k], width, size, vocab,
+                 operands.labels[k], blank, *(x[k] for x in cells), thresholds[k], first, last,
+                 *outs, hidden, logits, torch.empty_like(hidden), batch)  # fmt: skip
 
     operands.run(job)
     for (k, _), columns_of in sorted(partial.items()):
