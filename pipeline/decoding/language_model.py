@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from pipeline.errors import ModelError, UsageError
-from pipeline.kernels.search.hypotheses import NO_FUSION, Automaton, Fusion
+from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion
 from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import PredictorModel
 from pipeline.text.ngram import read_arpa

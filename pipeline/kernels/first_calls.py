@@ -14,7 +14,7 @@ from pipeline.kernels.ctc.loss import ctc_loss
 from pipeline.kernels.linear import SMALL, linear
 from pipeline.kernels.lstm.layer import peephole_lstm
 from pipeline.kernels.search.ctc import ctc_beam_search, ctc_prefix_search
-from pipeline.kernels.search.hypotheses import LstmWeights
+from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
@@ -114,7 +114,7 @@ def transducer_beam() -> None:
     """A beam search with a transducer."""
     _encoded(2, trains=False)
     lengths = torch.tensor([FRAMES])
-    transducer_beam_search(_random(1, FRAMES, CELLS).detach(), lengths, _Transducer(), width=4)
+    transducer_beam_search(_random(1, FRAMES, CELLS).detach(), lengths, _Transducer(), beam=4)
 
 
 FIRST_CALLS: dict[str, Callable[[], None]] = {

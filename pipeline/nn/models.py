@@ -7,7 +7,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.kernels.search.hypotheses import LstmWeights
+from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.nn.config import ModelConfig
 from pipeline.nn.encoders.encoder import Encoder

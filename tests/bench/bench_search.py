@@ -57,13 +57,13 @@ class PeakyModel:
         return frames
 
 
-def search(model: TransducerModel, frames: Tensor, width: int) -> Callable[[], object]:
+def search(model: TransducerModel, frames: Tensor, beam: int) -> Callable[[], object]:
     """A call that searches."""
     lengths = torch.full((len(frames),), frames.shape[1])
-    return lambda: transducer_beam_search(frames, lengths, model, width=width)
+    return lambda: transducer_beam_search(frames, lengths, model, beam=beam)
 
 
-def reference(model: TransducerModel, frames: Tensor, width: int) -> Callable[[], object]:
+def reference(model: TransducerModel, frames: Tensor, beam: int) -> Callable[[], object]:
     """A call of Algorithm 1 line by line, with a predictor that keeps its states as well."""
 
     def run() -> object:
@@ -75,12 +75,12 @@ def reference(model: TransducerModel, frames: Tensor, width: int) -> Callable[[]
                 states[y] = model.step(states[y[:-1]][0], torch.tensor([y[-1]]))
             return model.log_probs(frames[0, t : t + 1], states[y][1])[0].double().numpy()
 
-        return algorithm_1(log_probs, frames.shape[1], width=width)
+        return algorithm_1(log_probs, frames.shape[1], beam=beam)
 
     return run
 
 
-def speechbrain_search(model: TransducerModel, frames: Tensor, width: int) -> Callable[[], object]:
+def speechbrain_search(model: TransducerModel, frames: Tensor, beam: int) -> Callable[[], object]:
     """A call of SpeechBrain's search on the same network, as modules of the form that it takes."""
     from speechbrain.decoders.transducer import TransducerBeamSearcher
     from speechbrain.nnet.transducer.transducer_joint import Transducer_joint
@@ -100,7 +100,7 @@ def speechbrain_search(model: TransducerModel, frames: Tensor, width: int) -> Ca
         tjoint=Transducer_joint(joint="sum", nonlinearity=torch.nn.Tanh),
         classifier_network=[model.joiner.output],
         blank_id=BLANK,
-        beam_size=width,
+        beam_size=beam,
         nbest=1,
         state_beam=torch.inf,
         expand_beam=torch.inf,
@@ -145,7 +145,7 @@ def main() -> None:
             arguments.rounds,
         )
         rows.append(Row("greedy, N 32", times["greedy"], "its encoder", times["encoder"], 10.0))
-        best = transducer_beam_search(one, lengths[:1], model, width=100)[0][0]
+        best = transducer_beam_search(one, lengths[:1], model, beam=100)[0][0]
     show(rows)
     print(f"{len(best.tokens)} labels found, {-best.log_prob / FRAMES:.3f} nats a frame")
 

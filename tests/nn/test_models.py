@@ -375,7 +375,7 @@ def test_a_hypothesis_has_the_probability_that_the_loss_gives_it(joiner: str) ->
         output.bias[0] += 3.0  # makes blanks more likely, so that little is pruned
         encoded, _ = model.encoder(normal(1, 3, 3), torch.tensor([3]))
         frames = model.joiner.project_encoder(encoded)
-        (hyps,) = transducer_beam_search(frames, torch.tensor([3]), model, width=200)
+        (hyps,) = transducer_beam_search(frames, torch.tensor([3]), model, beam=200)
         for hyp in hyps[:8]:
             targets = torch.tensor([hyp.tokens], dtype=torch.int64).view(1, -1)
             labels = torch.tensor([len(hyp.tokens)])

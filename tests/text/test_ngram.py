@@ -70,7 +70,7 @@ def test_a_bigram_by_hand(tmp_path: Path) -> None:
 
 
 def test_the_fields_are_those_of_the_search() -> None:
-    from pipeline.kernels.search.hypotheses import Automaton
+    from pipeline.kernels.search.fusion import Automaton
 
     assert NGram._fields == Automaton._fields
 

@@ -34,6 +34,12 @@ class Pointer:
 
     dtype: torch.dtype
 
+    def __getitem__(self, place: int) -> Any:
+        """Within a kernel: the number there."""
+
+    def __setitem__(self, place: int, value: Any) -> None:
+        """Within a kernel: put a number there."""
+
 
 class Doubles(Pointer):
     """Of float64 numbers."""

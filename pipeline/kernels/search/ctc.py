@@ -29,8 +29,8 @@ from torch import Tensor
 from pipeline.kernels.ctc.loss import ctc_loss
 from pipeline.kernels.engines import engine
 from pipeline.kernels.search import ctc_plain
-from pipeline.kernels.search.hypotheses import NO_FUSION, Automaton, Fusion, Hypothesis
-from pipeline.kernels.search.language_network import NetworkAutomaton
+from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion, NetworkAutomaton
+from pipeline.kernels.search.hypotheses import Hypothesis
 
 __all__ = ["ctc_align", "ctc_beam_search", "ctc_greedy", "ctc_prefix_search"]
 

@@ -30,7 +30,7 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
     times,
     with_room,
 )
-from pipeline.kernels.search.hypotheses import Automaton
+from pipeline.kernels.search.fusion import Automaton
 
 __all__ = ["beam_search", "prefix_search"]
 

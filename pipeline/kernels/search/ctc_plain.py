@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels.search.hypotheses import Automaton
+from pipeline.kernels.search.fusion import Automaton
 
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.kernels.ctc.reference import ctc_loss
-from pipeline.kernels.search.hypotheses import NO_FUSION, Fusion, Hypothesis
+from pipeline.kernels.search.fusion import NO_FUSION, Fusion
+from pipeline.kernels.search.hypotheses import Hypothesis
 
 Prefix = tuple[int, ...]
 LN2 = math.log(2.0)

@@ -1,176 +1,171 @@
-"""What a compiled search asks of the networks: log Pr(k|y, t) of prefixes, and their states.
+"""What a compiled search asks of the networks: log Pr(k|y, t) of prefixes, and their states."""
 
-``store`` is what a search has of an utterance: the tree of prefixes, what a language model has
-added to each, the predictor's states, the table of this frame's entries (prefix, score, score
-after a blank, distribution), and a language model's states. ``task`` is what does not change: all
-frames and where the utterance's begin, both networks, the joiner, the language model's tables, and
-what bounds the search.
-"""
+import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
-from pipeline.kernels.compiler.products import flat, packed_panels
-from pipeline.kernels.search.hypotheses import LstmWeights
-from pipeline.kernels.search.model import SearchModel, SearchWeights
-from pipeline.kernels.search.prefix_tree import (
-    COLUMNS,
-    ENTRY,
-    FRAME,
-    HISTORY,
-    SLOT,
-    compute_states,
-    longer,
-    more_states,
+from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
+from pipeline.kernels.compiler.products import TILE_VECTORS, packed_panels, panel_product
+from pipeline.kernels.compiler.records import Record, call, doubles, floats, ints, longs
+from pipeline.kernels.compiler.simd import (
+    beyond,
+    lanes,
+    largest,
+    load,
+    maximum,
+    splat,
+    store,
+    total,
 )
-from pipeline.kernels.transducer.joint_cpu import FAR_BELOW, join, log_sum_exp, output_rows
+from pipeline.kernels.compiler.vector_math import exp, tanh
+from pipeline.kernels.search import fields as at
+from pipeline.kernels.search.fields import COLUMNS, ENTRY, FRAME, HISTORY, SLOT
+from pipeline.kernels.search.model import SearchModel, SearchWeights
 
-BATCH = 48  # distributions that are made at a time
-NODES, SLOTS, ENTRIES, HITS = 0, 1, 2, 3  # of the counts
-
-
-@kernel
-def _language_scores(tree, nodes, states, vocab, blank, weight):
-    """Logits of a language model -> what it adds to each token's score, in place."""
-    for node in nodes:
-        at = tree[node, SLOT] * vocab
-        logits = states[2][at : at + vocab]
-        logits[blank] = -np.inf
-        top = np.max(logits)
-        total = 0.0
-        for k in range(vocab):
-            total += np.exp(np.float64(logits[k] - top))
-        z = top + np.log(total)
-        for k in range(vocab):
-            logits[k] = weight * (logits[k] - z)
-        logits[blank] = 0.0
+FAR_BELOW = -1e30  # the logit of outputs that are there only to fill a register
 
 
-@kernel
-def meet(frames, row, out, column, joint, hidden, logits, i, size, vocab):
-    """A frame and a prefix: hidden vector number i of [G13] eq. 16, or, in [G12], the logits."""
-    if joint[2]:
-        join(frames, row, out, column, False, hidden, i * size, size)
+# ---- one prefix and one frame --------------------------------------------------------------------
+
+
+@part
+def _join(row, column, out, size):
+    """tanh(row + column), [G13] eq. 16."""
+    for j in range(0, size, lanes(out)):
+        left = size - j
+        store(out, j, left, tanh(load(row, j, left) + load(column, j, left)))
+
+
+@part
+def meet(frame, column, has_output, joined, logits, size):
+    """A frame and a prefix: the hidden vector of [G13] eq. 16, or, in [G12], the logits."""
+    if has_output:
+        _join(frame, column, joined, size)
     else:
-        padded = joint[1].size
-        for k in range(vocab):
-            logits[i * padded + k] = frames[row + k] + out[column + k]
+        for k in range(size):
+            logits[k] = frame[k] + column[k]
+
+
+@part
+def output_rows(function, hidden, cells, size, panels, bias, logits, padded):
+    """Logits (cells, padded) of hidden vectors (cells, size), [G13] eq. 17."""
+    panel = TILE_VECTORS * lanes(bias)
+    for i in range(cells):
+        for k in range(padded):
+            logits[i * padded + k] = bias[k]
+    for j in range(0, padded, panel):
+        panel_product(function, hidden, size, 1, beyond(panels, j * size), panel, beyond(logits, j),
+                      padded, cells, size, panel)  # fmt: skip
+
+
+@part
+def _log_sum_exp(x, padded):
+    """Of ``padded`` numbers, a whole number of vectors; float64."""
+    width = lanes(x)
+    best = load(x, 0, width)
+    for j in range(width, padded, width):
+        best = maximum(best, load(x, j, width))
+    top = largest(best)
+    sums = splat(x, 0.0)
+    for j in range(0, padded, width):
+        sums = sums + exp(load(x, j, width) - top)
+    return np.float64(top) + math.log(total(sums))
+
+
+@part
+def _language_scores(logits, vocab, blank, weight):
+    """Logits of a language model -> what it adds to each token's score, in place."""
+    logits[blank] = -math.inf
+    top = logits[0]
+    for k in range(1, vocab):
+        if logits[k] > top:
+            top = logits[k]
+    sum_ = 0.0
+    for k in range(vocab):
+        sum_ += math.exp(np.float64(logits[k] - top))
+    z = top + math.log(sum_)
+    for k in range(vocab):
+        logits[k] = weight * (logits[k] - z)
+    logits[blank] = 0.0
+
+
+# ---- prefixes of a frame -------------------------------------------------------------------------
 
 
 @kernel
-def _distributions(frames, row, nodes, entries, store, joint, size, added):
-    """log Pr(k|y, t) + what a language model adds, of these prefixes, to their entries' rows."""
-    panels, bias, has_output = joint
-    vocab, padded = added.shape[1], bias.size
-    tree, out, language, rows = store[0], store[2][2], store[4][2], store[3][3]
-    hidden = np.empty(BATCH * size, frames.dtype)
-    logits = np.full(BATCH * padded, FAR_BELOW, frames.dtype)
-    for first in range(0, nodes.size, BATCH):
-        count = min(BATCH, nodes.size - first)
-        for i in range(count):
-            column = tree[nodes[first + i], SLOT] * size
-            meet(frames, row, out, column, joint, hidden, logits, i, size, vocab)
-        if has_output:
-            output_rows(hidden, count, size, panels, bias, logits, padded)
-        for i in range(count):
-            z = log_sum_exp(logits, i * padded, padded)
-            at, history = entries[first + i] * vocab, tree[nodes[first + i], HISTORY]
-            for k in range(vocab):
-                rows[at + k] = np.float64(logits[i * padded + k]) - z + added[history, k]
-            if language.size:
-                column = tree[nodes[first + i], SLOT] * vocab
-                for k in range(vocab):
-                    rows[at + k] += language[column + k]
+def evaluate(search: Longs, frames: Floats, t: int, count: int) -> None:
+    """States, where they are missing, and distributions of the prefixes in `NEW`, at most `BATCH`.
 
-
-@kernel
-def evaluate(task, t, nodes, entries, store, counts):
-    """States, where they are missing, and distributions of prefixes of which no two are the same.
-
-    ``store`` has room for them.
+    No two of them are the same; the places of their entries are in `PLACES`. log Pr(k|y, t) and
+    what a language model adds go to the entries' rows. There is room for all of them.
     """
-    frames, row0, networks, joint, (added, _), (_, blank, _, _, _) = task
-    tree, _, states, _, language = store
-    (net, cells, size), (language_net, language_cells, weight) = networks
-    vocab = added.shape[1]
-    new = np.empty(nodes.size, np.int64)
-    missing = 0
-    for node in nodes:
-        if tree[node, SLOT] < 0:
-            tree[node, SLOT] = counts[SLOTS]
-            counts[SLOTS] += 1
-            new[missing] = node
+    tree, nodes, read = ints(search, at.TREE), longs(search, at.NEW), longs(search, at.READ)
+    places, vocab, size = longs(search, at.PLACES), search[at.VOCAB], search[at.SIZE]
+    missing, slots = 0, search[at.SLOTS]
+    for i in range(count):
+        if tree[nodes[i] * COLUMNS + SLOT] < 0:
+            tree[nodes[i] * COLUMNS + SLOT] = slots + missing
+            read[missing] = nodes[i]
             missing += 1
-    new = new[:missing]
-    scratch = np.empty(missing * max(cells, language_cells), frames.dtype)
-    compute_states(tree, new, states, net, cells, size, scratch)
-    if language_cells:
-        compute_states(tree, new, language, language_net, language_cells, vocab, scratch)
-        _language_scores(tree, new, language, vocab, blank, weight)
-    _distributions(frames, row0 + t * size, nodes, entries, store, joint, size, added)
-    for i in range(nodes.size):
-        tree[nodes[i], ENTRY], tree[nodes[i], FRAME] = entries[i], t
-
-
-@kernel
-def make_room(task, store, counts, extra):
-    """The same with room for ``extra`` more prefixes, slots and entries."""
-    tree, fused, states, table, language = store
-    (_, cells, size), (_, language_cells, _) = task[2]
-    vocab = task[4][0].shape[1]
-    nodes, slots = counts[NODES] + extra, counts[SLOTS] + extra
-    entries = counts[ENTRIES] + extra
-    if nodes > tree.shape[0]:
-        grown = np.empty((2 * nodes, COLUMNS), np.int32)
-        grown[: counts[NODES]] = tree[: counts[NODES]]
-        tree, fused = grown, longer(fused, 2 * nodes)
-    if slots > states[4].size:
-        slots += slots // 2
-        states = more_states(states, slots, cells, size)
-        if language_cells:
-            language = more_states(language, slots, language_cells, vocab)
-    owner, score, ended, rows = table
-    if entries > owner.size:
-        owner, score = longer(owner, 2 * entries), longer(score, 2 * entries)
-        ended, rows = longer(ended, 2 * entries), longer(rows, 2 * entries * vocab)
-    return tree, fused, states, (owner, score, ended, rows), language
+    search[at.SLOTS] = slots + missing
+    has_language = search[at.LANGUAGE + at.CELLS] > 0
+    language = floats(search, at.LANGUAGE + at.OUT, frames)
+    if missing > 0:
+        call(search[at.STATES], search, frames, at.PREDICTOR, missing)
+    if missing > 0 and has_language:
+        call(search[at.STATES], search, frames, at.LANGUAGE, missing)
+        for i in range(missing):
+            _language_scores(beyond(language, (slots + i) * vocab), vocab, search[at.BLANK],
+                             doubles(search, at.WEIGHT)[0])  # fmt: skip
+    out, joined = floats(search, at.PREDICTOR + at.OUT, frames), floats(search, at.JOINED, frames)
+    logits, padded = floats(search, at.LOGITS, frames), search[at.PADDED]
+    has_output = search[at.HAS_OUTPUT]
+    for i in range(count):
+        column = beyond(out, tree[nodes[i] * COLUMNS + SLOT] * size)
+        meet(beyond(frames, t * size), column, has_output != 0, beyond(joined, i * size),
+             beyond(logits, i * padded), size)  # fmt: skip
+    if has_output:
+        output_rows(search[at.PRODUCT], joined, count, size, floats(search, at.PANELS, frames),
+                    floats(search, at.BIAS, frames), logits, padded)  # fmt: skip
+    added, rows = doubles(search, at.ADDED), doubles(search, at.ROWS)
+    for i in range(count):
+        node = nodes[i] * COLUMNS
+        z = _log_sum_exp(beyond(logits, i * padded), padded)
+        row, more = beyond(rows, places[i] * vocab), beyond(added, tree[node + HISTORY] * vocab)
+        for k in range(vocab):
+            row[k] = np.float64(logits[i * padded + k]) - z + more[k]
+        if has_language:
+            scores = beyond(language, tree[node + SLOT] * vocab)
+            for k in range(vocab):
+                row[k] += scores[k]
+        tree[node + ENTRY], tree[node + FRAME] = places[i], t
 
 
 # ---- weights ------------------------------------------------------------------------------------
 
 
-def packed_lstm(weights: LstmWeights, like: Tensor) -> tuple[tuple[np.ndarray, ...], int, int]:
-    """The weights of an LSTM in the order in which they are read, H and J."""
-    inputs, recurrent, peepholes, projection, bias = (
-        flat(w.detach().to(like.dtype).contiguous()) for w in weights
-    )
-    cells, size = weights.recurrent.shape[1], weights.projection.shape[0]
-    recurrent = packed_panels(recurrent, 4 * cells, cells, True)
-    projection = packed_panels(projection, size, cells, True)
-    return (inputs, recurrent, peepholes, projection, bias), cells, size
+def put_joiner(record: Record, weights: SearchWeights, like: Tensor, rows: int) -> None:
+    """Packed output weights, the bias of as many numbers as fill registers, and scratch memory.
 
-
-def packed_joint(weights: SearchWeights, like: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Packed output weights, the bias of as many numbers as fill registers, and if there are."""
-    vocab = len(weights.predictor.inputs)
+    ``rows`` prefixes are joined at a time.
+    """
+    vocab, size = len(weights.predictor.inputs), weights.predictor.projection.shape[0]
     if weights.output is None or weights.output_bias is None:
-        lanes = simd.REGISTER_BYTES // like.element_size()
-        nothing = flat(like.new_zeros(vocab))
-        return nothing[:0], _padded(nothing, -(-vocab // lanes) * lanes), False
-    output, bias = (
-        flat(w.detach().to(like.dtype).contiguous()) for w in (weights.output, weights.output_bias)
-    )
-    size = weights.output.shape[1]
-    panels = packed_panels(output, vocab, size, True)
-    return panels, _padded(bias, len(panels) // size), True
-
-
-def _padded(bias: np.ndarray, width: int) -> np.ndarray:
-    padded = np.full(width, FAR_BELOW, bias.dtype)
-    padded[: len(bias)] = bias
-    return padded
+        width = simd.REGISTER_BYTES // like.element_size()
+        panels, bias = like.new_empty(0), like.new_zeros(vocab)
+        padded = -(-vocab // width) * width
+    else:
+        panels = packed_panels(weights.output.detach().to(like.dtype).contiguous(), transposed=True)
+        bias, padded = weights.output_bias.detach().to(like.dtype), len(panels) // size
+    record[at.VOCAB], record[at.SIZE], record[at.PADDED] = vocab, size, padded
+    record[at.HAS_OUTPUT] = int(weights.output is not None)
+    record[at.PANELS] = panels
+    record[at.BIAS] = torch.nn.functional.pad(bias, (0, padded - vocab), value=FAR_BELOW)
+    record[at.JOINED] = like.new_empty(rows, size)
+    record[at.LOGITS] = like.new_full((rows, padded), FAR_BELOW)
 
 
 def known_weights(model: SearchModel) -> SearchWeights:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from pipeline.kernels.search.hypotheses import Automaton, LstmWeights
+from pipeline.kernels.search.fusion import Automaton, LstmWeights
 
 
 class State(NamedTuple):
@@ -43,7 +43,7 @@ class SearchModel(Protocol):
 class Settings:
     """What bounds a search; see `transducer_search.transducer_beam_search`."""
 
-    width: int
+    beam: int
     blank: int
     max_tokens_per_frame: int
     max_expansions: int

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipeline.kernels.engines import engine
 from pipeline.kernels.search import transducer_plain
-from pipeline.kernels.search.hypotheses import NO_FUSION, Fusion, Hypothesis
+from pipeline.kernels.search.fusion import NO_FUSION, Fusion
+from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.model import Found, SearchModel, SearchWeights, Settings, State
 
 __all__ = [
@@ -33,7 +34,7 @@ def transducer_beam_search(
     lengths: Tensor,
     model: SearchModel,
     *,
-    width: int,
+    beam: int,
     blank: int = 0,
     length_normalise: bool = False,
     max_tokens_per_frame: int = 10,
@@ -67,7 +68,7 @@ def transducer_beam_search(
         frames: the joiner's encoder projections, (N, T, J).
         lengths: (N,) frames of each.
         model: predictor and joiner.
-        width: W, hypotheses kept after each frame.
+        beam: W, hypotheses kept after each frame.
         blank: id of ∅.
         length_normalise: sort by score / |y| ([G12]) and not by score ([G13]).
         max_tokens_per_frame: labels that one frame may add to a hypothesis.
@@ -81,13 +82,13 @@ def transducer_beam_search(
         ValueError: a bound below 1, lengths that do not fit, frames that are NaN.
     """
     if max_expansions is None:
-        max_expansions = 10 * width + 1000
-    if min(width, max_tokens_per_frame, max_expansions) < 1:
-        raise ValueError("width, max_tokens_per_frame and max_expansions must be 1 or more")
+        max_expansions = 10 * beam + 1000
+    if min(beam, max_tokens_per_frame, max_expansions) < 1:
+        raise ValueError("beam, max_tokens_per_frame and max_expansions must be 1 or more")
     counts = _check(frames, lengths)
     vocab = model.log_probs(frames.new_zeros(1, frames.shape[2]), model.start(1)[1]).shape[1]
     settings = Settings(
-        width,
+        beam,
         blank,
         max_tokens_per_frame,
         max_expansions,

@@ -1,7 +1,7 @@
-"""The greedy path with a transducer on a CPU, compiled: see `transducer_search.transducer_greedy`.
+"""The greedy path with a transducer on a CPU, compiled: see `transducer.transducer_greedy`.
 
-Label by label: each utterance looks ahead over some frames at once for its next label, then the
-predictor reads the labels of all utterances in one product.
+It goes label by label: each utterance looks ahead over some frames at once for its next label, then
+the predictor reads the labels of all utterances in one product.
 """
 
 import numpy as np
@@ -9,136 +9,158 @@ import torch
 from torch import Tensor
 
 from pipeline.kernels.compiler import simd
-from pipeline.kernels.compiler.compiling import kernel
-from pipeline.kernels.compiler.products import flat
+from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
+from pipeline.kernels.compiler.records import Record, call, floats, ints, longs
+from pipeline.kernels.compiler.simd import beyond
 from pipeline.kernels.compiler.threads import run_parallel, spans
-from pipeline.kernels.search.distributions import known_weights, meet, packed_joint, packed_lstm
+from pipeline.kernels.search import fields as at
+from pipeline.kernels.search.distributions import known_weights, meet, output_rows, put_joiner
+from pipeline.kernels.search.fields import COLUMNS, PARENT, SLOT, TOKEN
 from pipeline.kernels.search.model import SearchModel
-from pipeline.kernels.search.prefix_tree import (
-    COLUMNS,
-    PARENT,
-    SLOT,
-    TOKEN,
-    compute_states,
-    new_states,
-    plant,
-)
-from pipeline.kernels.transducer.joint_cpu import output_rows
+from pipeline.kernels.search.prefix_tree import compute_states
 
 AHEAD = 8  # frames at a time
 
+# What the record of this search has at places that the beam search uses for something else: how
+# many frames a row of the batch has; arrays of each utterance's length, the frame it has come to,
+# the labels it has found there, and its next label.
+FRAMES, DEEPEST = at.FRAMES, at.DEEPEST
+LENGTHS, COME_TO, EMITTED, LABELS = at.ORIGINS, at.RANKED, at.SPARE, at.NEW
 
-@kernel
-def _next_label(frames, row0, t, last, out, column, joint, size, vocab, blank):
-    """The first frame from ``t`` on whose most probable token is a label, and that label."""
-    panels, bias, has_output = joint
-    padded = bias.size
-    hidden = np.empty(AHEAD * size, frames.dtype)
-    logits = np.empty(AHEAD * padded, frames.dtype)
-    ahead = 1
-    while t < last:
-        count = min(ahead, last - t)
-        for i in range(count):
-            row = row0 + (t + i) * size
-            meet(frames, row, out, column, joint, hidden, logits, i, size, vocab)
-        if has_output:
-            output_rows(hidden, count, size, panels, bias, logits, padded)
-        for i in range(count):
-            token = np.argmax(logits[i * padded : i * padded + vocab])
-            if token != blank:
-                return t + i, token
-        t += count
-        ahead = AHEAD
-    return last, blank
+
+@part
+def _largest(logits, count):
+    """The place of the largest number, the first of those that are equal; NaN is above all."""
+    best = 0
+    for k in range(1, count):
+        if logits[best] == logits[best] and not logits[k] <= logits[best]:
+            best = k
+    return best
 
 
 @kernel
-def _greedy(frames, num_frames, lengths, net, joint, sizes, vocab, blank, deepest):
-    """Labels of all utterances, one after the other in rows, and how many each has."""
+def _next_labels(search: Longs, frames: Floats, first: int, last: int) -> None:
+    """The next label of utterances first … last, the blank where one has come to its end.
+
+    An utterance's prefix is row n of the tree.
+    """
     mode = simd.flush_denormals()
-    cells, size = sizes
-    batch = lengths.size
-    tree = np.empty((2 * batch, COLUMNS), np.int32)
-    states = new_states(2 * batch, cells, size, frames)
-    scratch = np.empty(batch * cells, frames.dtype)
-    labels, counts = np.empty((batch, 16), np.int64), np.zeros(batch, np.int64)
-    t, emitted = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-    # An utterance's prefix changes between two rows of the table: the one it has and the next.
-    now = np.arange(batch)
-    for n in range(batch):
-        plant(tree[n:], 0)
-        tree[n, TOKEN], tree[n, SLOT] = blank, n
-    compute_states(tree, now, states, net, cells, size, scratch)
-    active = np.empty(batch, np.int64)
-    while True:
-        count = 0
-        for n in range(batch):
-            column = tree[now[n], SLOT] * size
-            at, token = _next_label(frames, n * num_frames * size, t[n], lengths[n], states[2],
-                                    column, joint, size, vocab, blank)  # fmt: skip
-            emitted[n] = emitted[n] * (at == t[n]) + (token != blank)
-            t[n] = at
-            if token == blank:
-                continue
-            if counts[n] == labels.shape[1]:
-                wider = np.empty((batch, 2 * counts[n]), np.int64)
-                wider[:, : counts[n]] = labels
-                labels = wider
-            labels[n, counts[n]] = token
-            counts[n] += 1
-            if emitted[n] == deepest:
-                t[n], emitted[n] = at + 1, 0
-            active[count] = n
-            count += 1
-        if count == 0:
-            break
-        _follow(tree, states, net, now, active[:count], labels, counts, cells, size, scratch)
+    size, padded, vocab = search[at.SIZE], search[at.PADDED], search[at.VOCAB]
+    has_output, blank = search[at.HAS_OUTPUT], search[at.BLANK]
+    tree, out = ints(search, at.TREE), floats(search, at.PREDICTOR + at.OUT, frames)
+    joined, logits = floats(search, at.JOINED, frames), floats(search, at.LOGITS, frames)
+    come_to, emitted = longs(search, COME_TO), longs(search, EMITTED)
+    for n in range(first, last):
+        t, length, ahead, token = come_to[n], longs(search, LENGTHS)[n], 1, blank
+        column = beyond(out, tree[n * COLUMNS + SLOT] * size)
+        while t < length and token == blank:
+            count = min(ahead, length - t)
+            rows = beyond(frames, (n * search[FRAMES] + t) * size)
+            for i in range(count):
+                meet(beyond(rows, i * size), column, has_output != 0, beyond(joined, i * size),
+                     beyond(logits, i * padded), size)  # fmt: skip
+            if has_output:
+                output_rows(search[at.PRODUCT], joined, count, size,
+                            floats(search, at.PANELS, frames), floats(search, at.BIAS, frames),
+                            logits, padded)  # fmt: skip
+            i = 0
+            while i < count and token == blank:
+                token = _largest(beyond(logits, i * padded), vocab)
+                if token == blank:
+                    i += 1
+            t += i
+            ahead = AHEAD
+        if t != come_to[n]:
+            emitted[n] = 0
+        come_to[n], longs(search, LABELS)[n] = t, token
+        if token != blank:
+            emitted[n] += 1
+        if emitted[n] == search[DEEPEST]:
+            come_to[n], emitted[n] = t + 1, 0
     simd.restore_denormals(mode)
-    return labels, counts
+
+
+@part
+def _move(vectors, target, source, size):
+    for j in range(size):
+        vectors[target * size + j] = vectors[source * size + j]
 
 
 @kernel
-def _follow(tree, states, net, now, active, labels, counts, cells, size, scratch):
-    """The states of these utterances after their last labels."""
-    batch = now.size
-    nodes = np.empty(active.size, np.int64)
-    for i in range(active.size):
-        n = active[i]
-        node = batch + i
-        tree[node] = -1
-        tree[node, PARENT], tree[node, TOKEN] = now[n], labels[n, counts[n] - 1]
-        tree[node, SLOT] = node
-        nodes[i] = node
-    compute_states(tree, nodes, states, net, cells, size, scratch)
-    hidden, cell, out, _, gates_of, used = states
-    for i in range(active.size):
-        old, new = now[active[i]], nodes[i]
-        hidden[old * cells : (old + 1) * cells] = hidden[new * cells : (new + 1) * cells]
-        cell[old * cells : (old + 1) * cells] = cell[new * cells : (new + 1) * cells]
-        out[old * size : (old + 1) * size] = out[new * size : (new + 1) * size]
-        tree[old, TOKEN] = tree[new, TOKEN]
-    gates_of[:] = -1
-    used[0] = 0
+def _follow(search: Longs, frames: Floats, batch: int, count: int) -> None:
+    """The states of ``count`` utterances of ``batch`` after their labels.
+
+    Rows and slots from ``batch`` on are made for them and then moved to their own. `READ` has the
+    numbers of the utterances, and loses them.
+    """
+    mode = simd.flush_denormals()
+    tree, read = ints(search, at.TREE), longs(search, at.READ)
+    gates_of = ints(search, at.PREDICTOR + at.GATES_OF)
+    for i in range(count):
+        row = (batch + i) * COLUMNS
+        tree[row + PARENT], tree[row + TOKEN] = read[i], longs(search, LABELS)[read[i]]
+        tree[row + SLOT] = batch + i
+        read[i] = batch + i
+    call(search[at.STATES], search, frames, at.PREDICTOR, count)
+    cells = search[at.PREDICTOR + at.CELLS]
+    for i in range(count):
+        old, new = tree[(batch + i) * COLUMNS + PARENT], batch + i
+        _move(floats(search, at.PREDICTOR + at.HIDDEN, frames), old, new, cells)
+        _move(floats(search, at.PREDICTOR + at.CELL, frames), old, new, cells)
+        _move(floats(search, at.PREDICTOR + at.OUT, frames), old, new, search[at.SIZE])
+    for slot in range(2 * batch):
+        gates_of[slot] = -1
+    search[at.PREDICTOR + at.USED] = 0
+    simd.restore_denormals(mode)
+
+
+def _begin(shared: Record, frames: Tensor, lengths: list[int]) -> Record:
+    """A record for a part of the batch; the empty prefix is that of each utterance."""
+    record, batch = Record(at.END), len(lengths)
+    record.numbers[:] = shared.numbers
+    record.arrays.update(shared.arrays)
+    tree = np.full((2 * batch, COLUMNS), -1, np.int32)
+    tree[:batch, TOKEN], tree[:batch, SLOT] = record[at.BLANK], np.arange(batch)
+    record[at.TREE], record[FRAMES] = tree, frames.shape[1]
+    record[LENGTHS] = np.array(lengths, np.int64)
+    for place in COME_TO, EMITTED, LABELS:
+        record[place] = np.zeros(batch, np.int64)
+    record[at.READ] = np.arange(batch)
+    record[at.SCRATCH] = frames.new_empty(batch, record[at.PREDICTOR + at.CELLS])
+    record[at.JOINED] = frames.new_empty(AHEAD, record[at.SIZE])
+    record[at.LOGITS] = shared.array(at.LOGITS).clone()
+    at.put_states(record, at.PREDICTOR, 2 * batch, frames)
+    return record
 
 
 def greedy(
     frames: Tensor, lengths: list[int], model: SearchModel, blank: int, max_tokens_per_frame: int
 ) -> list[list[int]]:
-    """See `transducer_search_plain.greedy`; float32 or float64."""
-    weights = known_weights(model)
-    net, *sizes = packed_lstm(weights.predictor, frames)
-    joint = packed_joint(weights, frames)
+    """See `transducer_plain.greedy`; float32 or float64."""
+    weights, shared = known_weights(model), Record(at.END)
+    put_joiner(shared, weights, frames, AHEAD)
+    at.put_network(shared, at.PREDICTOR, weights.predictor, frames)
+    shared[at.BLANK], shared[DEEPEST] = blank, max_tokens_per_frame
+    shared[at.STATES] = compute_states.address(frames.dtype)
     hyps: list[list[int]] = [[] for _ in lengths]
+    states = compute_states[frames.dtype]
+    next_labels, follow = _next_labels[frames.dtype], _follow[frames.dtype]
 
     def search(first: int, last: int) -> None:
-        part = frames[first:last].contiguous()
-        labels, counts = _greedy(
-            flat(part), frames.shape[1], np.array(lengths[first:last]), net, joint, tuple(sizes),
-            len(weights.predictor.inputs), blank, max_tokens_per_frame,
-        )  # fmt: skip
-        for n in range(last - first):
-            hyps[first + n] = labels[n, : counts[n]].tolist()
+        rows, batch = frames[first:last].contiguous(), last - first
+        record = _begin(shared, rows, lengths[first:last])
+        states(record.numbers, rows, at.PREDICTOR, batch)
+        while True:
+            next_labels(record.numbers, rows, 0, batch)
+            labels = record.array(LABELS)
+            active = (labels != blank).nonzero()[0]
+            if not len(active):
+                break
+            for n in active.tolist():
+                hyps[first + n].append(int(labels[n]))
+            record.array(at.READ)[: len(active)] = active
+            follow(record.numbers, rows, batch, len(active))
 
     parts = spans(len(lengths), 1, torch.get_num_threads())
-    run_parallel([lambda part=part: search(*part) for part in parts])  # type: ignore[misc]
+    run_parallel([lambda span=span: search(*span) for span in parts])  # type: ignore[misc]
     return hyps

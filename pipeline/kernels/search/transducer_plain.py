@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.kernels.lstm.layer import peephole_lstm_step
-from pipeline.kernels.search.hypotheses import Automaton, LstmWeights
+from pipeline.kernels.search.fusion import Automaton, LstmWeights
 from pipeline.kernels.search.model import Found, SearchModel, Settings, State
 
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class _Search:
 
         A prefix less probable than the W-th of B so far cannot enter B, nor can its extensions.
         """
-        best = _Best(self.settings.width)
+        best = _Best(self.settings.beam)
         finished: Beam = {}
         self._end(start, best, finished)
         latest = start
@@ -228,7 +228,7 @@ class _Search:
                 self._end(more, best, finished)
                 latest |= more
         ranked = sorted(finished.items(), key=lambda i: (-i[1], i[0].depth, _LazyTokens(i[0])))
-        return dict(ranked[: self.settings.width])
+        return dict(ranked[: self.settings.beam])
 
     def _end(self, latest: Beam, best: "_Best", finished: Beam) -> None:
         """Prefixes enter B: Pr(y) Pr(∅|y, t)."""
@@ -330,12 +330,12 @@ class _LazyTokens:
 class _Best:
     """The W best of B so far."""
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, beam: int) -> None:
+        self.beam = beam
         self.heap: list[float] = []
 
     def add(self, p: float) -> None:
-        if len(self.heap) < self.width:
+        if len(self.heap) < self.beam:
             heapq.heappush(self.heap, p)
         else:
             heapq.heappushpop(self.heap, p)
@@ -343,4 +343,4 @@ class _Best:
     @property
     def threshold(self) -> float:
         """The W-th best; what is below it cannot enter the beam."""
-        return self.heap[0] if len(self.heap) == self.width else -np.inf
+        return self.heap[0] if len(self.heap) == self.beam else -np.inf

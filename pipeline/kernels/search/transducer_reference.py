@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels.search.hypotheses import NO_FUSION, Fusion, Hypothesis
+from pipeline.kernels.search.fusion import NO_FUSION, Fusion
+from pipeline.kernels.search.hypotheses import Hypothesis
 
 Prefix = tuple[int, ...]
 Row = NDArray[np.float64]
@@ -20,7 +21,7 @@ def transducer_beam_search(
     log_probs: LogProbs,
     num_frames: int,
     *,
-    width: int,
+    beam: int,
     blank: int = 0,
     length_normalise: bool = False,
     max_tokens_per_frame: int = 10,
@@ -41,7 +42,7 @@ def transducer_beam_search(
             paths = [before[ŷ] + pr.extension(y, ŷ, t) for ŷ in _prefixes(y) if ŷ in before]
             a[y] = float(np.logaddexp.reduce([before[y], *paths]))
         emitted = dict.fromkeys(a, 0)
-        while a and sum(p > max(a.values()) for p in b.values()) < width:
+        while a and sum(p > max(a.values()) for p in b.values()) < beam:
             y = min(a, key=lambda y: _rank(a[y], y))  # most probable in A
             p = a.pop(y)  # Remove y* from A
             row = pr(y, t)
@@ -55,7 +56,7 @@ def transducer_beam_search(
                     if p + row[k] > -np.inf:
                         a[longer] = p + row[k]  # Pr(y* + k) = Pr(y*) Pr(k|y*, t); add to A
         # Remove all but the W most probable from B
-        b = dict(sorted(b.items(), key=lambda item: _rank(item[1], item[0]))[:width])
+        b = dict(sorted(b.items(), key=lambda item: _rank(item[1], item[0]))[:beam])
     return pr.hypotheses(b, length_normalise)
 
 

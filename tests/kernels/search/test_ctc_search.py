@@ -22,7 +22,8 @@ from pipeline.kernels.search import ctc as ctc_search
 from pipeline.kernels.search import ctc_plain as ctc_search_plain
 from pipeline.kernels.search import ctc_reference as reference
 from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
-from pipeline.kernels.search.hypotheses import NO_FUSION, Automaton, Fusion, Hypothesis, LstmWeights
+from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion, LstmWeights
+from pipeline.kernels.search.hypotheses import Hypothesis
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.kernels import engines
 from pipeline.kernels.lstm.layer import peephole_lstm_step
-from pipeline.kernels.search.hypotheses import Automaton, Fusion, Hypothesis, LstmWeights
+from pipeline.kernels.search.fusion import Automaton, Fusion, LstmWeights
+from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.search.transducer_reference import (
@@ -177,21 +178,21 @@ def random_fusion(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["sum", "tanh"])
-@pytest.mark.parametrize("width", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("beam", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_algorithm_1(engine: str, kind: str, width: int, seed: int) -> None:
+def test_it_is_algorithm_1(engine: str, kind: str, beam: int, seed: int) -> None:
     model = LstmModel(kind, engine=engine, blank=seed % 3, bonus=1.0, seed=seed)
     frames = model.frames(6, seed=10 + seed)
-    options = {"width": width, "max_tokens_per_frame": 3}
+    options = {"beam": beam, "max_tokens_per_frame": 3}
     expected = algorithm_1(Rows(model, frames), 6, blank=model.blank, **options)
     same(search(frames, model, **options), expected)
 
 
 def compare_a_random_case(seed: int, engine: str) -> None:
     random = np.random.default_rng(seed)
-    width = int(random.choice([1, 2, 4, 10, 30, 100, 1000, 4000]))
+    beam = int(random.choice([1, 2, 4, 10, 30, 100, 1000, 4000]))
     vocab, frames = int(random.integers(2, 7)), int(random.integers(1, 7))
-    if width >= 100:  # the reference looks through all of A and B each time
+    if beam >= 100:  # the reference looks through all of A and B each time
         vocab, frames = min(vocab, 3), min(frames, 4)
     kind = str(random.choice(["sum", "tanh"]))
     model = LstmModel(
@@ -205,7 +206,7 @@ def compare_a_random_case(seed: int, engine: str) -> None:
     )
     x = float(random.choice([0.0, 1.0, 3.0])) * model.frames(frames, seed=seed)
     options = {
-        "width": width,
+        "beam": beam,
         "length_normalise": bool(random.integers(2)),
         "max_tokens_per_frame": int(random.integers(1, 4 if vocab == 2 else 3)),
     }
@@ -232,19 +233,19 @@ def test_two_thousand_random_models() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("width", [1, 2, 3, 7, 12, 30])
-def test_ties_go_to_the_shorter_then_to_the_smaller_tokens(engine: str, width: int) -> None:
+@pytest.mark.parametrize("beam", [1, 2, 3, 7, 12, 30])
+def test_ties_go_to_the_shorter_then_to_the_smaller_tokens(engine: str, beam: int) -> None:
     """A network without weights: all labels are alike, so most of what is found is tied."""
     model = LstmModel("tanh", engine=engine, vocab=4, scale=0.0, bonus=1.5, blank=1)
     frames = model.frames(3)
-    options = {"width": width, "max_tokens_per_frame": 3}
+    options = {"beam": beam, "max_tokens_per_frame": 3}
     expected = algorithm_1(Rows(model, frames), 3, blank=1, **options)
     found = search(frames, model, **options)
     same(found, expected)
     for better, worse in itertools.pairwise(found):
         if better.log_prob == worse.log_prob:
             assert (len(better.tokens), better.tokens) < (len(worse.tokens), worse.tokens)
-    if width == 3:
+    if beam == 3:
         assert [h.tokens for h in found] == [(), (0,), (2,)]
 
 
@@ -269,7 +270,7 @@ def test_a_network_as_language_model_is_its_automaton(engine: str, seed: int) ->
         for k in labels:
             following[i, k] = number.get((*history, k), 0)
     automaton = Automaton(log_probs, following.astype(np.int32), np.zeros(len(histories)), 0)
-    options = {"width": 20, "max_tokens_per_frame": 2}
+    options = {"beam": 20, "max_tokens_per_frame": 2}
     expected = search(frames, model, fusion=Fusion(automaton, 0.7, -0.1), **options)
     found = search(frames, model, fusion=Fusion(None, 0.7, -0.1, network), **options)
     same(found, expected)
@@ -280,7 +281,7 @@ def test_a_bonus_makes_hypotheses_longer() -> None:
     model = LstmModel("sum", bonus=2.0, seed=4)
     frames = model.frames(6)
     short, long = (
-        search(frames, model, width=20, fusion=Fusion(bonus=bonus))[0] for bonus in (-1.0, 2.5)
+        search(frames, model, beam=20, fusion=Fusion(bonus=bonus))[0] for bonus in (-1.0, 2.5)
     )
     assert len(short.tokens) < len(long.tokens)
     assert long.fused == pytest.approx(2.5 * len(long.tokens))
@@ -310,21 +311,21 @@ def test_a_wide_beam_is_the_search_over_all_strings(
     expected = exhaustive_search(Rows(model, frames), 5, max_tokens=3, **options)
     assert len(expected) == 1 + 3 + 9
     del options["blank"]
-    found = search(frames, model, width=13, **options)
+    found = search(frames, model, beam=13, **options)
     same(found, expected)
     for hyp in found:
         assert hyp.log_prob == pytest.approx(model.log_prob(frames, hyp.tokens), rel=1e-9)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("width", [1, 3, 10, 100])
+@pytest.mark.parametrize("beam", [1, 3, 10, 100])
 @pytest.mark.parametrize("kind", ["sum", "tanh"])
-def test_no_probability_is_above_the_exact_one(engine: str, kind: str, width: int) -> None:
+def test_no_probability_is_above_the_exact_one(engine: str, kind: str, beam: int) -> None:
     for seed in range(3):
         model = LstmModel(kind, engine=engine, vocab=5, bonus=1.0, seed=seed)
         frames = model.frames(7, seed=seed)
-        hyps = search(frames, model, width=width, max_tokens_per_frame=3)
-        assert len(hyps) == width
+        hyps = search(frames, model, beam=beam, max_tokens_per_frame=3)
+        assert len(hyps) == beam
         for hyp in hyps[:30]:
             assert hyp.log_prob <= model.log_prob(frames, hyp.tokens) + 1e-9
     assert len({h.tokens for h in hyps}) == len(hyps)
@@ -335,7 +336,7 @@ def test_the_prefix_sum_counts_paths_that_only_meet_later(engine: str) -> None:
     """One label; y may come from the empty sequence at either frame: both paths are summed."""
     model = LstmModel("sum", engine=engine, vocab=2)
     frames = model.frames(2)
-    hyps = {h.tokens: h.log_prob for h in search(frames, model, width=8)}
+    hyps = {h.tokens: h.log_prob for h in search(frames, model, beam=8)}
     for tokens in [(), (1,), (1, 1)]:
         assert hyps[tokens] == pytest.approx(model.log_prob(frames, tokens), rel=1e-9)
 
@@ -347,8 +348,8 @@ def test_the_prefix_sum_counts_paths_that_only_meet_later(engine: str) -> None:
 def test_hypotheses_come_best_first_by_probability_or_by_length(engine: str) -> None:
     model = LstmModel("tanh", engine=engine, seed=3)
     frames = model.frames(6)
-    plain = search(frames, model, width=6)
-    by_length = search(frames, model, width=6, length_normalise=True)
+    plain = search(frames, model, beam=6)
+    by_length = search(frames, model, beam=6, length_normalise=True)
     assert [h.log_prob for h in plain] == sorted((h.log_prob for h in plain), reverse=True)
     scores = [h.log_prob / max(1, len(h.tokens)) for h in by_length]
     assert [h.normalised for h in by_length] == scores == sorted(scores, reverse=True)
@@ -365,9 +366,9 @@ def test_the_empty_hypothesis_has_a_score() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_frames_no_tokens(engine: str) -> None:
     model = LstmModel("sum", engine=engine)
-    assert search(model.frames(0), model, width=3) == [Hypothesis((), 0.0)]
+    assert search(model.frames(0), model, beam=3) == [Hypothesis((), 0.0)]
     nobody = torch.zeros(0, 4, 4, dtype=torch.float64)
-    assert transducer_beam_search(nobody, torch.tensor([], dtype=int), model, width=3) == []
+    assert transducer_beam_search(nobody, torch.tensor([], dtype=int), model, beam=3) == []
     assert transducer_greedy(nobody, torch.tensor([], dtype=int), model) == []
 
 
@@ -376,11 +377,11 @@ def test_what_is_impossible_is_no_hypothesis(engine: str) -> None:
     model = LstmModel("sum", engine=engine, vocab=3)
     frames = model.frames(3)
     frames[:, 2] = -np.inf
-    hyps = search(frames, model, width=50)
+    hyps = search(frames, model, beam=50)
     assert hyps
     assert not any(2 in h.tokens for h in hyps)
     frames[1, 0] = -np.inf  # no blank: nothing gets past this frame
-    assert search(frames, model, width=50) == []
+    assert search(frames, model, beam=50) == []
 
 
 def test_a_prefix_is_read_by_the_predictor_once() -> None:
@@ -395,7 +396,7 @@ def test_a_prefix_is_read_by_the_predictor_once() -> None:
         return step(state, tokens)
 
     model.step = counting  # type: ignore[method-assign]
-    search(frames, model, width=5)
+    search(frames, model, beam=5)
     assert len(seen) == len(set(seen)) > 5
 
 
@@ -404,9 +405,9 @@ def test_an_utterance_does_not_depend_on_its_neighbours(engine: str) -> None:
     model = LstmModel("tanh", engine=engine, vocab=9, bonus=1.0, seed=5)
     lengths = [9, 1, 0, 5]
     frames = torch.stack([model.frames(9, seed=n) for n in range(4)])
-    batch = transducer_beam_search(frames, torch.tensor(lengths), model, width=12)
+    batch = transducer_beam_search(frames, torch.tensor(lengths), model, beam=12)
     for n, length in enumerate(lengths):
-        alone = search(frames[n, :length], model, width=12)
+        alone = search(frames[n, :length], model, beam=12)
         if engine == "cpu":
             assert batch[n] == alone  # to the last bit
         same(batch[n], alone)
@@ -416,10 +417,10 @@ def test_threads_change_nothing() -> None:
     model = LstmModel("tanh", vocab=9, bonus=1.0, seed=5)
     frames = torch.stack([model.frames(9, seed=n) for n in range(5)])
     lengths = torch.full((5,), 9)
-    one = transducer_beam_search(frames, lengths, model, width=12)
+    one = transducer_beam_search(frames, lengths, model, beam=12)
     torch.set_num_threads(3)
     try:
-        assert transducer_beam_search(frames, lengths, model, width=12) == one
+        assert transducer_beam_search(frames, lengths, model, beam=12) == one
         assert transducer_greedy(frames, lengths, model) == [
             transducer_greedy(x[None], torch.tensor([9]), model)[0] for x in frames
         ]
@@ -431,8 +432,8 @@ def test_threads_change_nothing() -> None:
 def test_single_precision_finds_the_same(kind: str) -> None:
     model = LstmModel(kind, vocab=20, bonus=2.0, seed=1, cells=17)
     frames = model.frames(20)
-    exact = search(frames, model, width=10)
-    single = search(frames.float(), model.to(torch.float32), width=10)
+    exact = search(frames, model, beam=10)
+    single = search(frames.float(), model.to(torch.float32), beam=10)
     assert single[0].tokens == exact[0].tokens
     assert single[0].log_prob == pytest.approx(exact[0].log_prob, rel=1e-5)
 
@@ -440,21 +441,22 @@ def test_single_precision_finds_the_same(kind: str) -> None:
 def test_states_that_were_given_up_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With memory for few states the search must find the same, to the last bit."""
     from pipeline.kernels.search import transducer_cpu as module
+    from pipeline.kernels.search.fields import NODES, SLOTS
 
     model = LstmModel("tanh", vocab=12, bonus=1.0, seed=8)
     frames = model.frames(100) * 1.5
-    expected = search(frames, model, width=3)
-    found, used = module._found, []
+    expected = search(frames, model, beam=3)
+    found, used = module._Search.found, []
 
-    def watched(*outputs: np.ndarray) -> object:
-        used.append(outputs[-1].tolist())
-        return found(*outputs)
+    def watched(search: module._Search) -> object:
+        used.append((search.record[NODES], search.record[SLOTS]))
+        return found(search)
 
-    monkeypatch.setattr(module, "_found", watched)
+    monkeypatch.setattr(module._Search, "found", watched)
     monkeypatch.setattr(module, "STATE_BYTES", 0)
     monkeypatch.setattr(module, "SPARE_STATES", 0)
-    assert search(frames, model, width=3) == expected
-    ((nodes, slots, *_),) = used
+    assert search(frames, model, beam=3) == expected
+    ((nodes, slots),) = used
     assert slots <= 3 + 6
     assert nodes > 100
 
@@ -469,10 +471,10 @@ def test_it_ends_where_a_label_stays_certain(engine: str, caplog: pytest.LogCapt
     frames = torch.zeros(4, 3, dtype=torch.float64)
     frames[:, 1] = 60.0
     with caplog.at_level(logging.WARNING, logger="pipeline"):
-        hyps = search(frames, model, width=4, max_tokens_per_frame=6)
+        hyps = search(frames, model, beam=4, max_tokens_per_frame=6)
     assert max(len(h.tokens) for h in hyps) <= 4 * 6
     assert "at most 6 labels a frame" in caplog.text
-    expected = algorithm_1(Rows(model, frames), 4, width=4, max_tokens_per_frame=6)
+    expected = algorithm_1(Rows(model, frames), 4, beam=4, max_tokens_per_frame=6)
     same(hyps, expected)
 
 
@@ -481,7 +483,7 @@ def test_extensions_are_bounded(engine: str, caplog: pytest.LogCaptureFixture) -
     model = LstmModel("sum", engine=engine, vocab=40, scale=0.01)
     frames = model.frames(3) * 0.01
     with caplog.at_level(logging.WARNING, logger="pipeline"):
-        hyps = search(frames, model, width=60, max_expansions=50)
+        hyps = search(frames, model, beam=60, max_expansions=50)
     assert len(hyps) == 60
     assert "50 extensions a step" in caplog.text
 
@@ -490,7 +492,7 @@ def test_extensions_are_bounded(engine: str, caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize("kind", ["sum", "tanh"])
 def test_it_ends_soon_on_an_untrained_model(engine: str, kind: str) -> None:
     model = LstmModel(kind, engine=engine, vocab=10, scale=0.1)
-    hyps = search(0.1 * model.frames(20), model, width=4)
+    hyps = search(0.1 * model.frames(20), model, beam=4)
     assert len(hyps) == 4
     if engine == "plain":
         assert model.steps < 20 * 300
@@ -500,7 +502,7 @@ def test_it_ends_soon_on_an_untrained_model(engine: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 0}, "width"),
+        ({"beam": 0}, "beam"),
         ({"max_tokens_per_frame": 0}, "max_tokens_per_frame"),
         ({"max_expansions": 0}, "max_expansions"),
         ({"lengths": [9]}, "lengths must be 0 … 3"),
@@ -513,7 +515,7 @@ def test_it_ends_soon_on_an_untrained_model(engine: str, kind: str) -> None:
 def test_what_it_refuses(engine: str, change: dict, message: str) -> None:
     model = LstmModel("sum", engine=engine)
     frames = model.frames(3)[None]
-    options = {"width": 2, **change}
+    options = {"beam": 2, **change}
     if options.pop("nan", False):
         frames[0, 1, 2] = np.nan
     lengths = torch.tensor(options.pop("lengths", [3]))
@@ -525,7 +527,7 @@ def test_nan_in_the_padding_does_not_matter() -> None:
     model = LstmModel("sum")
     frames = model.frames(5)[None]
     frames[0, 3:] = np.nan
-    assert transducer_beam_search(frames, torch.tensor([3]), model, width=2)
+    assert transducer_beam_search(frames, torch.tensor([3]), model, beam=2)
     assert transducer_greedy(frames, torch.tensor([3]), model)
 
 
