@@ -15,7 +15,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +175,31 @@ def _compiled(function: Callable[..., Any], signature: Any) -> int:
 
 
 def _can_keep() -> bool:
-    """Whether the folder can be written. numba would else keep its results in another folder,
+    """Whether `cache_folder` can be written.
 
-    and there take them for current though another source has changed.
+    Where it cannot, numba would keep its results in another folder, and there take them for current
+    though another source has changed.
     """
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+def array_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function of NumPy arrays at its first call; later processes find the result.
+
+    Slower to compile than a `kernel`, but its memory may grow within it. Where `cache_folder`
+    cannot be written, each process compiles for itself.
+    """
+    compile_: Any = partial(numba.njit, nogil=True, error_model="numpy")
+    if not _can_keep():
+        return compile_()(function)
+    before = _config.CACHE_DIR
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(cache_folder(), os.W_OK)
+        _config.CACHE_DIR = str(cache_folder())
+        return compile_(cache=True)(function)
+    finally:
+        _config.CACHE_DIR = before
 
 
 @cache

@@ -47,8 +47,8 @@ def _reduced_exp(builder: Any, vector: Vector, x: Any) -> tuple[Any, Any]:
     x = _minimum(builder, vector, _constant(vector, high), x)  # this way round, NaN stays NaN
     x = _maximum(builder, vector, _constant(vector, low), x)
     n = _nearest(builder, vector, builder.fmul(x, _constant(vector, 1.0 / math.log(2.0))))
-    for part in LN2[bits]:
-        x = _fma(builder, vector, n, _constant(vector, -part), x)
+    for share in LN2[bits]:
+        x = _fma(builder, vector, n, _constant(vector, -share), x)
     series = [1.0 / math.factorial(k) for k in range(1, EXP_TERMS[bits] + 1)]
     less_one = builder.fmul(x, _polynomial(builder, vector, x, series))
     return simd.emit_power_of_two(builder, vector, n), less_one

@@ -171,8 +171,8 @@ def _backward(
 ) -> None:  # fmt: skip
     """One direction of the places first … last, in the opposite of reading order.
 
-    ``d_r`` (last - first, P), ``d_m`` (last - first, H) and ``d_c``, zero before, are memory for the
-    gradients of a step; without a projection ``d_m`` is ``d_r``.
+    ``d_r`` (last - first, P), ``d_m`` and ``d_c`` (last - first, H) are memory for the gradients of
+    a step, ``d_c`` zero before; without a projection ``d_m`` is ``d_r``.
     """
     mode = simd.flush_denormals()
     for step in range(frames):

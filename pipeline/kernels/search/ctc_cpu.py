@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiler.compiling import kernel
+from pipeline.kernels.compiler.compiling import array_kernel
 from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
 from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
 from pipeline.kernels.search.ctc_prefixes_cpu import (
@@ -74,7 +74,7 @@ class Pool(NamedTuple):
 # ---- memory --------------------------------------------------------------------------------------
 
 
-@kernel
+@array_kernel
 def _new_beam(width, state):
     """Room for W prefixes; the first is the empty one."""
     ids = np.empty((4, width), np.int32)
@@ -86,13 +86,13 @@ def _new_beam(width, state):
     return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
 
 
-@kernel
+@array_kernel
 def _new_row(vocab):
     known = np.zeros(vocab, np.bool_)
     return Row(np.empty(vocab), np.empty(vocab), np.empty(vocab, np.int64), known)
 
 
-@kernel
+@array_kernel
 def _new_pool(width, vocab):
     room = 4 * width + 64
     first, following = np.empty(width, np.int32), np.empty(width, np.int32)
@@ -103,7 +103,7 @@ def _new_pool(width, vocab):
 # ---- a frame -------------------------------------------------------------------------------------
 
 
-@kernel
+@array_kernel
 def _compute(row, tokens, count):
     """Pr(k|t) of some tokens, -1 being none, where it is not known yet."""
     logs, mantissas, exponents, known = row
@@ -121,7 +121,7 @@ def _compute(row, tokens, count):
             mantissas[k], exponents[k] = mantissa, exponent
 
 
-@kernel
+@array_kernel
 def _stay(tree, beam, count, row, blank, stays):
     """The prefixes as they are: by a blank, by their last token again, or grown from a parent."""
     nodes, lasts, _, _, fused, a, i, _ = beam
@@ -146,7 +146,7 @@ def _stay(tree, beam, count, row, blank, stays):
         scores[n] = np.log(total) + total_e * LN2 + fused[n]
 
 
-@kernel
+@array_kernel
 def _find_children(tree, nodes, count, first, following):
     """Chain the prefixes of the beam that have the same parent in it."""
     parents, places = tree.parents, tree.places
@@ -157,7 +157,7 @@ def _find_children(tree, nodes, count, first, following):
             following[n], first[parent] = first[parent], n
 
 
-@kernel
+@array_kernel
 def _bounds(before, after, count, width):
     """No score of W prefixes is below the first; none without what is fused is above the second."""
     least, greatest = np.inf, -np.inf
@@ -167,7 +167,7 @@ def _bounds(before, after, count, width):
     return least if count == width else -np.inf, greatest
 
 
-@kernel
+@array_kernel
 def _descending(logs, blank, least):
     """The tokens from the most probable on, down to a log-probability."""
     tokens = np.empty(len(logs), np.int64)
@@ -188,7 +188,7 @@ def _descending(logs, blank, least):
     return tokens[:count]
 
 
-@kernel
+@array_kernel
 def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool):
     """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
     nodes, lasts, _, states, fused, a, i, before = beam
@@ -225,7 +225,7 @@ def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, po
     return found
 
 
-@kernel
+@array_kernel
 def _select(tree, beam, vocab, blank, scores, numbers, count):
     """Move the W best to the front; the score of the last of them."""
     ties = tree.parents, tree.tokens, beam.nodes, beam.lengths, vocab, blank
@@ -256,7 +256,7 @@ def _select(tree, beam, vocab, blank, scores, numbers, count):
     return scores[target]
 
 
-@kernel
+@array_kernel
 def _comes_first(ties, x, y):
     """Which of two numbers of the pool comes first if they are equally probable."""
     if x == y:
@@ -273,7 +273,7 @@ def _comes_first(ties, x, y):
     return spelt_before(parents, tokens, a, k, b, m)
 
 
-@kernel
+@array_kernel
 def _keep(tree, beam, stays, row, model, blank, pool, count, after):
     """The first of the pool become the next beam."""
     parents, tokens, _, slots, used = tree
@@ -309,7 +309,7 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 # ---- all frames ----------------------------------------------------------------------------------
 
 
-@kernel
+@array_kernel
 def _beam_search(log_probs, tops, width, blank, model, reach):
     """The prefixes, the last beam, and how many are in it."""
     frames, vocab = log_probs.shape

@@ -8,12 +8,12 @@ import itertools
 
 import numpy as np
 
-from pipeline.kernels.compiler.compiling import kernel
+from pipeline.kernels.compiler.compiling import array_kernel
 from pipeline.kernels.search.ctc_plain import TIES, Found
 from pipeline.kernels.search.ctc_prefixes_cpu import spelt_before
 
 
-@kernel
+@array_kernel
 def _columns(parent, rows, blank, length, k, repeats):
     """γ(p_n, t) and γ(p_b, t) of a prefix p that ends in k, from those of the prefix before it."""
     label, null = np.zeros(len(rows)), np.zeros(len(rows))
@@ -27,7 +27,7 @@ def _columns(parent, rows, blank, length, k, repeats):
     return label, null
 
 
-@kernel
+@array_kernel
 def _children(parent, rows, rest, blank, length, last, whole, ends):
     """Of every prefix one longer: Pr(it, or it and more), and Pr(it)."""
     frames, vocab = rows.shape
@@ -49,7 +49,7 @@ def _children(parent, rows, rest, blank, length, last, whole, ends):
         ends[k] = label[k] + null[k]
 
 
-@kernel
+@array_kernel
 def _beginning(rows, blank):
     """Columns of the empty prefix; and the sum over all outputs of the frames from each one on."""
     null, rest = rows[:, blank].copy(), np.ones(len(rows) + 1)
@@ -60,7 +60,7 @@ def _beginning(rows, blank):
     return (np.zeros(len(rows)), null), rest
 
 
-@kernel
+@array_kernel
 def _best_string(rows, blank, limit, out):
     """Append the most probable string to ``out``; its probability, and whether it is sure."""
     vocab = rows.shape[1]
@@ -111,7 +111,7 @@ def _best_string(rows, blank, limit, out):
     return greatest, is_complete
 
 
-@kernel
+@array_kernel
 def _prefix_search(rows, sections, blank, limit):
     """The strings after each other behind a 0, where each ends, and what is known of it."""
     count = len(sections)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("numba")
 
@@ -15,7 +16,7 @@ from numba.core.caching import CacheImpl
 
 from pipeline.kernels import engines
 from pipeline.kernels.compiler import compiling
-from pipeline.kernels.compiler.compiling import kernel
+from pipeline.kernels.compiler.compiling import Doubles, array_kernel, kernel
 
 KERNELS = Path(compiling.__file__).parents[1]
 fresh_folder = compiling.cache_folder.__wrapped__  # as a new process finds it
@@ -97,7 +98,12 @@ def test_asking_makes_no_folder(sources: Path) -> None:
     assert not fresh_folder().exists()
 
 
-def twice(x):  # type: ignore[no-untyped-def]
+def twice(x: Doubles, size: int) -> None:
+    for i in range(size):
+        x[i] *= 2
+
+
+def twice_an_array(x):  # type: ignore[no-untyped-def]
     for i in range(x.size):
         x[i] *= 2
 
@@ -113,13 +119,14 @@ def test_kernels_are_kept_in_their_folder_or_not_at_all(
     if place == "nowhere":
         monkeypatch.setattr(CacheImpl, "_locator_classes", [])
     before = compiling._config.CACHE_DIR
-    double = kernel(twice)
-    assert before == compiling._config.CACHE_DIR  # numba's other users keep their own
     x = np.arange(3.0)
-    double(x)
+    kernel(twice)[torch.float64](x, 3)
     assert x.tolist() == [0.0, 2.0, 4.0]
-    assert (double.stats.cache_path is not None) == (place == "free")
-    assert any(folder.rglob("*.nbi")) == (place == "free")
+    array_kernel(twice_an_array)(x)
+    assert x.tolist() == [0.0, 4.0, 8.0]
+    assert before == compiling._config.CACHE_DIR  # numba's other users keep their own
+    kept = {path.name.partition("-")[0].rpartition(".")[2] for path in folder.rglob("*.nbi")}
+    assert kept == ({"twice", "twice_an_array"} if place == "free" else set())
 
 
 def test_importing_makes_nothing(tmp_path: Path) -> None:

@@ -144,10 +144,11 @@ def test_random_shapes(dtype: torch.dtype, seed: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 17), (17, 3), (40, 130), (130, 64)])
 def test_panels(dtype: torch.dtype, transposed: bool, shape: tuple[int, int]) -> None:
     """Panel after panel, row after row, zeros beyond the last column."""
-    weight = normal(*shape, dtype=dtype).numpy()
-    matrix = weight.T if transposed else weight
-    panel = TILE_VECTORS * REGISTER_BYTES // weight.itemsize
-    panels = packed_panels(weight.ravel(), *shape, transposed).reshape(-1, matrix.shape[0], panel)
+    weight = normal(*shape, dtype=dtype)
+    matrix = (weight.t() if transposed else weight).numpy()
+    panel = TILE_VECTORS * REGISTER_BYTES // weight.element_size()
+    packed = packed_panels(weight, transposed=transposed).numpy()
+    panels = packed.reshape(-1, matrix.shape[0], panel)
     found = np.concatenate(list(panels), axis=1)
     columns = matrix.shape[1]
     assert -(-columns // panel) == len(panels)
