@@ -22,7 +22,7 @@ _Handler = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 
 
 class Record:
-    """The record as Python sees it; it keeps the arrays alive whose addresses it holds."""
+    """A record for use from Python, which keeps the arrays alive whose addresses it holds."""
 
     def __init__(self, places: int) -> None:
         self.numbers = np.zeros(places, np.int64)

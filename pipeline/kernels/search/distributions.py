@@ -63,7 +63,7 @@ def output_rows(function, hidden, cells, size, panels, bias, logits, padded):
 
 @part
 def _log_sum_exp(x, padded):
-    """Of ``padded`` numbers, a whole number of vectors; float64."""
+    """Log of the sum of exponentials of ``padded`` numbers, which fill whole vectors; float64."""
     width = lanes(x)
     best = load(x, 0, width)
     for j in range(width, padded, width):
@@ -77,7 +77,7 @@ def _log_sum_exp(x, padded):
 
 @part
 def _language_scores(logits, vocab, blank, weight):
-    """Logits of a language model -> what it adds to each token's score, in place."""
+    """Turn a language model's logits into what it adds to each token's score, in place."""
     logits[blank] = -math.inf
     top = logits[0]
     for k in range(1, vocab):
@@ -97,10 +97,10 @@ def _language_scores(logits, vocab, blank, weight):
 
 @kernel
 def evaluate(search: Longs, frames: Floats, t: int, count: int) -> None:
-    """States, where they are missing, and distributions of the prefixes in `NEW`, at most `BATCH`.
+    """Compute missing states, and distributions, of the prefixes in `NEW`, at most `BATCH`.
 
-    No two of them are the same; the places of their entries are in `PLACES`. log Pr(k|y, t) and
-    what a language model adds go to the entries' rows. There is room for all of them.
+    No two of them are the same, and there is room for all of them. `PLACES` has the places of their
+    entries, whose rows become log Pr(k|y, t) plus what a language model adds.
     """
     tree, nodes, read = ints(search, at.TREE), longs(search, at.NEW), longs(search, at.READ)
     places, vocab, size = longs(search, at.PLACES), search[at.VOCAB], search[at.SIZE]
@@ -148,7 +148,7 @@ def evaluate(search: Longs, frames: Floats, t: int, count: int) -> None:
 
 
 def put_joiner(record: Record, weights: SearchWeights, like: Tensor, rows: int) -> None:
-    """Packed output weights, the bias of as many numbers as fill registers, and scratch memory.
+    """Put packed output weights, a bias that fills whole registers, and scratch memory.
 
     ``rows`` prefixes are joined at a time.
     """
@@ -169,7 +169,11 @@ def put_joiner(record: Record, weights: SearchWeights, like: Tensor, rows: int) 
 
 
 def known_weights(model: SearchModel) -> SearchWeights:
-    """The model's weights. Raises ValueError for one that does not give them."""
+    """The model's weights.
+
+    Raises:
+        ValueError: the model does not give them.
+    """
     weights = model.search_weights()
     if weights is None:
         raise ValueError("the compiled search needs the network's weights")

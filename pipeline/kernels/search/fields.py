@@ -1,4 +1,4 @@
-"""The record that the kernels of a search with a transducer share: what stands at which place.
+"""What stands at which place of the record that the kernels of a transducer's search share.
 
 A search knows prefixes by their rows in a table, the tree. The LSTM's vectors of a prefix lie in a
 slot of the memory for states, where the prefix has one. A frame's distributions are entries.
@@ -24,12 +24,14 @@ ENTRY, FRAME = 7, 8  # place of the distribution, and the frame of which it is
 HISTORY = 9  # state of the language model
 COLUMNS = 10
 
-# How much there is of what.
+# How many prefixes, states, entries, bounds that were hit, hypotheses in the beam and scores of
+# the best there are, and whether memory could not be had; then for how many there is memory.
 NODES, SLOTS, ENTRIES, HITS, COUNT, FILLED, FAILED = range(7)
 NODE_ROOM, SLOT_ROOM, ENTRY_ROOM, CANDIDATE_ROOM, PATH_ROOM = range(7, 12)
-# What the search is told.
+# What the search is told: frames a row, the settings, and how many states may be kept.
 FRAMES, VOCAB, BLANK, BEAM, DEEPEST, MOST, SLOT_LIMIT = range(12, 19)
-# The joiner: J, the logits of a row with those that fill a register, weights, and if there are any.
+# The joiner: J, how many logits a row has with those that fill a register, the weights of its
+# output layer, and whether it has one.
 SIZE, PADDED, PANELS, BIAS, HAS_OUTPUT = range(19, 24)
 # What the language model adds, the states after it, and the weight of a network.
 ADDED, FOLLOWING, WEIGHT = range(24, 27)
@@ -49,7 +51,7 @@ HIDDEN, CELL, OUT, GATES, GATES_OF, USED = range(7, 13)
 
 
 def put_network(record: Record, net: int, weights: LstmWeights, like: Tensor) -> None:
-    """The weights of an LSTM, packed, in the dtype of ``like``."""
+    """Put the weights of an LSTM, packed, in the dtype of ``like``."""
     inputs, recurrent, peepholes, projection, bias = (
         w.detach().to(like.dtype).contiguous() for w in weights
     )
@@ -62,7 +64,7 @@ def put_network(record: Record, net: int, weights: LstmWeights, like: Tensor) ->
 
 
 def put_states(record: Record, net: int, slots: int, like: Tensor) -> None:
-    """Memory for the vectors of ``slots`` prefixes."""
+    """Put memory for the vectors of ``slots`` prefixes."""
     dtype: Any = torch.empty(0, dtype=like.dtype).numpy().dtype
     cells, outputs = record[net + CELLS], record[net + OUTPUTS]
     for place, width in (HIDDEN, cells), (CELL, cells), (OUT, outputs), (GATES, 4 * cells):
@@ -72,7 +74,7 @@ def put_states(record: Record, net: int, slots: int, like: Tensor) -> None:
 
 
 def grow_states(record: Record, net: int, slots: int) -> None:
-    """Room for ``slots`` prefixes."""
+    """Make room for the vectors of ``slots`` prefixes."""
     known = len(record.array(net + GATES_OF))
     for place in HIDDEN, CELL, OUT, GATES, GATES_OF:
         record.grow(net + place, slots)
@@ -89,5 +91,5 @@ def keep_states(record: Record, net: int, slots: Any) -> None:
 
 
 def networks(record: Record) -> list[int]:
-    """Where the record's networks begin."""
+    """The places at which the networks that the record has begin."""
     return [net for net in (PREDICTOR, LANGUAGE) if record[net + CELLS]]

@@ -1,7 +1,7 @@
 """Shallow fusion: what a language model is to a search.
 
-It is an automaton over tokens, or a network that predicts the next token, which is to a search an
-automaton with a state for each prefix met.
+A language model is an automaton over tokens, or a network that predicts the next token. To a search
+the network is an automaton that has a state for each prefix that was met.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from pipeline.kernels.lstm.layer import peephole_lstm_step
 class Automaton(NamedTuple):
     """A language model over tokens, such as an n-gram, as a deterministic automaton.
 
-    S states (histories that the model tells apart), V tokens with the blank.
+    It has S states, the histories that the model tells apart, and V tokens with the blank.
     """
 
     log_probs: NDArray[np.float64]  # (S, V) log P(k|s), natural; the blank's column is not used
@@ -28,7 +28,10 @@ class Automaton(NamedTuple):
 
 
 class LstmWeights(NamedTuple):
-    """A peephole LSTM over the tokens of a prefix, and what goes out of it. V with the blank."""
+    """A peephole LSTM that reads the tokens of a prefix, and the layer that projects its output.
+
+    V counts the tokens with the blank.
+    """
 
     inputs: Tensor  # (V, 4H) W e_k + b, in the gates' order i, f, c, o; the blank's is the start ∅
     recurrent: Tensor  # (4H, H)
@@ -40,8 +43,8 @@ class LstmWeights(NamedTuple):
 class Fusion(NamedTuple):
     """Shallow fusion: y counts as log Pr(y|x) + ``weight`` · log P(y) + ``bonus`` · |y|.
 
-    P is an automaton's or a network's that predicts the next token; of the latter J = V, its
-    logits, where that of the blank is not used.
+    P is given by an automaton, or by a network that predicts the next token. What goes out of the
+    network are V logits, of which that of the blank is not used.
     """
 
     automaton: Automaton | None = None
@@ -50,7 +53,13 @@ class Fusion(NamedTuple):
     network: LstmWeights | None = None
 
     def tables(self, num_tokens: int) -> Automaton:
-        """The automaton of what each token adds to a score, (S, V); one state without a model."""
+        """The automaton of what each token adds to a score, (S, V).
+
+        Without an automaton it has one state.
+
+        Raises:
+            ValueError: the automaton is one of another number of tokens.
+        """
         if self.automaton is None:
             nothing = np.zeros((1, num_tokens))
             following = np.zeros((1, num_tokens), np.int32)
@@ -70,7 +79,9 @@ NO_FUSION = Fusion()
 
 
 class NetworkAutomaton:
-    """Reads as an `Automaton` of what each token adds to a score, and grows as it is read.
+    """A network that is read as an `Automaton` of what each token adds to a score.
+
+    It gets more states as it is read.
 
     Args:
         fusion: the network, its weight, and the bonus a token.

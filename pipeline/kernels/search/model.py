@@ -41,7 +41,7 @@ class SearchModel(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What bounds a search; see `transducer_search.transducer_beam_search`."""
+    """What bounds a search; see `transducer.transducer_beam_search`."""
 
     beam: int
     blank: int

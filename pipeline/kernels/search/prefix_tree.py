@@ -30,7 +30,7 @@ BY_DEPTH, BY_CHANCE, BY_PREFIX = 0, 1, 2
 
 @part
 def find_child(tree, parent, token):
-    """The row of a prefix and one more token, -1 if there is none."""
+    """The row of a prefix and one more token; -1 where it has none."""
     node = tree[parent * COLUMNS + CHILD]
     while node >= 0 and tree[node * COLUMNS + TOKEN] != token:
         node = tree[node * COLUMNS + SIBLING]
@@ -53,7 +53,7 @@ def add_child(tree, node, parent, token, history):
 
 @part
 def _comes_before(tree, a, b):
-    """The shorter of two prefixes, or the one with the smaller token where they first differ."""
+    """Whether a is shorter than b, or as long with the smaller token where they first differ."""
     before = tree[a * COLUMNS + DEPTH] < tree[b * COLUMNS + DEPTH]
     if tree[a * COLUMNS + DEPTH] == tree[b * COLUMNS + DEPTH]:
         while a != b:
@@ -130,9 +130,9 @@ def _cell(gates, inputs, peepholes, before, has_before, cell, hidden, size):
 
 @kernel
 def compute_states(search: Longs, like: Floats, net: int, count: int) -> None:
-    """States of the prefixes in `READ`, which have just got slots, one after the other.
+    """Compute the states of the prefixes in `READ`, which have just got slots in this order.
 
-    Their parents have states. The recurrent part of the gates is made where it is missing.
+    Their parents have states. The recurrent part of the gates is computed where it is missing.
     """
     mode = simd.flush_denormals()
     cells, size, function = search[net + at.CELLS], search[net + at.OUTPUTS], search[at.PRODUCT]

@@ -1,6 +1,6 @@
 """Search with a transducer: Algorithm 1 of [G12], and the greedy path.
 
-The reference is `transducer_search_reference.py`. Engines: compiled for a peephole LSTM with either
+The reference is `transducer_reference.py`. Engines: compiled for a peephole LSTM with either
 joiner on a CPU (`transducer_cpu.py`), and one that calls any network on any device
 (`transducer_plain.py`).
 """

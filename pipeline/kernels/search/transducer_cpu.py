@@ -1,9 +1,9 @@
 """Algorithm 1 of [G12] on a CPU, compiled: one utterance on one thread, without the interpreter.
 
-As `transducer_plain.py`, step by step. A frame's distributions are entries: first those of the
-beam, then of prefixes between two of the beam, then of extensions in the order in which they are
-made. All arithmetic is row by row in a fixed order, so what comes out of an utterance does not
-depend on how its prefixes were batched, nor on what stands beside it.
+It does what `transducer_plain.py` does, step by step. A frame's distributions are entries: first
+those of the beam, then of prefixes between two of the beam, then of extensions in the order in
+which they are made. All arithmetic is row by row in a fixed order, so what comes out of an
+utterance does not depend on how its prefixes were batched, nor on what stands beside it.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ STATE_BYTES = 1 << 26  # memory for states beyond which those out of the beam ar
 SPARE_STATES = 1024  # but this many and twice the beam there may always be
 ROOM = 256  # prefixes, states and entries for which there is memory from the start
 
-# What grows together.
+# The arrays that grow together.
 ROOMS: dict[int, tuple[int, ...]] = {
     at.NODE_ROOM: (at.TREE, at.FUSED),
     at.SLOT_ROOM: (),
@@ -42,7 +42,7 @@ ROOMS: dict[int, tuple[int, ...]] = {
 
 
 class _Search:
-    """What the search through one utterance has, in a record for the kernels."""
+    """The search through one utterance, with a record for the kernels."""
 
     def __init__(self, shared: Record, like: Tensor, start: int) -> None:
         self.record = record = Record(at.END)

@@ -38,7 +38,7 @@ NEGLIGIBLE = 45.0  # e^-45 of a sum is below the rounding of float64
 
 @part
 def _make_room(search, like, room, count):
-    """Room for ``count`` of something; where there is none to be had, the search has `FAILED`."""
+    """Make room for ``count`` of something; where memory cannot be had, the search has `FAILED`."""
     if count > search[room]:
         call(search[at.GROW], search, like, room, count)
 
@@ -54,7 +54,7 @@ def _log_add(a, b):
 
 @part
 def _nearest(tree, path, node, shortest):
-    """The nearest prefix of ``node`` in the beam, -1 if there is none; ``path`` leads to it."""
+    """The nearest prefix of ``node`` in the beam or -1, and the length of the path down from it."""
     path[0] = node
     length = 1
     above = tree[node * COLUMNS + PARENT]
@@ -73,7 +73,7 @@ def _nearest(tree, path, node, shortest):
 
 @part
 def _evaluate_between(search, frames, node, t):
-    """The distribution of a prefix that is not in the beam, but a prefix of another is."""
+    """Make an entry for a prefix that lies between two of the beam, with its distribution."""
     _make_room(search, frames, at.ENTRY_ROOM, search[at.ENTRIES] + 1)
     _make_room(search, frames, at.SLOT_ROOM, search[at.SLOTS] + 1)
     if search[at.FAILED] == 0:
@@ -135,13 +135,13 @@ def sum_prefixes(search: Longs, frames: Floats, t: int, count: int) -> None:
 
 @part
 def _threshold(search, best):
-    """The least probable of the W best of B so far."""
+    """The score of the least probable of the W best of B so far."""
     return best[0] if search[at.FILLED] == search[at.BEAM] else -math.inf
 
 
 @part
 def _end_frame(search, first, last):
-    """Entries that may enter B: Pr(y) Pr(∅|y, t)."""
+    """Entries enter B with Pr(y) Pr(∅|y, t)."""
     score, ended = doubles(search, at.SCORE), doubles(search, at.ENDED)
     best = doubles(search, at.BEST)
     row = simd.beyond(doubles(search, at.ROWS), search[at.BLANK])
@@ -155,7 +155,7 @@ def _end_frame(search, first, last):
 
 @part
 def _extensions(search, first, last, threshold):
-    """What entries may add to A: probability and entry · V + label; returns how many."""
+    """List what entries may add to A, as probability and entry · V + label; returns how many."""
     rows, score = doubles(search, at.ROWS), doubles(search, at.SCORE)
     chances, origins = doubles(search, at.CHANCES), longs(search, at.ORIGINS)
     ranked, vocab, blank = longs(search, at.RANKED), search[at.VOCAB], search[at.BLANK]
@@ -171,7 +171,7 @@ def _extensions(search, first, last, threshold):
 
 @part
 def _new_node(search, tree, language, parent, k):
-    """The row of a prefix and one more token that was not in the tree."""
+    """Plant a prefix and one more token, which was not in the tree; returns its row."""
     fused, vocab = doubles(search, at.FUSED), search[at.VOCAB]
     node, added = search[at.NODES], tree[parent * COLUMNS + HISTORY] * vocab + k
     search[at.NODES] = node + 1
@@ -185,7 +185,7 @@ def _new_node(search, tree, language, parent, k):
 
 @part
 def _extend(search, language, begin, end, t):
-    """Entries for ranked extensions; returns how many have no distribution yet."""
+    """Make entries for ranked extensions; returns how many have no distribution yet."""
     tree, owner, score = ints(search, at.TREE), longs(search, at.OWNER), doubles(search, at.SCORE)
     rows, vocab, entry = doubles(search, at.ROWS), search[at.VOCAB], search[at.ENTRIES]
     chances, origins = doubles(search, at.CHANCES), longs(search, at.ORIGINS)
@@ -212,7 +212,7 @@ def _extend(search, language, begin, end, t):
 
 @part
 def _exclude_children(search, count):
-    """Extensions of new entries that A began with are none."""
+    """Leave out those extensions of new entries that are in A from the start."""
     tree, rows, vocab = ints(search, at.TREE), doubles(search, at.ROWS), search[at.VOCAB]
     nodes, places = longs(search, at.NEW), longs(search, at.PLACES)
     for i in range(count):
@@ -225,7 +225,7 @@ def _exclude_children(search, count):
 
 @kernel
 def follow_extensions(search: Longs, frames: Floats, t: int, found: int) -> None:
-    """Extensions of one length that may enter B, the most probable first, in batches."""
+    """Follow extensions that may enter B, the most probable first, in batches."""
     best, most = doubles(search, at.BEST), search[at.MOST]
     chances, ranked = doubles(search, at.CHANCES), longs(search, at.RANKED)
     call(search[at.SORT], search, frames, BY_CHANCE, found)
@@ -255,7 +255,7 @@ def follow_extensions(search: Longs, frames: Floats, t: int, found: int) -> None
 
 @part
 def _choose(search, frames):
-    """The W most probable of B become the beam; ties to the shorter, then to the smaller tokens."""
+    """The W most probable of B become the beam; of equals the shorter, then the smaller tokens."""
     ended, owner = doubles(search, at.ENDED), longs(search, at.OWNER)
     ranked = longs(search, at.RANKED)
     threshold, above, level = _threshold(search, doubles(search, at.BEST)), 0, 0
@@ -280,7 +280,7 @@ def _choose(search, frames):
 
 @part
 def _begin_frame(search, frames, t, count):
-    """The beam's prefixes are the frame's first entries."""
+    """Make the beam's prefixes the frame's first entries, with their distributions."""
     search[at.ENTRIES], search[at.FILLED] = count, 0
     tree, beam = ints(search, at.TREE), longs(search, at.PREFIXES)
     scores = doubles(search, at.SCORES)
@@ -298,7 +298,7 @@ def _begin_frame(search, frames, t, count):
 
 @part
 def _end_beam(search, count):
-    """The prefixes have no places any more."""
+    """Forget the places that prefixes had in the beam of this frame."""
     tree, beam = ints(search, at.TREE), longs(search, at.PREFIXES)
     for i in range(count):
         tree[beam[i] * COLUMNS + PLACE] = -1
@@ -306,7 +306,7 @@ def _end_beam(search, count):
 
 @kernel
 def search_frames(search: Longs, frames: Floats, first: int, last: int) -> None:
-    """Frames of one utterance, from A to the W most probable of B for each."""
+    """Search through frames first … last - 1: for each, from A to the W most probable of B."""
     mode = simd.flush_denormals()
     for t in range(first, last):
         count = search[at.COUNT]

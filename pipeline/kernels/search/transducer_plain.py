@@ -29,7 +29,7 @@ NEGLIGIBLE = 45.0  # e^-45 of a sum is below the rounding of float64
 
 
 class _Node:
-    """A prefix in the tree of hypotheses; its predictor state is computed once an utterance."""
+    """A prefix in the tree of hypotheses, whose predictor state is computed once an utterance."""
 
     __slots__ = (
         "children", "depth", "fused", "history", "language", "language_state", "parent",
@@ -47,7 +47,7 @@ class _Node:
         self.language: Row | None = None  # what a network adds to each token's score
 
     def added(self, k: int) -> float:
-        """What a network adds for one more token."""
+        """What a language model that is a network adds to the score for one more token."""
         return 0.0 if self.language is None else float(self.language[k])
 
     def tokens(self) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ class _Node:
 def beam_search(
     frames: Tensor, lengths: list[int], model: SearchModel, settings: Settings
 ) -> list[Found]:
-    """What `transducer_search.transducer_beam_search` wants of an engine."""
+    """Search through each utterance; see `transducer.transducer_beam_search`."""
     searches = [_Search(settings) for _ in lengths]
     running = {n: search.run(lengths[n]) for n, search in enumerate(searches)}
     found: dict[int, Found] = {}
@@ -89,7 +89,7 @@ def _resume(
 def _evaluate(
     frames: Tensor, model: SearchModel, wanted: list[tuple[int, "_Search", _Node]]
 ) -> None:
-    """The distributions of all prefixes that are asked for, in one product."""
+    """Compute the distributions of all prefixes that are asked for in one product."""
     _advance_states(model, [node for _, _, node in wanted], frames.device)
     projected = torch.cat([_known(node.projected) for _, _, node in wanted])
     places = torch.tensor([(n, search.t) for n, search, _ in wanted], device=frames.device)
@@ -105,7 +105,7 @@ def _evaluate(
 
 
 def _advance_states(model: SearchModel, nodes: list[_Node], device: torch.device) -> None:
-    """The predictor's state of each prefix, from that of its parent, all in one step."""
+    """Compute the predictor's state of each prefix from that of its parent, all in one step."""
     new = list(dict.fromkeys(node for node in nodes if node.state is None))
     roots = [node for node in new if node.parent is None]
     if roots:
@@ -121,7 +121,7 @@ def _advance_states(model: SearchModel, nodes: list[_Node], device: torch.device
 def _ask_network(
     network: LstmWeights, settings: Settings, nodes: list[_Node], frames: Tensor
 ) -> None:
-    """What a language model that is a network adds to the tokens after each prefix."""
+    """Compute what a language model that is a network adds to the tokens after each prefix."""
     if not nodes:
         return
     weights = LstmWeights(*(w.to(frames) for w in network))
@@ -155,7 +155,7 @@ def _known(value: T | None) -> T:
 
 @dataclass
 class _Search:
-    """One utterance's."""
+    """The search through one utterance."""
 
     settings: Settings
 
@@ -265,7 +265,7 @@ class _Search:
 def greedy(
     frames: Tensor, lengths: list[int], model: SearchModel, blank: int, max_tokens_per_frame: int
 ) -> list[list[int]]:
-    """What `transducer_search.transducer_greedy` wants of an engine."""
+    """Follow the most probable tokens; see `transducer.transducer_greedy`."""
     count = len(lengths)
     hyps: list[list[int]] = [[] for _ in range(count)]
     ends = torch.tensor(lengths, device=frames.device)
@@ -328,7 +328,7 @@ class _LazyTokens:
 
 
 class _Best:
-    """The W best of B so far."""
+    """The scores of the W best of B so far."""
 
     def __init__(self, beam: int) -> None:
         self.beam = beam
@@ -342,5 +342,5 @@ class _Best:
 
     @property
     def threshold(self) -> float:
-        """The W-th best; what is below it cannot enter the beam."""
+        """The W-th best score; what is below it cannot enter the beam."""
         return self.heap[0] if len(self.heap) == self.beam else -np.inf
