@@ -186,7 +186,7 @@ class Recogniser:
             return [Hypothesis(tuple(ctc_greedy(log_probs, lengths)[0]), best_path)]
         return ctc_beam_search(
             rows,
-            width=self.options.beam,
+            beam=self.options.beam,
             blank=BLANK,
             fusion=self.fusion,
             length_normalise=self.options.length_normalise,
@@ -207,7 +207,7 @@ class Recogniser:
                 frames,
                 lengths,
                 model,
-                width=self.options.beam,
+                beam=self.options.beam,
                 blank=BLANK,
                 length_normalise=self.options.length_normalise,
                 max_tokens_per_frame=self.transducer.max_tokens_per_frame,

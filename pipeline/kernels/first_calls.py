@@ -31,10 +31,12 @@ def _random(*shape: int) -> Tensor:
 def _encoded(directions: int, *, trains: bool) -> Tensor:
     """Output of a recurrent layer and a linear one, (1, T, V), and all gradients."""
     cells = CELLS
-    lstm = [_random(directions, *s) for s in ((4 * cells, cells), (4 * cells, cells), (3, cells))]
-    x = peephole_lstm(
-        _random(1, FRAMES, cells), torch.tensor([FRAMES]), *lstm, _random(directions, 4 * cells)
+    w_input, w_hidden, peepholes, bias = (
+        _random(directions, *shape)
+        for shape in ((4 * cells, cells), (4 * cells, cells), (3, cells), (4 * cells,))
     )
+    lengths = torch.tensor([FRAMES])
+    x = peephole_lstm(_random(1, FRAMES, cells), lengths, w_input, w_hidden, peepholes, bias)
     wide = _random(SMALL // (FRAMES * VOCAB) + 1, x.shape[2])
     hidden = linear(
         torch.nn.functional.pad(x, (0, len(wide) - x.shape[2])), _random(VOCAB, len(wide))
@@ -75,20 +77,21 @@ def ctc_greedy() -> None:
 
 def ctc_beam() -> None:
     """A beam search through a CTC network's output."""
-    ctc_beam_search(_encoded(2, trains=False)[0].log_softmax(dim=1), width=4)
+    ctc_beam_search(_encoded(2, trains=False)[0].log_softmax(dim=1), beam=4)
 
 
 def ctc_prefix() -> None:
-    """Prefix search in a CTC network's output."""
-    ctc_prefix_search(_encoded(2, trains=False)[0].log_softmax(dim=1))
+    """Prefix search in a CTC network's output, which is sure of most frames."""
+    ctc_prefix_search((100.0 * _encoded(2, trains=False)[0]).log_softmax(dim=1))
 
 
 class _Transducer:
     """Predictor and joiner with random weights."""
 
     def search_weights(self) -> SearchWeights:
-        lstm = [_random(*s) for s in ((VOCAB, 4 * CELLS), (4 * CELLS, CELLS), (3, CELLS))]
-        predictor = LstmWeights(*lstm, _random(CELLS, CELLS), _random(CELLS))
+        inputs, recurrent = _random(VOCAB, 4 * CELLS), _random(4 * CELLS, CELLS)
+        out = _random(CELLS, CELLS), _random(CELLS)
+        predictor = LstmWeights(inputs, recurrent, _random(3, CELLS), *out)
         return SearchWeights(predictor, _random(VOCAB, CELLS), _random(VOCAB))
 
     def start(self, count: int) -> tuple[State, Tensor]:

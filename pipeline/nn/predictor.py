@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.ragged import layout, pack, unpack
-from pipeline.kernels.search.hypotheses import LstmWeights
+from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import State
 from pipeline.nn.layers import RecurrentLayer
 from pipeline.options import REQUIRED, Options, option

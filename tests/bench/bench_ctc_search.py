@@ -24,7 +24,7 @@ from measure import Row, machine, medians, seconds, show, start
 from pipeline.kernels.search import ctc_reference as ctc_search_reference
 from pipeline.kernels.search.ctc import ctc_beam_search, ctc_prefix_search
 
-T, V, WIDTH = 304, 62, 100
+T, V, BEAM = 304, 62, 100
 LABELS = [chr(ord("!") + k) for k in range(V)]
 
 Search = Callable[[], object]
@@ -34,7 +34,7 @@ def by_fast_ctc_decode(log_probs: np.ndarray) -> Search:
     from fast_ctc_decode import beam_search
 
     posteriors = np.exp(log_probs).astype(np.float32)
-    return lambda: beam_search(posteriors, LABELS, beam_size=WIDTH, beam_cut_threshold=0.0)
+    return lambda: beam_search(posteriors, LABELS, beam_size=BEAM, beam_cut_threshold=0.0)
 
 
 def by_flashlight_text(log_probs: np.ndarray) -> Search:
@@ -46,7 +46,7 @@ def by_flashlight_text(log_probs: np.ndarray) -> Search:
     )
 
     options = LexiconFreeDecoderOptions(
-        beam_size=WIDTH, beam_size_token=V, beam_threshold=1e9, lm_weight=0.0, sil_score=0.0,
+        beam_size=BEAM, beam_size_token=V, beam_threshold=1e9, lm_weight=0.0, sil_score=0.0,
         log_add=True, criterion_type=CriterionType.CTC,
     )  # fmt: skip
     decoder = LexiconFreeDecoder(options, ZeroLM(), -1, 0, [])
@@ -59,7 +59,7 @@ def by_pyctcdecode(log_probs: np.ndarray) -> Search:
     from pyctcdecode import build_ctcdecoder
 
     decoder = build_ctcdecoder(["", *LABELS[1:]])
-    return lambda: decoder.decode_beams(log_probs, beam_width=WIDTH)
+    return lambda: decoder.decode_beams(log_probs, beam_width=BEAM)
 
 
 PEERS = {
@@ -99,10 +99,10 @@ PEAKY = normalised(peaky_logits())
 def beam_rows(rounds: int) -> list[Row]:
     rows, peers = [], installed()
     for name, log_probs in (("random", RANDOM), ("peaky", PEAKY)):
-        runs: dict[str, Search] = {"ours": lambda x=log_probs: ctc_beam_search(x, width=WIDTH)}
+        runs: dict[str, Search] = {"ours": lambda x=log_probs: ctc_beam_search(x, beam=BEAM)}
         runs |= {peer: make(log_probs) for peer, make in peers.items()}
         times = medians(runs, rounds)
-        what = f"beam {WIDTH}, {name} posteriors, T {T}, V {V}"
+        what = f"beam {BEAM}, {name} posteriors, T {T}, V {V}"
         rows += [
             Row(what, times["ours"], peer, times[peer], 30.0) for peer in times if peer != "ours"
         ]

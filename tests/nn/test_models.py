@@ -454,9 +454,9 @@ def test_a_search_reads_a_predictor_with_a_projection() -> None:
     with torch.inference_mode():
         encoded, lengths = encoder(normal(1, 9, 3), torch.tensor([9]))
         frames = joiner.project_encoder(encoded)
-        (compiled,) = transducer_beam_search(frames, lengths, model, width=4)
+        (compiled,) = transducer_beam_search(frames, lengths, model, beam=4)
         model.search_weights = lambda: None
-        (plain,) = transducer_beam_search(frames, lengths, model, width=4)
+        (plain,) = transducer_beam_search(frames, lengths, model, beam=4)
     assert [h.tokens for h in compiled] == [h.tokens for h in plain]
     assert len(plain) == 4
     for a, b in zip(compiled, plain, strict=True):

@@ -15,7 +15,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +165,12 @@ def _compiled(function: Callable[..., Any], signature: Any) -> int:
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        compiled = numba.cfunc(signature, cache=_can_keep(), error_model="numpy")(function)
+        compiled: Any = numba.cfunc(signature, cache=_can_keep(), error_model="numpy")(function)
     except RuntimeError:  # numba found no folder to write to
         compiled = numba.cfunc(signature, error_model="numpy")(function)
     finally:
         _config.CACHE_DIR = before
-    address: int = compiled.address
-    return address
+    return int(compiled.address)
 
 
 def _can_keep() -> bool:
@@ -191,15 +190,23 @@ def array_kernel(function: Callable[..., Any]) -> Any:
     Slower to compile than a `kernel`, but its memory may grow within it. Where `cache_folder`
     cannot be written, each process compiles for itself.
     """
-    compile_: Any = partial(numba.njit, nogil=True, error_model="numpy")
-    if not _can_keep():
-        return compile_()(function)
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        return compile_(cache=True)(function)
+        return _array_function(cache=_can_keep())(function)
+    except RuntimeError:  # numba found no folder to write to
+        return _array_function()(function)
     finally:
         _config.CACHE_DIR = before
+
+
+def array_part(function: Callable[..., Any]) -> Any:
+    """Compile a function that only an `array_kernel` calls: Python cannot, which saves time."""
+    return _array_function(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def _array_function(**options: Any) -> Any:
+    return numba.njit(nogil=True, error_model="numpy", **options)
 
 
 @cache

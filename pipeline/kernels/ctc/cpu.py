@@ -115,7 +115,7 @@ def _sweep(
     for s in range(count):
         blocked[s] = 0.0 if skips[s] != 0 else NEVER
     _forward_variables(log_probs, vocab, outputs, blocked, frames, count, alpha, emitted)
-    log_prob = _at_end(alpha, (frames - 1) * stride + 2, count)
+    log_prob: float = _at_end(alpha, (frames - 1) * stride + 2, count)
     if log_prob > IMPOSSIBLE:
         _posteriors(log_probs, vocab, outputs, blocked, frames, count, alpha, log_prob, emitted,
                     rest, out)  # fmt: skip

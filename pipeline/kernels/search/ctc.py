@@ -80,14 +80,14 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor, *, blank: int = 0) -> list[li
 def ctc_beam_search(
     log_probs: ArrayLike | Tensor,
     *,
-    width: int,
+    beam: int,
     blank: int = 0,
     fusion: Fusion = NO_FUSION,
     length_normalise: bool = False,
 ) -> list[Hypothesis]:
     """Beam search of [G13] with Pr(k|t, u) = Pr(k|t), over prefixes as CTC spells them.
 
-    Paths that spell the same prefix are summed. After each frame the ``width`` prefixes with the
+    Paths that spell the same prefix are summed. After each frame the ``beam`` prefixes with the
     best scores are kept, a score being the logarithm of that sum and what is fused; so a
     hypothesis has at most its exact probability, and all of it if nothing was cut. Ties (see
     above) are settled in the same way where the beam is cut.
@@ -95,22 +95,22 @@ def ctc_beam_search(
     Args:
         log_probs: log Pr(k|t), (T, V), normalised or not. Minus infinity is an impossible label;
             so is whatever lies 5e11 or more below the greatest of its frame.
-        width: prefixes kept after each frame.
+        beam: number of prefixes kept after each frame.
         blank: id of ∅.
         fusion: a language model and a bonus. Each token adds its share to the score by which
             prefixes are kept; the end of the sequence adds its own after the last frame.
         length_normalise: sort by score / |y| ([G12]), not by score ([G13]).
 
     Returns:
-        At most ``width`` hypotheses, best first, none of probability 0: an empty list if every
+        At most ``beam`` hypotheses, best first, none of probability 0: an empty list if every
         string is impossible.
 
     Raises:
-        ValueError: a width below 1; a blank or shapes that do not fit; NaN or plus infinity, with
+        ValueError: a beam below 1; a blank or shapes that do not fit; NaN or plus infinity, with
             its frame.
     """
-    if width < 1:
-        raise ValueError(f"width must be 1 or more, not {width}")
+    if beam < 1:
+        raise ValueError(f"beam must be 1 or more, not {beam}")
     matrix, tops = _checked(log_probs, blank)
     model, kernels = fusion.tables(matrix.shape[1]), _engine(matrix)
     if fusion.network is not None:
@@ -118,7 +118,7 @@ def ctc_beam_search(
     if -np.inf in tops:
         return []
     shift = math.fsum(tops)
-    found = kernels.beam_search(matrix, tops, width, blank, model)
+    found = kernels.beam_search(matrix, tops, beam, blank, model)
     final = model.final
     hypotheses = [Hypothesis(y, own + shift, fused + float(final[s])) for y, own, fused, s in found]
     possible = [h for h in hypotheses if h.score > -math.inf]

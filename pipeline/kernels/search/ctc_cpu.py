@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiler.compiling import array_kernel
+from pipeline.kernels.compiler.compiling import array_kernel, array_part
 from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
 from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
 from pipeline.kernels.search.ctc_prefixes_cpu import (
@@ -74,7 +74,7 @@ class Pool(NamedTuple):
 # ---- memory --------------------------------------------------------------------------------------
 
 
-@array_kernel
+@array_part
 def _new_beam(width, state):
     """Room for W prefixes; the first is the empty one."""
     ids = np.empty((4, width), np.int32)
@@ -86,13 +86,13 @@ def _new_beam(width, state):
     return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
 
 
-@array_kernel
+@array_part
 def _new_row(vocab):
     known = np.zeros(vocab, np.bool_)
     return Row(np.empty(vocab), np.empty(vocab), np.empty(vocab, np.int64), known)
 
 
-@array_kernel
+@array_part
 def _new_pool(width, vocab):
     room = 4 * width + 64
     first, following = np.empty(width, np.int32), np.empty(width, np.int32)
@@ -103,7 +103,7 @@ def _new_pool(width, vocab):
 # ---- a frame -------------------------------------------------------------------------------------
 
 
-@array_kernel
+@array_part
 def _compute(row, tokens, count):
     """Pr(k|t) of some tokens, -1 being none, where it is not known yet."""
     logs, mantissas, exponents, known = row
@@ -121,7 +121,7 @@ def _compute(row, tokens, count):
             mantissas[k], exponents[k] = mantissa, exponent
 
 
-@array_kernel
+@array_part
 def _stay(tree, beam, count, row, blank, stays):
     """The prefixes as they are: by a blank, by their last token again, or grown from a parent."""
     nodes, lasts, _, _, fused, a, i, _ = beam
@@ -146,7 +146,7 @@ def _stay(tree, beam, count, row, blank, stays):
         scores[n] = np.log(total) + total_e * LN2 + fused[n]
 
 
-@array_kernel
+@array_part
 def _find_children(tree, nodes, count, first, following):
     """Chain the prefixes of the beam that have the same parent in it."""
     parents, places = tree.parents, tree.places
@@ -157,7 +157,7 @@ def _find_children(tree, nodes, count, first, following):
             following[n], first[parent] = first[parent], n
 
 
-@array_kernel
+@array_part
 def _bounds(before, after, count, width):
     """No score of W prefixes is below the first; none without what is fused is above the second."""
     least, greatest = np.inf, -np.inf
@@ -167,10 +167,10 @@ def _bounds(before, after, count, width):
     return least if count == width else -np.inf, greatest
 
 
-@array_kernel
+@array_part
 def _descending(logs, blank, least):
     """The tokens from the most probable on, down to a log-probability."""
-    tokens = np.empty(len(logs), np.int64)
+    tokens = np.empty(len(logs), np.int32)
     count = 0
     for k in range(len(logs)):
         if logs[k] >= least and logs[k] > -np.inf and k != blank:
@@ -188,7 +188,7 @@ def _descending(logs, blank, least):
     return tokens[:count]
 
 
-@array_kernel
+@array_part
 def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool):
     """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
     nodes, lasts, _, states, fused, a, i, before = beam
@@ -225,7 +225,7 @@ def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, po
     return found
 
 
-@array_kernel
+@array_part
 def _select(tree, beam, vocab, blank, scores, numbers, count):
     """Move the W best to the front; the score of the last of them."""
     ties = tree.parents, tree.tokens, beam.nodes, beam.lengths, vocab, blank
@@ -256,7 +256,7 @@ def _select(tree, beam, vocab, blank, scores, numbers, count):
     return scores[target]
 
 
-@array_kernel
+@array_part
 def _comes_first(ties, x, y):
     """Which of two numbers of the pool comes first if they are equally probable."""
     if x == y:
@@ -273,7 +273,7 @@ def _comes_first(ties, x, y):
     return spelt_before(parents, tokens, a, k, b, m)
 
 
-@array_kernel
+@array_part
 def _keep(tree, beam, stays, row, model, blank, pool, count, after):
     """The first of the pool become the next beam."""
     parents, tokens, _, slots, used = tree
@@ -310,19 +310,22 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 
 
 @array_kernel
-def _beam_search(log_probs, tops, width, blank, model, reach):
-    """The prefixes, the last beam, and how many are in it."""
+def _beam_search(log_probs, tops, width, blank, model, reach, highest, null, count):
+    """The prefixes, the last beam, and how many are in it.
+
+    ``highest`` is the greatest of ``reach``, ``null`` the blank alone, and ``count`` how many
+    prefixes there are at first, 1.
+    """
     frames, vocab = log_probs.shape
     tree = new_tree(min(frames * width + 1, max(1 << 15, 8 * width)))
     beam, after = _new_beam(width, model.start), _new_beam(width, model.start)
     stays = _new_beam(width, model.start)
     row, pool = _new_row(vocab), _new_pool(width, vocab)
-    highest, null = reach.max(), np.full(1, blank)
-    count, spread = 1, np.inf
+    spread = np.inf
     for t in range(frames):
         for k in range(vocab):
             row.logs[k], row.known[k] = log_probs[t, k] - tops[t], False
-        _compute(row, null, 1)
+        _compute(row, null, len(null))
         _compute(row, beam.tokens, count)
         _stay(tree, beam, count, row, blank, stays)
         _find_children(tree, beam.nodes, count, pool.first, pool.following)
@@ -353,7 +356,8 @@ def beam_search(
 ) -> list[Entry]:
     """See `ctc_search_plain.beam_search`."""
     reach = model.log_probs.max(axis=1)
-    tree, beam, count = _beam_search(log_probs, tops, width, blank, model, reach)
+    of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
+    tree, beam, count = _beam_search(log_probs, tops, width, blank, model, *of_reach, 1)
     lengths = beam.lengths[:count]
     tokens = spelling(tree.parents, tree.tokens, beam.nodes[:count], lengths).tolist()
     ends = lengths.cumsum().tolist()

@@ -4,16 +4,15 @@ All labels by which a prefix can grow are summed at once, several in a vector.
 """
 
 import heapq
-import itertools
 
 import numpy as np
 
-from pipeline.kernels.compiler.compiling import array_kernel
+from pipeline.kernels.compiler.compiling import array_kernel, array_part
 from pipeline.kernels.search.ctc_plain import TIES, Found
 from pipeline.kernels.search.ctc_prefixes_cpu import spelt_before
 
 
-@array_kernel
+@array_part
 def _columns(parent, rows, blank, length, k, repeats):
     """γ(p_n, t) and γ(p_b, t) of a prefix p that ends in k, from those of the prefix before it."""
     label, null = np.zeros(len(rows)), np.zeros(len(rows))
@@ -27,16 +26,16 @@ def _columns(parent, rows, blank, length, k, repeats):
     return label, null
 
 
-@array_kernel
+@array_part
 def _children(parent, rows, rest, blank, length, last, whole, ends):
     """Of every prefix one longer: Pr(it, or it and more), and Pr(it)."""
     frames, vocab = rows.shape
     before, before_null = parent
     label, null = np.zeros(vocab), np.zeros(vocab)
-    whole[:] = 0.0
-    if not length:
-        label[:] = rows[0]
-        whole[:] = rows[0] * rest[1]
+    for k in range(vocab):
+        whole[k] = 0.0
+        if not length:
+            label[k], whole[k] = rows[0, k], rows[0, k] * rest[1]
     for t in range(max(1, length), frames):
         again = before_null[t - 1]
         new, by_blank = again + before[t - 1], rows[t, blank]
@@ -49,20 +48,27 @@ def _children(parent, rows, rest, blank, length, last, whole, ends):
         ends[k] = label[k] + null[k]
 
 
-@array_kernel
+@array_part
 def _beginning(rows, blank):
     """Columns of the empty prefix; and the sum over all outputs of the frames from each one on."""
-    null, rest = rows[:, blank].copy(), np.ones(len(rows) + 1)
-    for t in range(1, len(rows)):
+    frames, vocab = rows.shape
+    null, rest = np.empty(frames), np.empty(frames + 1)
+    for t in range(frames):
+        null[t] = rows[t, blank]
+    for t in range(1, frames):
         null[t] *= null[t - 1]
-    for t in range(len(rows) - 1, -1, -1):
-        rest[t] = rows[t].sum() * rest[t + 1]
+    rest[frames] = 1.0
+    for t in range(frames - 1, -1, -1):
+        total = 0.0
+        for k in range(vocab):
+            total += rows[t, k]
+        rest[t] = total * rest[t + 1]
     return (np.zeros(len(rows)), null), rest
 
 
 @array_kernel
-def _best_string(rows, blank, limit, out):
-    """Append the most probable string to ``out``; its probability, and whether it is sure."""
+def _best_string(rows, blank, limit):
+    """The most probable string of a section, its probability, and whether it is sure."""
     vocab = rows.shape[1]
     whole, ends = np.empty(vocab), np.empty(vocab)
     empty, rest = _beginning(rows, blank)
@@ -103,32 +109,17 @@ def _best_string(rows, blank, limit, out):
                 best = len(parents) - 1
             if may_hold:
                 heapq.heappush(queue, (-more, len(parents) - 1))
-    start = len(out)
-    while best:
-        out.append(tokens[best])
+    out = np.empty(lengths[best], np.int64)
+    for at in range(len(out) - 1, -1, -1):
+        out[at] = tokens[best]
         best = parents[best]
-    out[start:] = out[start:][::-1]
-    return greatest, is_complete
-
-
-@array_kernel
-def _prefix_search(rows, sections, blank, limit):
-    """The strings after each other behind a 0, where each ends, and what is known of it."""
-    count = len(sections)
-    ends, probabilities = np.empty(count, np.int64), np.empty(count)
-    complete = np.empty(count, np.bool_)
-    out = [0]
-    for n in range(count):
-        section = rows[sections[n, 0] : sections[n, 1]]
-        probabilities[n], complete[n] = _best_string(section, blank, limit, out)
-        ends[n] = len(out)
-    return np.array(out), ends, probabilities, complete
+    return out, greatest, is_complete
 
 
 def prefix_search(rows: np.ndarray, sections: np.ndarray, blank: int, limit: int) -> list[Found]:
-    """See `ctc_search_plain.prefix_search`."""
-    columns = [column.tolist() for column in _prefix_search(rows, sections, blank, limit)]
-    tokens, ends, probabilities, complete = columns
-    spans = itertools.pairwise([1, *ends])
-    strings = [tuple(tokens[start:end]) for start, end in spans]
-    return [Found(*found) for found in zip(strings, probabilities, complete, strict=True)]
+    """See `ctc_plain.prefix_search`."""
+    found = []
+    for first, last in sections.tolist():
+        tokens, probability, is_complete = _best_string(rows[first:last], blank, limit)
+        found.append(Found(tuple(tokens.tolist()), probability, is_complete))
+    return found

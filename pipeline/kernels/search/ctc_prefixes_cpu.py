@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.compiler.compiling import array_kernel
+from pipeline.kernels.compiler.compiling import array_kernel, array_part
 
 HALVES = 2.0 ** -np.arange(61.0)
 
 
-@array_kernel
+@array_part
 def times(a, i, b, j):
     """a 2^i times b 2^j."""
     a, i = a * b, i + j
@@ -21,7 +21,7 @@ def times(a, i, b, j):
     return a, i
 
 
-@array_kernel
+@array_part
 def plus(a, i, b, j):
     """a 2^i plus b 2^j."""
     if a == 0.0:
@@ -48,7 +48,7 @@ class Tree(NamedTuple):
     used: np.ndarray  # (1,) nodes there are
 
 
-@array_kernel
+@array_part
 def new_tree(capacity):
     """A tree of the empty prefix, which is in the beam."""
     slots = 1
@@ -65,7 +65,7 @@ def new_tree(capacity):
     return tree
 
 
-@array_kernel
+@array_part
 def with_room(tree, more):
     """The same tree, or a larger copy, with room for more nodes."""
     count, capacity = tree.used[0], len(tree.parents)
@@ -83,7 +83,7 @@ def with_room(tree, more):
     return larger
 
 
-@array_kernel
+@array_part
 def slot_of(parents, tokens, slots, parent, token):
     """Where the hash table has a child, or a free slot for it."""
     key = (np.uint64(parent) << np.uint64(32)) | np.uint64(token)
@@ -95,14 +95,14 @@ def slot_of(parents, tokens, slots, parent, token):
         slot = (slot + 1) & (len(slots) - 1)
 
 
-@array_kernel
+@array_part
 def set_places(nodes, places, count, are_inside):
     """Note that prefixes are in the beam, or are not any longer."""
     for n in range(count):
         places[nodes[n]] = n if are_inside else -1
 
 
-@array_kernel
+@array_part
 def spelt_before(parents, tokens, a, k, b, m):
     """Whether prefix a with token k comes before b with m in a dictionary, both equally long."""
     while a != b:

@@ -77,12 +77,12 @@ class Paths(NamedTuple):
 
 def beam_search(
     log_probs: np.ndarray,
-    width: int,
+    beam: int,
     blank: int = 0,
     fusion: Fusion = NO_FUSION,
     length_normalise: bool = False,
 ) -> list[Hypothesis]:
-    """See `ctc_search.ctc_beam_search`."""
+    """See `ctc.ctc_beam_search`."""
     model = fusion.tables(log_probs.shape[1])
     tops = log_probs.max(axis=1)
     if -np.inf in tops:
@@ -95,14 +95,14 @@ def beam_search(
         share, state = fused(y[:-1])
         return share + float(model.log_probs[state, y[-1]]), int(model.following[state, y[-1]])
 
-    beam: dict[Prefix, Paths] = {(): Paths(end_in_blank=CERTAIN)}
+    kept: dict[Prefix, Paths] = {(): Paths(end_in_blank=CERTAIN)}
     for row in log_probs - tops[:, None]:
-        found = _one_frame(beam, [Probability.of_log(x) for x in row.tolist()], blank)
+        found = _one_frame(kept, [Probability.of_log(x) for x in row.tolist()], blank)
         scores = {y: paths.total.log() + fused(y)[0] for y, paths in found.items()}
-        best = sorted(found, key=lambda y: (-scores[y], len(y), y))[:width]
-        beam = {y: found[y] for y in best if scores[y] > -math.inf}
+        best = sorted(found, key=lambda y: (-scores[y], len(y), y))[:beam]
+        kept = {y: found[y] for y in best if scores[y] > -math.inf}
     hypotheses = []
-    for y, paths in beam.items():
+    for y, paths in kept.items():
         share, state = fused(y)
         log_prob = paths.total.log() + math.fsum(tops)
         hypotheses.append(Hypothesis(y, log_prob, share + float(model.final[state])))

@@ -8,71 +8,27 @@ from torch import Tensor
 
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
-from pipeline.kernels.compiler.products import TILE_VECTORS, packed_panels, panel_product
+from pipeline.kernels.compiler.products import packed_panels
 from pipeline.kernels.compiler.records import Record, call, doubles, floats, ints, longs
 from pipeline.kernels.compiler.simd import (
     beyond,
-    lanes,
-    largest,
-    load,
-    maximum,
-    splat,
-    store,
-    total,
 )
-from pipeline.kernels.compiler.vector_math import exp, tanh
 from pipeline.kernels.search import fields as at
 from pipeline.kernels.search.fields import COLUMNS, ENTRY, FRAME, HISTORY, SLOT
 from pipeline.kernels.search.model import SearchModel, SearchWeights
-
-FAR_BELOW = -1e30  # the logit of outputs that are there only to fill a register
-
+from pipeline.kernels.transducer.joint_cpu import FAR_BELOW, join, log_sum_exp, output_rows
 
 # ---- one prefix and one frame --------------------------------------------------------------------
-
-
-@part
-def _join(row, column, out, size):
-    """tanh(row + column), [G13] eq. 16."""
-    for j in range(0, size, lanes(out)):
-        left = size - j
-        store(out, j, left, tanh(load(row, j, left) + load(column, j, left)))
 
 
 @part
 def meet(frame, column, has_output, joined, logits, size):
     """A frame and a prefix: the hidden vector of [G13] eq. 16, or, in [G12], the logits."""
     if has_output:
-        _join(frame, column, joined, size)
+        join(frame, 0, column, 0, 0, joined, 0, size)
     else:
         for k in range(size):
             logits[k] = frame[k] + column[k]
-
-
-@part
-def output_rows(function, hidden, cells, size, panels, bias, logits, padded):
-    """Logits (cells, padded) of hidden vectors (cells, size), [G13] eq. 17."""
-    panel = TILE_VECTORS * lanes(bias)
-    for i in range(cells):
-        for k in range(padded):
-            logits[i * padded + k] = bias[k]
-    for j in range(0, padded, panel):
-        panel_product(function, hidden, size, 1, beyond(panels, j * size), panel, beyond(logits, j),
-                      padded, cells, size, panel)  # fmt: skip
-
-
-@part
-def _log_sum_exp(x, padded):
-    """Log of the sum of exponentials of ``padded`` numbers, which fill whole vectors; float64."""
-    width = lanes(x)
-    best = load(x, 0, width)
-    for j in range(width, padded, width):
-        best = maximum(best, load(x, j, width))
-    top = largest(best)
-    sums = splat(x, 0.0)
-    for j in range(0, padded, width):
-        sums = sums + exp(load(x, j, width) - top)
-    return np.float64(top) + math.log(total(sums))
 
 
 @part
@@ -133,7 +89,7 @@ def evaluate(search: Longs, frames: Floats, t: int, count: int) -> None:
     added, rows = doubles(search, at.ADDED), doubles(search, at.ROWS)
     for i in range(count):
         node = nodes[i] * COLUMNS
-        z = _log_sum_exp(beyond(logits, i * padded), padded)
+        z = log_sum_exp(logits, i * padded, padded)
         row, more = beyond(rows, places[i] * vocab), beyond(added, tree[node + HISTORY] * vocab)
         for k in range(vocab):
             row[k] = np.float64(logits[i * padded + k]) - z + more[k]

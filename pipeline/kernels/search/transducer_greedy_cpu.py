@@ -14,10 +14,11 @@ from pipeline.kernels.compiler.records import Record, call, floats, ints, longs
 from pipeline.kernels.compiler.simd import beyond
 from pipeline.kernels.compiler.threads import run_parallel, spans
 from pipeline.kernels.search import fields as at
-from pipeline.kernels.search.distributions import known_weights, meet, output_rows, put_joiner
+from pipeline.kernels.search.distributions import known_weights, meet, put_joiner
 from pipeline.kernels.search.fields import COLUMNS, PARENT, SLOT, TOKEN
 from pipeline.kernels.search.model import SearchModel
 from pipeline.kernels.search.prefix_tree import compute_states
+from pipeline.kernels.transducer.joint_cpu import output_rows
 
 AHEAD = 8  # frames at a time
 

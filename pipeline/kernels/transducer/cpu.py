@@ -212,7 +212,7 @@ def _sweep(
     _skew(label, 0, frames, columns - 1, width, stride, beyond(skewed_label, 1))
     _forward_variables(skewed_null, skewed_label, diagonals, columns, stride, alpha)
     last = (diagonals - 1) * stride + columns
-    log_prob = alpha[last] + skewed_null[last]
+    log_prob: float = alpha[last] + skewed_null[last]
     if log_prob > IMPOSSIBLE:
         _posteriors(skewed_null, skewed_label, diagonals, columns, stride, alpha, log_prob, beta)
         _unskew(beyond(skewed_null, 1), stride, frames, width, out_null, 0, columns)

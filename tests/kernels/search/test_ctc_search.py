@@ -111,7 +111,7 @@ KINDS = [
     sharp, very_sharp, some_impossible, impossible_frame, integers, powers_of_two, constant,
     certain, equal_rows,
 ]  # fmt: skip
-WIDTHS = [1, 2, 3, 5, 10, 50, 400]
+BEAMS = [1, 2, 3, 5, 10, 50, 400]
 
 
 def random_fusion(g: Generator, vocab: int) -> Fusion:
@@ -139,15 +139,15 @@ def assert_alike(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
 
 def compare_beams(g: Generator, kind) -> None:
     """One random case of all that a beam search can be asked."""
-    vocab, width = int(g.integers(1, 7)), int(g.choice(WIDTHS))
-    frames = int(g.integers(1, 1 + min(12, max(1, 3000 // (vocab * width)))))
+    vocab, beam = int(g.integers(1, 7)), int(g.choice(BEAMS))
+    frames = int(g.integers(1, 1 + min(12, max(1, 3000 // (vocab * beam)))))
     log_probs, blank = kind(g, (frames, vocab)), int(g.integers(vocab))
     fusion = random_fusion(g, vocab) if g.random() < 0.5 else NO_FUSION
     normalise = bool(g.random() < 0.3)
     found = ctc_beam_search(
-        log_probs, width=width, blank=blank, fusion=fusion, length_normalise=normalise
+        log_probs, beam=beam, blank=blank, fusion=fusion, length_normalise=normalise
     )
-    assert_alike(found, reference.beam_search(log_probs, width, blank, fusion, normalise))
+    assert_alike(found, reference.beam_search(log_probs, beam, blank, fusion, normalise))
 
 
 # NumPy's logarithm may tell apart probabilities of equal rows, which only rounding makes differ.
@@ -171,25 +171,25 @@ def test_many_beam_searches_are_the_reference(kind) -> None:
 
 @each_engine
 @pytest.mark.parametrize(
-    ("frames", "vocab", "width"), [(40, 20, 100), (6, 7, 4000), (60, 62, 10), (30, 62, 1)]
+    ("frames", "vocab", "beam"), [(40, 20, 100), (6, 7, 4000), (60, 62, 10), (30, 62, 1)]
 )
 def test_a_larger_beam_search_is_the_reference(
-    engine: ModuleType, frames: int, vocab: int, width: int
+    engine: ModuleType, frames: int, vocab: int, beam: int
 ) -> None:
-    log_probs = random_log_probs(frames, vocab, seed=width)
-    found = ctc_beam_search(log_probs, width=width, blank=vocab - 1)
-    assert_alike(found, reference.beam_search(log_probs, width, vocab - 1))
+    log_probs = random_log_probs(frames, vocab, seed=beam)
+    found = ctc_beam_search(log_probs, beam=beam, blank=vocab - 1)
+    assert_alike(found, reference.beam_search(log_probs, beam, vocab - 1))
 
 
 @each_engine
 def test_ties_over_many_more_candidates_than_are_kept(engine: ModuleType) -> None:
     log_probs = np.zeros((4, 62))
-    assert_alike(ctc_beam_search(log_probs, width=30), reference.beam_search(log_probs, 30))
+    assert_alike(ctc_beam_search(log_probs, beam=30), reference.beam_search(log_probs, 30))
 
 
 def test_more_prefixes_than_there_was_room_for() -> None:
     log_probs = random_log_probs(150, 6, seed=1, sharpness=0.3)
-    found = ctc_beam_search(log_probs, width=300)
+    found = ctc_beam_search(log_probs, beam=300)
     matrix, tops = ctc_search._checked(log_probs, 0)
     entries = ctc_search_plain.beam_search(matrix, tops, 300, 0, NO_FUSION.tables(6))
     assert {h.tokens for h in found} == {entry.tokens for entry in entries}
@@ -200,7 +200,7 @@ def test_frames_of_very_different_spread(engine: ModuleType) -> None:
     """What is guessed from the frame before is wrong in every frame."""
     log_probs = random_log_probs(30, 12, seed=3, sharpness=0.1)
     log_probs[::2] *= 100.0
-    assert_alike(ctc_beam_search(log_probs, width=20), reference.beam_search(log_probs, 20))
+    assert_alike(ctc_beam_search(log_probs, beam=20), reference.beam_search(log_probs, 20))
 
 
 def spelling(h: Hypothesis) -> tuple[float, int, Prefix]:
@@ -211,13 +211,13 @@ TIED = [(1,), (2,), (), (1, 2), (2, 1)]  # of two frames: 3 paths each, then 1 e
 
 
 @each_engine
-@pytest.mark.parametrize("width", range(1, 7))
+@pytest.mark.parametrize("beam", range(1, 7))
 def test_of_equally_probable_hypotheses_the_shorter_and_smaller_come_first(
-    engine: ModuleType, width: int
+    engine: ModuleType, beam: int
 ) -> None:
-    found = ctc_beam_search(np.full((2, 3), -np.log(3.0)), width=width)
+    found = ctc_beam_search(np.full((2, 3), -np.log(3.0)), beam=beam)
     # After the first frame, too, () and (1,) come before (2,), from which TIED[1] has its paths.
-    expected = {1: [()], 2: [(1,), ()]}.get(width, TIED[:width])
+    expected = {1: [()], 2: [(1,), ()]}.get(beam, TIED[:beam])
     assert [h.tokens for h in found] == expected
 
 
@@ -231,7 +231,7 @@ def test_a_wide_beam_is_the_sum_over_all_paths(engine: ModuleType, frames: int, 
         p = np.exp(log_probs[np.arange(frames), list(path)].sum())
         y = reference.spelt(path, blank)
         expected[y] = expected.get(y, 0.0) + p
-    hyps = ctc_beam_search(log_probs, width=1000, blank=blank)
+    hyps = ctc_beam_search(log_probs, beam=1000, blank=blank)
     assert {h.tokens for h in hyps} == set(expected)
     for hyp in hyps:
         assert np.exp(hyp.log_prob) == pytest.approx(expected[hyp.tokens], rel=1e-10)
@@ -244,7 +244,7 @@ def test_a_wide_beam_has_every_string(engine: ModuleType) -> None:
         g = np.random.default_rng(seed)
         log_probs = kind(g, (5, 4))
         expected = reference.all_strings(log_probs, 5, blank=seed % 4)
-        found = ctc_beam_search(log_probs, width=4000, blank=seed % 4)
+        found = ctc_beam_search(log_probs, beam=4000, blank=seed % 4)
         assert {h.tokens for h in found} == set(expected)
         for h in found:
             assert h.log_prob == pytest.approx(expected[h.tokens], rel=1e-9, abs=1e-11)
@@ -257,11 +257,11 @@ def exact(log_probs: np.ndarray, tokens: Prefix) -> float:
 
 
 @each_engine
-@pytest.mark.parametrize("width", [1, 4, 100])
-def test_no_hypothesis_has_more_than_its_probability(engine: ModuleType, width: int) -> None:
+@pytest.mark.parametrize("beam", [1, 4, 100])
+def test_no_hypothesis_has_more_than_its_probability(engine: ModuleType, beam: int) -> None:
     for seed in range(3):
         log_probs = random_log_probs(30, 8, seed=seed)
-        for h in ctc_beam_search(log_probs, width=width):
+        for h in ctc_beam_search(log_probs, beam=beam):
             assert h.log_prob <= exact(log_probs, h.tokens) + 1e-9
 
 
@@ -274,10 +274,10 @@ finite = arrays(
 
 @given(finite, st.integers(1, 30))
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_hypotheses_are_in_order_and_distinct(logits: np.ndarray, width: int) -> None:
-    hyps = ctc_beam_search(logits, width=width, blank=1)
+def test_hypotheses_are_in_order_and_distinct(logits: np.ndarray, beam: int) -> None:
+    hyps = ctc_beam_search(logits, beam=beam, blank=1)
     assert hyps == sorted(hyps, key=spelling)
-    assert len({h.tokens for h in hyps}) == len(hyps) <= width
+    assert len({h.tokens for h in hyps}) == len(hyps) <= beam
     assert not any(1 in h.tokens for h in hyps)
 
 
@@ -285,7 +285,7 @@ def test_hypotheses_are_in_order_and_distinct(logits: np.ndarray, width: int) ->
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_backwards_all_strings_are_the_same_backwards(logits: np.ndarray) -> None:
     forwards, backwards = (
-        {h.tokens: h.log_prob for h in ctc_beam_search(x, width=4000)}
+        {h.tokens: h.log_prob for h in ctc_beam_search(x, beam=4000)}
         for x in (logits, logits[::-1])
     )
     assert {y[::-1] for y in forwards} == set(backwards)
@@ -299,7 +299,7 @@ def test_the_scale_of_a_frame_does_not_matter(logits: np.ndarray, shift: float) 
     shifted = logits.copy()
     shifted[-1] += shift
     before, after = (
-        {h.tokens: h.log_prob for h in ctc_beam_search(x, width=4000)} for x in (logits, shifted)
+        {h.tokens: h.log_prob for h in ctc_beam_search(x, beam=4000)} for x in (logits, shifted)
     )
     assert set(before) == set(after)
     for y, log_prob in before.items():
@@ -310,7 +310,7 @@ def test_the_scale_of_a_frame_does_not_matter(logits: np.ndarray, shift: float) 
 def test_scores_far_above_0(engine: ModuleType) -> None:
     log_probs = random_log_probs(5, 3, seed=8)
     for search in (
-        lambda x: ctc_beam_search(x, width=100),
+        lambda x: ctc_beam_search(x, beam=100),
         lambda x: ctc_prefix_search(x, threshold=1.0),
     ):
         (h, *_), (high, *_) = search(log_probs), search(log_probs + 1e4)
@@ -323,7 +323,7 @@ def test_paths_are_summed_where_the_best_path_would_lose() -> None:
     """Pr(∅) = 0.6, Pr(a) = 0.4 twice: the best path is empty (0.36), the best answer a (0.64)."""
     log_probs = np.log([[0.6, 0.4], [0.6, 0.4]])
     assert ctc_greedy(torch.tensor(log_probs)[None], torch.tensor([2])) == [[]]
-    best, second = ctc_beam_search(log_probs, width=5)
+    best, second = ctc_beam_search(log_probs, beam=5)
     assert best.tokens == (1,)
     assert np.exp(best.log_prob) == pytest.approx(0.64)
     assert second.tokens == ()
@@ -334,12 +334,12 @@ def test_paths_are_summed_where_the_best_path_would_lose() -> None:
 def test_a_repeated_label_needs_a_blank_between() -> None:
     with np.errstate(divide="ignore"):
         certain = np.log(np.eye(3)[[1, 1, 0, 1, 2]])
-    assert ctc_beam_search(certain, width=4) == [Hypothesis((1, 1, 2), 0.0)]
+    assert ctc_beam_search(certain, beam=4) == [Hypothesis((1, 1, 2), 0.0)]
 
 
 @each_engine
 def test_no_frames_no_tokens(engine: ModuleType) -> None:
-    assert ctc_beam_search(np.zeros((0, 3)), width=4) == [Hypothesis((), 0.0)]
+    assert ctc_beam_search(np.zeros((0, 3)), beam=4) == [Hypothesis((), 0.0)]
     assert ctc_prefix_search(np.zeros((0, 3))) == [Hypothesis((), 0.0)]
     assert ctc_greedy(torch.zeros(2, 1, 3), torch.tensor([0, 1])) == [[], []]
     assert ctc_align(np.zeros((0, 3)), []) == []
@@ -349,7 +349,7 @@ def test_no_frames_no_tokens(engine: ModuleType) -> None:
 def test_where_every_string_is_impossible_there_is_no_hypothesis(engine: ModuleType) -> None:
     log_probs = random_log_probs(4, 3, seed=1)
     log_probs[2] = -np.inf
-    assert ctc_beam_search(log_probs, width=4) == []
+    assert ctc_beam_search(log_probs, beam=4) == []
     assert ctc_prefix_search(log_probs) == []
 
 
@@ -357,14 +357,14 @@ def test_where_every_string_is_impossible_there_is_no_hypothesis(engine: ModuleT
 def test_scores_that_stand_for_minus_infinity(engine: ModuleType) -> None:
     """Networks mask with numbers such as -1e30; sums of those are as impossible."""
     log_probs = np.where(np.eye(4)[[1, 0, 2]] > 0, 0.0, -1e30)
-    assert ctc_beam_search(log_probs, width=10) == [Hypothesis((1, 2), 0.0)]
+    assert ctc_beam_search(log_probs, beam=10) == [Hypothesis((1, 2), 0.0)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_of_any_dtype(dtype: torch.dtype) -> None:
     log_probs = torch.tensor(random_log_probs(6, 4, seed=2)).to(dtype).requires_grad_()
     in_double = log_probs.detach().double().numpy()
-    assert ctc_beam_search(log_probs, width=5) == ctc_beam_search(in_double, width=5)
+    assert ctc_beam_search(log_probs, beam=5) == ctc_beam_search(in_double, beam=5)
     assert ctc_prefix_search(log_probs) == ctc_prefix_search(in_double.tolist())
     assert ctc_align(log_probs, [1]) == ctc_align(in_double, [1])
 
@@ -372,7 +372,7 @@ def test_of_any_dtype(dtype: torch.dtype) -> None:
 @each_engine
 def test_of_any_strides(engine: ModuleType) -> None:
     for log_probs in (random_log_probs(6, 4, seed=2)[::-1, ::-1], np.zeros((1, 1))[::-1]):
-        assert ctc_beam_search(log_probs, width=5) == ctc_beam_search(log_probs.copy(), width=5)
+        assert ctc_beam_search(log_probs, beam=5) == ctc_beam_search(log_probs.copy(), beam=5)
         assert ctc_prefix_search(log_probs) == ctc_prefix_search(log_probs.copy())
         assert ctc_align(log_probs, []) == []
 
@@ -382,7 +382,7 @@ def test_searches_on_several_threads(engine: ModuleType) -> None:
     inputs = [random_log_probs(20, 8, seed=seed) for seed in range(12)]
 
     def search(x: np.ndarray) -> list[Hypothesis]:
-        return ctc_beam_search(x, width=8) + ctc_prefix_search(x, max_expansions=50)
+        return ctc_beam_search(x, beam=8) + ctc_prefix_search(x, max_expansions=50)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(search, inputs)) == [search(x) for x in inputs]
@@ -412,8 +412,8 @@ BIGRAM = Automaton(
 @each_engine
 def test_what_is_fused_is_what_the_automaton_says(engine: ModuleType) -> None:
     log_probs = random_log_probs(6, 3, seed=4)
-    acoustic = {h.tokens: h.log_prob for h in ctc_beam_search(log_probs, width=1000)}
-    hyps = ctc_beam_search(log_probs, width=1000, fusion=Fusion(BIGRAM, 0.8, 0.25))
+    acoustic = {h.tokens: h.log_prob for h in ctc_beam_search(log_probs, beam=1000)}
+    hyps = ctc_beam_search(log_probs, beam=1000, fusion=Fusion(BIGRAM, 0.8, 0.25))
     assert {h.tokens for h in hyps} == set(acoustic)
     for h in hyps:
         states = [0, *h.tokens]
@@ -428,8 +428,8 @@ def test_what_is_fused_is_what_the_automaton_says(engine: ModuleType) -> None:
 def test_a_model_keeps_what_the_network_alone_would_drop(engine: ModuleType) -> None:
     log_probs = np.log([[0.1, 0.4, 0.5], [0.98, 0.01, 0.01]])
     model = BIGRAM._replace(final=np.zeros(3))
-    assert ctc_beam_search(log_probs, width=1)[0].tokens == (2,)
-    assert ctc_beam_search(log_probs, width=1, fusion=Fusion(model, 1.0))[0].tokens == (1,)
+    assert ctc_beam_search(log_probs, beam=1)[0].tokens == (2,)
+    assert ctc_beam_search(log_probs, beam=1, fusion=Fusion(model, 1.0))[0].tokens == (1,)
 
 
 @each_engine
@@ -439,27 +439,27 @@ def test_what_the_model_forbids_is_no_hypothesis(engine: ModuleType) -> None:
             log_probs=np.log([[1.0, 1.0, 0.0], [1.0, 0.5, 0.5], [1.0, 0.5, 0.5]]),
             final=np.log([1.0, 0.0, 1.0]),
         )
-    hyps = ctc_beam_search(random_log_probs(4, 3, seed=5), width=100, fusion=Fusion(model, 1.0))
+    hyps = ctc_beam_search(random_log_probs(4, 3, seed=5), beam=100, fusion=Fusion(model, 1.0))
     assert {h.tokens for h in hyps} == {(), (1, 2), (1, 1, 2), (1, 2, 2), (1, 2, 1, 2)}
     never = model._replace(final=np.full(3, -np.inf))
-    assert ctc_beam_search(np.zeros((3, 3)), width=5, fusion=Fusion(never, 1.0)) == []
+    assert ctc_beam_search(np.zeros((3, 3)), beam=5, fusion=Fusion(never, 1.0)) == []
 
 
 @each_engine
 def test_a_bonus_lengthens_and_a_weight_of_nothing_changes_nothing(engine: ModuleType) -> None:
     log_probs = random_log_probs(12, 5, seed=6)
-    plain = ctc_beam_search(log_probs, width=20)
-    assert_alike(ctc_beam_search(log_probs, width=20, fusion=Fusion(None, 3.0)), plain)
+    plain = ctc_beam_search(log_probs, beam=20)
+    assert_alike(ctc_beam_search(log_probs, beam=20, fusion=Fusion(None, 3.0)), plain)
     (longer, *_), (shorter, *_) = (
-        ctc_beam_search(log_probs, width=20, fusion=Fusion(None, bonus=b)) for b in (5.0, -5.0)
+        ctc_beam_search(log_probs, beam=20, fusion=Fusion(None, bonus=b)) for b in (5.0, -5.0)
     )
     assert len(longer.tokens) > len(plain[0].tokens) > len(shorter.tokens)
 
 
 def test_by_length_the_same_hypotheses_are_in_another_order() -> None:
     log_probs = random_log_probs(8, 4, seed=7)
-    hyps = ctc_beam_search(log_probs, width=10)
-    by_length = ctc_beam_search(log_probs, width=10, length_normalise=True)
+    hyps = ctc_beam_search(log_probs, beam=10)
+    by_length = ctc_beam_search(log_probs, beam=10, length_normalise=True)
     assert by_length == sorted(hyps, key=lambda h: (-h.normalised, len(h.tokens), h.tokens))
     assert by_length != hyps
 
@@ -667,10 +667,10 @@ def test_greedy_takes_the_first_of_equal_outputs() -> None:
 # ---- errors --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [0, -3])
-def test_a_width_is_one_or_more(width: int) -> None:
-    with pytest.raises(ValueError, match=f"width must be 1 or more, not {width}"):
-        ctc_beam_search(np.zeros((2, 3)), width=width)
+@pytest.mark.parametrize("beam", [0, -3])
+def test_a_width_is_one_or_more(beam: int) -> None:
+    with pytest.raises(ValueError, match=f"beam must be 1 or more, not {beam}"):
+        ctc_beam_search(np.zeros((2, 3)), beam=beam)
 
 
 def with_one(value: float) -> np.ndarray:
@@ -683,7 +683,7 @@ def with_one(value: float) -> np.ndarray:
 def test_numbers_that_are_no_log_probabilities(value: float) -> None:
     message = "log_probs of frame 3 are NaN or plus infinity"
     with pytest.raises(ValueError, match=message):
-        ctc_beam_search(with_one(value), width=3)
+        ctc_beam_search(with_one(value), beam=3)
     with pytest.raises(ValueError, match=message):
         ctc_prefix_search(torch.tensor(with_one(value)))
     with pytest.raises(ValueError, match=message):
@@ -702,7 +702,7 @@ def test_greedy_names_utterance_and_frame_of_what_is_not_a_number() -> None:
 def test_a_blank_is_an_output(blank: int) -> None:
     message = f"blank {blank} is no id of 3 outputs"
     with pytest.raises(ValueError, match=message):
-        ctc_beam_search(np.zeros((2, 3)), width=2, blank=blank)
+        ctc_beam_search(np.zeros((2, 3)), beam=2, blank=blank)
     with pytest.raises(ValueError, match=message):
         ctc_prefix_search(np.zeros((2, 3)), blank=blank)
     with pytest.raises(ValueError, match=message):
@@ -741,9 +741,9 @@ def test_shapes_of_greedy(shape: tuple[int, ...], lengths: list[int], message: s
 
 def test_shapes_of_searches() -> None:
     with pytest.raises(ValueError, match=r"log_probs are \(T, V\), not \(1, 2, 3\)"):
-        ctc_beam_search(np.zeros((1, 2, 3)), width=2)
+        ctc_beam_search(np.zeros((1, 2, 3)), beam=2)
     with pytest.raises(ValueError, match="a language model over 3 tokens, a network over 4"):
-        ctc_beam_search(np.zeros((2, 4)), width=2, fusion=Fusion(BIGRAM, 1.0))
+        ctc_beam_search(np.zeros((2, 4)), beam=2, fusion=Fusion(BIGRAM, 1.0))
 
 
 # ---- a network as language model -----------------------------------------------------------------
@@ -770,8 +770,8 @@ def test_a_network_is_the_automaton_of_its_prefixes(blank: int) -> None:
                 following[i, k] = histories.index((*history, k))
     automaton = Automaton(rows, following.astype(np.int32), np.zeros(len(histories)), 0)
     log_probs = np.log(random.dirichlet(np.ones(vocab), 5))
-    for width in (2, 7, 60):
-        options = {"width": width, "blank": blank}
+    for beam in (2, 7, 60):
+        options = {"beam": beam, "blank": blank}
         expected = ctc_beam_search(log_probs, fusion=Fusion(automaton, 0.6, -0.1), **options)
         found = ctc_beam_search(log_probs, fusion=Fusion(None, 0.6, -0.1, network), **options)
         assert [h.tokens for h in found] == [h.tokens for h in expected]
