@@ -1,4 +1,4 @@
-"""Command lines: both of Kaldi's dialects, options files, exit statuses, the last line."""
+"""Command lines: both notations of Kaldi, options files, exit statuses, the last line."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def logging_as_before() -> Iterator[None]:
 
 
 class Toy:
-    """A command that remembers what it was given."""
+    """A command that records its arguments."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys

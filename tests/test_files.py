@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def test_write_where_there_is_no_directory(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
-    """Of this file and this machine; what a process that still runs is writing stays."""
+    """Leftovers of this file and machine are removed, except those of running processes."""
     host, gone = os.uname().nodename, subprocess.Popen(["true"])
     gone.wait()
     old, running = f".t.tmp.{host}.{gone.pid}", f".t.tmp.{host}.{os.getppid()}"

@@ -30,7 +30,8 @@ class CmvnStats:
                 f"the shape {matrix.shape} is not that of CMVN statistics, 2 x (columns + 1); "
                 "make them with compute_cmvn_stats.py"
             )
-        check_features(matrix)
+        if not np.isfinite(matrix).all():
+            raise FeatureError("the CMVN statistics hold NaN or infinity; compute them again")
         self.matrix = matrix.astype(np.float64)
 
     @classmethod

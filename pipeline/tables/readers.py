@@ -262,7 +262,7 @@ def _read_key(source: ByteSource) -> str | None:
         return key.decode("utf-8")
     except UnicodeDecodeError:
         source.offset = start
-        what = f"the key {key[:40]!r} is not UTF-8; the file is damaged or is no archive"
+        what = f"the key {key[:40]!r} is not UTF-8; the file is damaged or is not an archive"
         source.fail(_NOT_TABLES.get(key[:2], what))
 
 

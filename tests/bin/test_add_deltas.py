@@ -30,7 +30,7 @@ def test_nan_is_named(run_bin) -> None:
     feats = b"u1  [\n 1 2\n 3 nan ]\nu2  [\n 1 2 ]\n"
     done = run_bin("add_deltas.py", "ark:-", "ark,t:-", stdin=feats)
     assert done.returncode == 1
-    assert b"u1: NaN or infinity in frame 1" in done.stderr
+    assert b"u1: frame 1 holds NaN or infinity" in done.stderr
     assert done.stdout.startswith(b"u2")
     assert done.stderr.splitlines()[-1].endswith(b"Done 1 utterances, 1 failed")
 

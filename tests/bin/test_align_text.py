@@ -1,4 +1,4 @@
-"""align_text.py: Kaldi's bytes, and what cannot be laid out."""
+"""align_text.py: the bytes of Kaldi, and texts that cannot be aligned."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_symbols_can_be_chosen(run_bin, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, b"u1 a *** | ; ; \nu2 \n")
     done = run_bin("align_text.py", *args)
     assert done.returncode == 1
-    assert b'u1: the text holds ";"' in done.stderr
+    assert b'u1: the text holds the symbol ";"' in done.stderr
     assert run_bin("align_text.py", *args[:2], "ark,scp:a,b").returncode == 2
     assert run_bin("align_text.py", "--separator=<eps>", *args).returncode == 2
     assert run_bin("align_text.py", "--separator=a b", *args).returncode == 2
@@ -36,7 +36,7 @@ def test_a_missing_hypothesis_fails_its_utterance_alone(run_bin, tmp_path: Path)
     hyp = f"ark:{tmp_path / 'hyp'}"
     done = run_bin("align_text.py", f"ark:{tmp_path / 'ref'}", hyp, "ark:-")
     assert (done.returncode, done.stdout) == (1, b"u2 b b \n")
-    assert b"u1: no hypothesis" in done.stderr
+    assert b"u1: there is no hypothesis" in done.stderr
     assert done.stderr.decode().splitlines()[-1].endswith("Done 1 utterances, 1 failed")
     assert run_bin("align_text.py", f"ark,p:{tmp_path / 'ref'}", hyp, "ark:-").returncode == 0
 

@@ -60,7 +60,7 @@ def test_what_cannot_be_averaged_is_named(epochs, toy, trained, execute, tmp_pat
         assert not (tmp_path / "out").exists()
 
     fails(2, "expected MODEL_DIR … OUT_DIR", epochs)
-    fails(2, "is there already", epochs, epochs)
+    fails(2, "already exists", epochs, epochs)
     fails(2, "--last must be 0 or more", "--last=-1", epochs, tmp_path / "out")
     fails(1, "has the weights of 3 epochs, not of 9", "--last=9", epochs, tmp_path / "out")
     fails(1, "another architecture", epochs, trained / "transducer", tmp_path / "out")

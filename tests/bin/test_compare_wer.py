@@ -56,7 +56,7 @@ def test_what_is_refused(execute, tables: list[str], tmp_path: Path) -> None:
     assert (done.status, "no speaker of s1_b" in done.err) == (1, True)
     (tmp_path / "two").write_text("s1_a x\n")
     done = execute("compare_wer.py", *tables)
-    assert (done.status, "two: s1_b: no hypothesis" in done.err) == (1, True)
+    assert (done.status, "two: s1_b: there is no hypothesis" in done.err) == (1, True)
     assert execute("compare_wer.py", "--mode=present", *tables).status == 0
     (tmp_path / "ref").write_text("s1_a\n")
     done = execute("compare_wer.py", "--mode=present", *tables)

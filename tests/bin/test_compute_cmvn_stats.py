@@ -71,8 +71,8 @@ def test_an_utterance_without_features_is_a_failure(run_bin, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (b"b1  [\n 1 2 3 ]\n", b"b1: 3 columns where 2 are expected"),
-        (b"b1  [\n 1 nan ]\n", b"b1: NaN or infinity in frame 0"),
+        (b"b1  [\n 1 2 3 ]\n", b"b1: the features have 3 columns, expected 2"),
+        (b"b1  [\n 1 nan ]\n", b"b1: frame 0 holds NaN or infinity"),
     ],
 )
 def test_a_bad_utterance_is_named_and_spoils_no_statistics(
@@ -105,4 +105,4 @@ def test_an_utterance_of_two_speakers(run_bin, tmp_path: Path) -> None:
     option = f"--spk2utt=ark:{tmp_path / 'spk2utt'}"
     done = run_bin("compute_cmvn_stats.py", option, "ark:-", "ark,t:-", stdin=FEATS)
     assert done.returncode == 1
-    assert b"a1 is there twice" in done.stderr
+    assert b"a1 occurs twice" in done.stderr

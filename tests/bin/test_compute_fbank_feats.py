@@ -102,8 +102,8 @@ def test_a_bad_utterance_is_named_and_the_others_go_on(run_bin, scp) -> None:
             b"u5",
         ]
         log = done.stderr.decode()
-        assert "u2-short: 0.01875 s of audio hold no frame of 25 ms; leave" in log
-        assert "u3-rate.wav: 8000 Hz where" in log
+        assert "u2-short: 0.01875 s of audio are shorter than a frame of 25 ms; leave" in log
+        assert "u3-rate.wav: has a sample rate of 8000 Hz, but" in log
         assert "u4-cut.wav: truncated" in log
         assert log.splitlines()[-1].endswith("Done 2 utterances, 3 failed")
         assert "Traceback" not in log
@@ -127,7 +127,7 @@ def test_a_channel_can_be_chosen(run_bin, scp) -> None:
     stereo = scp(u1=wav(np.stack([NOISE, NOISE[::-1]], axis=1)))
     refused = run_bin("compute_fbank_feats.py", stereo, "ark:-")
     assert refused.returncode == 1
-    assert b"2 channels; choose one with --channel=0" in refused.stderr
+    assert b"has 2 channels; choose one, such as --channel=0" in refused.stderr
     right = run_bin("compute_fbank_feats.py", "--channel=1", stereo, "ark:-", check=True)
     mono = run_bin("compute_fbank_feats.py", scp(u1=wav(NOISE[::-1])), "ark:-", check=True)
     assert right.stdout == mono.stdout
@@ -171,9 +171,9 @@ def test_options_that_are_wrong(arguments, message: str, run_bin, scp) -> None:
 def test_help_has_every_option_with_its_default(run_bin) -> None:
     text = " ".join(run_bin("compute_fbank_feats.py", "--help", check=True).stdout.decode().split())
     for expected in (
-        "--num-mel-bins <int> triangular mel filters [default: 23]",
-        "0 here, 1.0 in Kaldi; 0 makes features reproducible) [default: 0.0]",
-        "--frame-length <float> length of a frame in ms [default: 25.0]",
+        "--num-mel-bins <int> number of triangular mel filters [default: 23]",
+        "0 makes features reproducible (Kaldi: 1) [default: 0.0]",
+        "--frame-length <float> length of a frame, in ms [default: 25.0]",
         "[default: no-use-energy]",
         "--allow-pipes",
     ):

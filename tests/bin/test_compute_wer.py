@@ -56,9 +56,9 @@ def test_modes(run_bin, text, mode: str, code: int, out: str) -> None:
     done = run_bin("compute_wer.py", f"--mode={mode}", ref, hyp)
     assert (done.returncode, done.stdout.decode()) == (code, out)
     if mode == "strict":
-        assert b"u1: no hypothesis" in done.stderr
+        assert b"u1: there is no hypothesis" in done.stderr
     else:
-        assert b"u3: no reference for this utterance; left out" in done.stderr
+        assert b"u3: there is no reference for this utterance; left out" in done.stderr
 
 
 def test_a_thousand_random_pairs_have_the_distance_of_rapidfuzz(run_bin, text) -> None:

@@ -52,7 +52,7 @@ def test_modes_and_errors(execute, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("a\nb\n")
     pair = (f"ark:{tmp_path}/ref", f"ark:{tmp_path}/hyp")
     done = execute("compute_wer_bootci.py", *pair)
-    assert (done.status, "b: no hypothesis for this utterance" in done.err) == (1, True)
+    assert (done.status, "b: there is no hypothesis for this utterance" in done.err) == (1, True)
     assert execute("compute_wer_bootci.py", "--mode=present", *pair).out.startswith(
         "Set1: %WER 0.00"
     )

@@ -54,7 +54,7 @@ def copy(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def fails(done, status: int, *texts: str) -> None:
-    """The command ended with ``status`` and said each of ``texts``."""
+    """Check that the command ended with ``status`` and that its messages have all ``texts``."""
     assert done.status == status, done.err
     assert "Traceback" not in done.err
     for text in texts:
@@ -202,7 +202,7 @@ def test_recordings_through_the_models_front_end(trained, execute, decode, tmp_p
 
 
 def test_a_second_process_waits_and_takes_over(decode, feats, write, tmp_path, caplog):
-    """As when a cluster starts a job anew whose first try still runs on a lost node."""
+    """A cluster may restart a job while its first attempt still runs on a lost node."""
     options, journal = ("--resume",), tmp_path / "hyp.partial"
     assert decode(write(feats), *options).status == 0
     expected = (tmp_path / "hyp").read_bytes()

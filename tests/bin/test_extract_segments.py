@@ -46,9 +46,9 @@ def test_samples_are_cut_at_the_times(run_bin: Run, corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        ("u1 r 0.1 3.0\n", b"u1: ends at 3.0 s"),
-        ("u1 r 2.0 3.0\n", b"nothing there"),
-        ("u1 r 0.5 0.55\n", b"below --min-segment-length"),
+        ("u1 r 0.1 3.0\n", b"u1: the segment ends at 3.0 s"),
+        ("u1 r 2.0 3.0\n", b"lies outside the recording of 1.000 s"),
+        ("u1 r 0.5 0.55\n", b"less than --min-segment-length"),
         ("u1 q 0.1 0.3\n", b"u1: recording q is not in"),
         ("u1 r nan 0.3\n", b"is not of the form UTT RECO START END"),
         ("u1 r 0.1\n", b"is not of the form UTT RECO START END"),

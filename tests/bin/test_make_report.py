@@ -1,4 +1,4 @@
-"""make_report.py on models that have learnt something, and on what is none."""
+"""make_report.py on trained models, and on other directories."""
 
 import shutil
 from collections.abc import Callable

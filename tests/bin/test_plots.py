@@ -18,7 +18,7 @@ UTT = "s1-u2"
 
 @pytest.fixture
 def draw(trained: Path, execute, tmp_path: Path) -> Callable[..., object]:
-    """Draw ``UTT`` of the toy corpus, or what else is said, into ``tmp_path/picture.png``."""
+    """Draw an utterance of the toy corpus, by default ``UTT``, into ``tmp_path/picture.png``."""
 
     def run(command: str, kind: str, *options: object, **other: object) -> object:
         dev = trained / "toy" / "dev"
@@ -58,7 +58,7 @@ CASES = [
 
 @pytest.mark.parametrize(("command", "kind"), CASES)
 def test_a_picture_of_an_utterance(trained, draw, tmp_path, command, kind) -> None:
-    """Of what the model hears as PNG, of the reference as SVG; the same twice."""
+    """The hypothesis as PNG and the reference as SVG; both are the same when drawn again."""
     done = draw(command, kind)
     assert (done.status, done.out) == (0, ""), done.err
     assert is_picture(tmp_path / "picture.png")
@@ -76,26 +76,36 @@ def test_a_segmentation(draw, tmp_path) -> None:
         for command in ("sensitivity", "posteriors"):
             assert draw(command, "ctc", option).status == 0
     done = draw("sensitivity", "ctc", f"--phn={tmp_path}/none")
-    fails(done, 1, "none: cannot read these times: No such file or directory; --phn takes TIMIT's")
-    fails(draw("posteriors", "ctc", f"--ctm={tmp_path}/none"), 1, "; --ctm takes what --write-ctm")
-    fails(draw("posteriors", "ctc", f"--ctm={tmp_path}/u.PHN"), 1, "nothing of utterance")
+    fails(
+        done,
+        1,
+        "none: cannot read these times: No such file or directory; give a .PHN file of TIMIT",
+    )
+    fails(
+        draw("posteriors", "ctc", f"--ctm={tmp_path}/none"),
+        1,
+        "; give a file of decode_*.py --write-ctm",
+    )
+    fails(draw("posteriors", "ctc", f"--ctm={tmp_path}/u.PHN"), 1, "lacks utterance")
 
 
 def test_options_out_of_place(draw, tmp_path) -> None:
     fails(draw("lattice", "ctc"), 1, "a transducer model is needed here")
     fails(draw("lattice", "predictor"), 1, "a transducer model is needed here")
-    fails(draw("sensitivity", "predictor"), 1, "a predictor alone hears nothing")
-    fails(draw("sensitivity", "ctc", "--label=1"), 2, "for a transducer model")
-    fails(draw("sensitivity", "transducer", "--phones=a"), 2, "for a ctc model")
-    fails(draw("sensitivity", "transducer", "--frame=999"), 2, "--frame is 0 …")
+    fails(draw("sensitivity", "predictor"), 1, "a predictor alone recognises nothing")
+    fails(draw("sensitivity", "ctc", "--label=1"), 2, "applies only to a transducer model")
+    fails(draw("sensitivity", "transducer", "--phones=a"), 2, "applies only to a ctc model")
+    fails(
+        draw("sensitivity", "transducer", "--frame=999"), 2, "--frame must be an encoder frame, 0 …"
+    )
     fails(draw("sensitivity", "transducer", "--frame=-5"), 2, "or -1, not -5")
     fails(draw("sensitivity", "transducer", "--label=-2"), 2, "or -1, not -2")
-    fails(draw("sensitivity", "ctc", "--frame=-5"), 2, "for a transducer model")
+    fails(draw("sensitivity", "ctc", "--frame=-5"), 2, "applies only to a transducer model")
     fails(draw("sensitivity", "transducer", "--token=zz"), 2, 'no token "zz"')
     fails(draw("sensitivity", "ctc", "--phones=a,zz"), 2, 'no token "zz"')
-    fails(draw("lattice", "transducer", "--floor=-3"), 2, "--floor is in nats")
+    fails(draw("lattice", "transducer", "--floor=-3"), 2, "--floor must be above 0 (nats)")
     fails(draw("lattice", "transducer", "--beam=0"), 2, "--beam must be")
-    fails(draw("posteriors", "ctc", picture="x.jpg"), 2, "ends in .png or .svg")
+    fails(draw("posteriors", "ctc", picture="x.jpg"), 2, "must end in .png or .svg")
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -109,7 +119,7 @@ def test_tables_that_are_wrong(trained, draw, tmp_path) -> None:
     fails(draw("posteriors", "ctc", f"--text=ark:{empty}"), 1, "no utterance")
     cut = tmp_path / "cut.ark"
     cut.write_bytes((dev / "feats.ark").read_bytes()[:60])
-    fails(draw("posteriors", "ctc", feats=f"ark:{cut}", utt="s0-u0"), 1, "cut off or damaged")
+    fails(draw("posteriors", "ctc", feats=f"ark:{cut}", utt="s0-u0"), 1, "truncated or damaged")
     (tmp_path / "text").write_text(f"{UTT} a zz\n")
     fails(draw("lattice", "transducer", f"--text=ark:{tmp_path}/text"), 1, 'unknown phone "zz"')
     (tmp_path / "text").write_text(f"{UTT} {'a b ' * 50}\n")
@@ -160,7 +170,7 @@ def test_training(trained, execute, tmp_path) -> None:
         assert done.status == 0, done.err
     assert is_picture(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    fails(execute("plot_training.py", tmp_path / "x.png"), 2, "give one model directory")
+    fails(execute("plot_training.py", tmp_path / "x.png"), 2, "give at least one model directory")
     fails(execute("plot_training.py", tmp_path, tmp_path / "x.png"), 1, "config.json: missing")
     fails(execute("plot_training.py", models[0], models[0], tmp_path / "x.png"), 2, "names for 2")
 
@@ -173,4 +183,4 @@ def test_confusions(execute, tmp_path) -> None:
         assert is_picture(tmp_path / name)
     fails(execute("plot_confusions.py", tmp_path / "none", tmp_path / "x.png"), 1, "No such file")
     (tmp_path / "al").write_text(json.dumps({"a": 1}))
-    fails(execute("plot_confusions.py", tmp_path / "al", tmp_path / "x.png"), 1, "is no pair")
+    fails(execute("plot_confusions.py", tmp_path / "al", tmp_path / "x.png"), 1, "is not a pair")

@@ -1,4 +1,4 @@
-"""recognize.py: recordings to tokens, with nothing but a model directory."""
+"""recognize.py: from recordings to tokens, with only a model directory."""
 
 import shutil
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_a_recording_that_fails_is_named_and_the_others_go_on(recognize, record,
         record("short.wav", seconds=0.001),
     )
     (tmp_path / "empty.wav").write_bytes(b"")
-    (tmp_path / "text.wav").write_text("this is no recording\n")
+    (tmp_path / "text.wav").write_text("this is not a recording\n")
     cut = record("cut.wav")
     cut.write_bytes(cut.read_bytes()[:2000])
     bad = [tmp_path / n for n in ("gone.wav", "empty.wav", "text.wav")] + [stereo, slow, short, cut]
@@ -73,7 +73,7 @@ def test_a_recording_that_fails_is_named_and_the_others_go_on(recognize, record,
     for path in bad:
         (line,) = [x for x in done.err.splitlines() if f" {path}: " in x]
         assert line.count(str(path)) == 1, line
-    assert "8000 Hz where this model wants 16000 Hz; resample it" in done.err
+    assert "of 8000 Hz, but the model 16000; resample it" in done.err
     assert "--sample-frequency" not in done.err  # no option of this program
 
 
@@ -82,7 +82,7 @@ def test_a_name_that_looks_like_a_command_is_not_run(recognize, tmp_path):
     assert not (tmp_path / "sign").exists()
 
 
-def test_a_model_without_a_front_end_says_so_once(trained, execute, record, tmp_path):
+def test_a_model_without_a_front_end_fails_once(trained, execute, record, tmp_path):
     path = Path(shutil.copytree(trained / "ctc", tmp_path / "ctc"))
     shutil.rmtree(path / "front_end")
     done = execute("recognize.py", "--device=cpu", path, record("a.wav"), record("b.wav"))

@@ -1,4 +1,4 @@
-"""score.py: a decode directory scored whole, its files, its variants, what it refuses."""
+"""score.py: the files of a scored decode directory, the variants, and refused input."""
 
 import json
 from hashlib import sha256
@@ -23,10 +23,10 @@ def decoded(tmp_path: Path) -> Path:
     (data / "spk2dialect").write_text("s1 dr1\n")
     (data / "utt2dur").write_text("s1-u1 1.5\ns1-u2 0.5\ns2-u1 1\n")
     (decode / "hyp.txt").write_text("s1-u1 sil aa aa d sil b\ns1-u2\ns2-u1 sil sil\n")
-    heard = [("s1-u1", "sil ao q aa d sil b"), ("s2-u1", "sil sil")]
+    recognised = [("s1-u1", "sil ao q aa d sil b"), ("s2-u1", "sil sil")]
     lines = [
         f"{utt_id} 1 {n / 10:.2f} 0.10 {token} 0.9\n"
-        for utt_id, text in heard
+        for utt_id, text in recognised
         for n, token in enumerate(text.split())
     ]
     (decode / "hyp.ctm").write_text("".join(lines))
@@ -132,14 +132,17 @@ def test_optional_silences_are_marked_for_sclite(execute, decoded: Path) -> None
 def test_times_of_other_hypotheses_are_left_out(execute, decoded: Path) -> None:
     (decoded / "hyp.ctm").write_text("s1-u1 1 0.00 0.10 b 0.9\n")
     done = run(execute, decoded)
-    assert (done.status, "hyp.ctm: s1-u1: other tokens than in the hyp" in done.err) == (0, True)
+    assert (done.status, "hyp.ctm: the tokens of s1-u1 differ from its hyp" in done.err) == (
+        0,
+        True,
+    )
     assert not (decoded / "scoring" / "sclite" / "hyp.ctm").exists()
 
 
-def test_signs_of_sclite_are_left_out(execute, decoded: Path) -> None:
+def test_tokens_in_the_syntax_of_sclite_are_left_out(execute, decoded: Path) -> None:
     (decoded / "hyp.txt").write_text("s1-u1 (x) @\ns1-u2\ns2-u1 a\n")
     done = execute("score.py", decoded.parent / "data", decoded)
-    assert (done.status, 's1-u1: "(x)" is a sign of sclite\'s own' in done.err) == (0, True)
+    assert (done.status, 's1-u1: "(x)" belongs to the syntax of sclite' in done.err) == (0, True)
     files = {path.name for path in (decoded / "scoring" / "sclite").iterdir()}
     assert files == {f"hyp.{suffix}" for suffix in ("sys", "raw", "dtl", "pra", "sgml")}
 
@@ -167,13 +170,21 @@ def test_a_score_takes_the_place_of_an_older_one_whole(execute, decoded: Path) -
             "s1-u1 sil zz\ns1-u2\ns2-u1 sil\n",
             'hyp.txt: s1-u1: unknown phone "zz"',
         ),
-        ("decode/hyp.txt", "s1-u1 sil\n", "hyp.txt: s1-u2: no hypothesis for this utterance (nor"),
-        ("decode/hyp.txt", "", "hyp.txt: no utterances in it; decode them first"),
-        ("decode/hyp.txt", "s1-u1\ns1-u2\ns2-u1\nzz aa\n", "hyp.txt: zz: no reference"),
+        (
+            "decode/hyp.txt",
+            "s1-u1 sil\n",
+            "hyp.txt: s1-u2: there is no hypothesis for this utterance (nor",
+        ),
+        ("decode/hyp.txt", "", "hyp.txt: has no utterances; decode them first"),
+        ("decode/hyp.txt", "s1-u1\ns1-u2\ns2-u1\nzz aa\n", "hyp.txt: zz: there is no reference"),
         ("decode/hyp.txt", "s1-u1\ns1-u1\n", "s1-u1 occurs twice"),
         ("decode/hyp.txt", b"s1-u1 \xe9\n", "not UTF-8"),
-        ("decode/hyp.txt", None, "hyp.txt: missing; give DATA_DIR with text, DECODE_DIR with hyp"),
-        ("data/text", None, "text: missing; give DATA_DIR with text"),
+        (
+            "decode/hyp.txt",
+            None,
+            "hyp.txt: no such file; give a DATA_DIR with text and a DECODE_DIR",
+        ),
+        ("data/text", None, "text: no such file; give a DATA_DIR with text"),
         ("data/text", "s1-u1\ns1-u2\ns2-u1\n", "the references hold no tokens"),
     ],
 )
@@ -194,11 +205,15 @@ def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, messa
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("data/utt2spk", "s1-u1 s1\n", "utt2spk: no speaker of s1-u2; add its line"),
-        ("data/utt2spk", "s1-u1 s1 x\ns1-u2 s1\ns2-u1 s2\n", "'s1 x': expected one speaker"),
+        ("data/utt2spk", "s1-u1 s1\n", "utt2spk: has no speaker of s1-u2; add a line"),
+        (
+            "data/utt2spk",
+            "s1-u1 s1 x\ns1-u2 s1\ns2-u1 s2\n",
+            "expected one speaker of s1-u1, not 's1 x'",
+        ),
         ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
-        ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: not a ctm line"),
-        ("decode/hyp.ctm", "s1-u1 1 nan 0.1 a\n", "hyp.ctm:1: not a ctm line"),
+        ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: expected a ctm line"),
+        ("decode/hyp.ctm", "s1-u1 1 nan 0.1 a\n", "hyp.ctm:1: expected a ctm line"),
         ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm: not UTF-8"),
     ],
 )
@@ -218,14 +233,14 @@ def test_bad_files_beside_keep_the_old_score(
 def test_signs_of_the_alignments_are_refused(execute, decoded: Path) -> None:
     (decoded / "hyp.txt").write_text("s1-u1 a\ns1-u2 <eps>\ns2-u1 a\n")
     done = execute("score.py", decoded.parent / "data", decoded)
-    assert (done.status, 's1-u2: the token "<eps>" is a sign' in done.err) == (1, True)
+    assert (done.status, 's1-u2: the token "<eps>" has a special meaning' in done.err) == (1, True)
 
 
 def test_other_modes(execute, decoded: Path) -> None:
     (decoded / "hyp.txt").write_text("s2-u1 sil b d sil sil\nzz aa\n")
     done = run(execute, decoded, "--mode=present")
     assert done.out.startswith("%PER 0.00 [ 0 / 5, 0 ins, 0 del, 0 sub ] [PARTIAL]\n"), done.err
-    assert "zz: no reference for this utterance; left out" in done.err
+    assert "zz: there is no reference for this utterance; left out" in done.err
     done = run(execute, decoded, "--mode=all")
     assert done.out.startswith("%PER 50.00 [ 5 / 10, 0 ins, 5 del, 0 sub ] [PARTIAL]\n"), done.err
     assert run(execute, decoded, "--mode=most").status == 2

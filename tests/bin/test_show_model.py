@@ -35,7 +35,7 @@ def test_json(show: Run) -> None:
 def test_num_tokens_for_a_file_that_does_not_say(show: Run) -> None:
     refused = show(CONF / "demo.toml")
     assert refused.returncode == 2
-    assert b"demo.toml: give --num-tokens" in refused.stderr
+    assert b"demo.toml: does not state the number of tokens; give --num-tokens" in refused.stderr
     assert refused.stdout == b""
     shown = show("--num-tokens=62", CONF / "demo.toml", check=True)
     assert b"kind    transducer" in shown.stdout

@@ -46,7 +46,7 @@ def train(by_speaker, execute, tmp_path) -> Callable[..., object]:
 
 
 def test_a_dev_set_of_other_speakers_is_recognised(by_speaker, train, execute, tmp_path):
-    """Offsets that no global statistics take away do not matter."""
+    """Offsets of speakers, which global statistics cannot remove, do not matter."""
     done = train("--cmvn=speaker", "--patience=0")
     assert done.status == 0, done.err
     directory = ModelDir.open(tmp_path / "model")
@@ -94,7 +94,7 @@ def test_a_data_directory_without_statistics_is_told_how_to_make_them(by_speaker
 
 
 def test_statistics_that_changed_are_noticed(by_speaker, train):
-    """The same scp file, other numbers behind it; and numbers that are none."""
+    """An scp file with changed statistics, and statistics that are not numbers."""
     assert train("--cmvn=speaker", "--patience=1").status == 0
     ark = by_speaker.train / "cmvn_spk.ark"
     whole = ark.read_bytes()

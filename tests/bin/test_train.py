@@ -29,7 +29,7 @@ KINDS = ("ctc", "predictor", "transducer")
 
 @pytest.fixture
 def train(toy, execute, tmp_path) -> Callable[..., object]:
-    """Train on the toy corpus into ``tmp_path/NAME``; three epochs unless told otherwise."""
+    """Train on the toy corpus into ``tmp_path/NAME``, by default for three epochs."""
 
     def run(*options: object, kind: str = "ctc", name: str = "model"):
         given = map(str, options)
@@ -44,7 +44,7 @@ def no_traceback(done) -> None:
 
 
 def fails(done, status: int, *texts: str) -> None:
-    """The command ended with ``status`` and said each of ``texts``, in one message."""
+    """Check that the command ended with ``status`` and one message that has all ``texts``."""
     assert done.status == status, done.err
     no_traceback(done)
     for text in texts:
@@ -93,7 +93,7 @@ def test_one_training_does_not_write_to_the_log_of_another(train, tmp_path):
     assert (tmp_path / "one" / "train.log").read_text() == before
 
 
-def test_provenance_says_how_it_came_about(toy, run_bin, tmp_path):
+def test_provenance_records_how_the_model_was_made(toy, run_bin, tmp_path):
     arguments = toy.arguments(tmp_path / "model", "--epochs=1", "--seed=5")
     done = run_bin("train_ctc.py", *arguments, check=True)
     assert done.stdout == b""
@@ -452,7 +452,7 @@ def load_state_of(data: bytes, folder: Path) -> dict[str, object]:
 
 
 def test_a_finished_training_without_its_states_is_not_begun_again(train, tmp_path):
-    """It would end as another model under the same name."""
+    """Continuing would give a different model under the same name."""
     assert train("--epochs=2").status == 0
     final = tmp_path / "model" / "final.safetensors"
     before = final.read_bytes()

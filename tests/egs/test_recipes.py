@@ -1,4 +1,4 @@
-"""The recipes: every file of conf/ is understood, run.sh says what is wrong, and all of it runs."""
+"""The recipes: all files of conf/ are valid, run.sh reports errors, and the recipes run."""
 
 import os
 import re

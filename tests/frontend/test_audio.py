@@ -1,4 +1,4 @@
-"""Recordings: every format, and every way in which one can be wrong."""
+"""Recordings: all formats, and all faults that a recording can have."""
 
 import io
 import shlex

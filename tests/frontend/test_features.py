@@ -1,4 +1,4 @@
-"""Features against Kaldi's own, and what options, deltas and normalisation promise."""
+"""Features compared with Kaldi's; properties of options, deltas and normalisation."""
 
 import dataclasses
 from pathlib import Path
@@ -300,7 +300,7 @@ def test_cmvn_errors() -> None:
         stats.apply(np.ones((5, 4), np.float32))
     with pytest.raises(FeatureError, match="frame 0 holds NaN or infinity"):
         stats.accumulate(feats * np.nan)
-    assert stats.count == 5  # nothing was added by what failed
+    assert stats.count == 5  # the failed calls have added nothing
     with pytest.raises(FeatureError, match="statistics have 0 frames"):
         CmvnStats.zeros(3).apply(feats)
     with pytest.raises(FeatureError, match=r"shape \(5, 3\) is not that of CMVN statistics"):

@@ -47,7 +47,7 @@ def test_counts_by_class(count) -> None:
     assert found.counts[none, none] == 0
     assert found.percent[iy, [iy, ih, none]].tolist() == [50.0, 25.0, 25.0]
     assert found.percent[none, t] == 100.0
-    assert not found.percent[t].any()  # never said
+    assert not found.percent[t].any()  # not in the references
 
 
 def test_all_timit_phones_have_a_class(golden: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_token_may_hold_blanks_that_are_not_asciis(count) -> None:
 
 
 def test_a_name_written_from_the_right_keeps_its_count_apart(count) -> None:
-    """In one text with a Hebrew name the count would be moved to its other side."""
+    """If name and count were one text, a Hebrew name would move the count to its other side."""
     figure = draw_confusions(count("u שלום שלום ; שלום שלום ; ab ab \n"))
     (hebrew,) = [t for t in figure.axes[0].get_yticklabels() if "ש" in t.get_text()]
     assert hebrew.get_text() == "שלום"

@@ -21,7 +21,7 @@ from pipeline.plots.sweep import SweepPoint, draw_sweeps
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_same_picture_is_the_same_bytes(utterance, kind: str) -> None:
-    """Whatever is set elsewhere in this process, and drawn anew."""
+    """The bytes do not depend on settings in this process, or on earlier pictures."""
     one = utterance("tanh")
     lattice = compute_lattice(one.model, one.inputs, [3, 1])
     first = render(draw_lattice(one, lattice, [3, 1], title="$\\frac"), kind)
@@ -183,9 +183,9 @@ def test_damaged_metrics(tmp_path: Path) -> None:
     path = write_run(tmp_path / "ctc", "ctc", [3.0], 1)
     for text, said in (
         ("", "empty"),
-        ('{"epoch": 1}\n', r'jsonl:1: no line of train_\*.py \(it lacks "train_loss"\)'),
-        ("x", r":1: no line of train_\*.py \(it is no JSON\)"),
-        ("[]", r":1: no line of train_\*.py \(something in it is of another kind\)"),
+        ('{"epoch": 1}\n', r'jsonl:1: not a line of train_\*.py, it lacks "train_loss"'),
+        ("x", r":1: not a line of train_\*.py, it is not JSON"),
+        ("[]", r":1: not a line of train_\*.py, a value is of the wrong type"),
     ):
         (path / "metrics.jsonl").write_text(text)
         with pytest.raises((ModelError, DataError), match=said):
@@ -198,7 +198,7 @@ def test_damaged_metrics(tmp_path: Path) -> None:
 def test_what_a_run_lacks_is_told_apart(tmp_path: Path) -> None:
     path = write_run(tmp_path / "ctc", "ctc", [3.0], 1)
     (path / "metrics.jsonl").unlink()
-    with pytest.raises(ModelError, match=r"metrics\.jsonl: missing; no epoch has finished"):
+    with pytest.raises(ModelError, match=r"metrics\.jsonl: no such file; wait for the first epoch"):
         read_run(path)
     (path / "config.json").unlink()
     with pytest.raises(ModelError, match=r"config\.json: missing; give a directory of train_"):

@@ -9,7 +9,7 @@ from pipeline.plots import lettering
 from pipeline.plots.figures import new_figure, render
 from pipeline.plots.lettering import FONT, columns, complete, shown, written
 
-NOBODY = "\U0010fffd"  # for private use: no font has it
+NO_FONT = "\U0010fffd"  # for private use: no font has it
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_what_no_font_has_is_a_number(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     assert written("音") == "U+97F3"
     assert written("a音楽b") == "aU+97F3+697Db"
-    assert written(NOBODY) == "U+10FFFD"
+    assert written(NO_FONT) == "U+10FFFD"
     assert shown("音楽" * 9) == "U+97F3+697D+97F3+69…"
     assert len(caplog.records) == 1
     assert caplog.records[0].name == "pipeline"
@@ -57,7 +57,7 @@ def test_blanks_that_nobody_sees_are_numbers(caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.usefixtures("only_own_font")
 def test_no_picture_holds_boxes() -> None:
-    """Labels that are told apart stay so, in titles as on axes."""
+    """Labels that differ are drawn differently, in titles and on axes."""
     figure = new_figure(8.0, 2.0, "音 楽")
     axes = figure.subplots()
     axes.text(0.5, 0.5, "楽")

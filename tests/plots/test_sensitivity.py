@@ -1,4 +1,4 @@
-"""Derivatives in the pictures are those of the network: finite differences say the same."""
+"""Derivatives in the pictures agree with finite differences of the network."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ STEP = 1e-3
 
 
 def inputs_of(utterance, static: np.ndarray) -> torch.Tensor:
-    """What the network reads of other static features: differences, then normalisation."""
+    """The network inputs for changed static features: deltas, then normalisation."""
     whole = add_deltas(static, order=2, window=2)
     change = (whole - add_deltas(utterance.features[:, :6], order=2, window=2)) * utterance.scales
     return torch.from_numpy(utterance.inputs + change)[None]

@@ -1,4 +1,4 @@
-"""Rows of tokens: none stands over another, whatever their number."""
+"""Rows of tokens: no names overlap, whatever their number."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def rows(places: list[Place | None]) -> list[int | None]:
 
 
 def overlapping(figure, axes) -> int:
-    """Pairs of texts in the axes that stand over each other by more than a pixel."""
+    """The number of pairs of texts in the axes that overlap by more than a pixel."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
@@ -81,7 +81,7 @@ def test_no_names_overlap(count: int) -> None:
 
 
 def test_a_long_utterance_is_readable(utterance) -> None:
-    """As dense as half a minute is: seventeen names an inch, above the curves and below them."""
+    """Names as dense as in half a minute, seventeen per inch, above and below the curves."""
     one = utterance("ctc", reference=(1, 3))
     times = np.linspace(0.001, 0.139, 288)
     probs = np.full((288, 5), 0.01)

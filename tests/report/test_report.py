@@ -99,9 +99,9 @@ def test_a_model_without_scores_says_what_to_run(scored: Path) -> None:
     ("edit", "said"),
     [
         (lambda data: data.pop("total"), 'it lacks "total"'),
-        (lambda data: data["total"].update(ins="many"), "something in it is of another kind"),
-        (lambda data: data.update(confusions=[["a", "b"]]), "something in it is of another kind"),
-        (lambda data: data.update(groups=[]), "something in it is of another kind"),
+        (lambda data: data["total"].update(ins="many"), "a value is of the wrong type"),
+        (lambda data: data.update(confusions=[["a", "b"]]), "a value is of the wrong type"),
+        (lambda data: data.update(groups=[]), "a value is of the wrong type"),
         (lambda data: data.update(format_version=2), "format 2, but this program reads 1"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_damaged_score_is_named(
     file = edit_score(models(scored)[0], edit)
     with pytest.raises(DataError, match=re.escape(str(file)) + f".*{said}.*score"):
         make_report(models(scored), PLAIN)
-    for content, said in ((b"", "it is no JSON"), (b"\xff", "it is no UTF-8 text")):
+    for content, said in ((b"", "it is not JSON"), (b"\xff", "it is not a UTF-8 text")):
         file.write_bytes(content)
         with pytest.raises(DataError, match=re.escape(str(file)) + f".*{said}"):
             make_report(models(scored), PLAIN)
@@ -388,8 +388,11 @@ def test_damaged_curves_are_told_in_plain_words(scored: Path) -> None:
     (one / "sweep_dev").mkdir()
     (one / "sweep_dev" / "sweep.tsv").write_text("beam\n1\n")
     text = text_of(make_report(models(scored), ReportOptions()))
-    assert "metrics.jsonl:1: no line of train_*.py (it is no JSON); remove it" in text
-    assert "sweep.tsv: not a table of sweep_beam.sh: no column metric; make it again." in text
+    assert "metrics.jsonl:1: not a line of train_*.py, it is not JSON; remove it" in text
+    assert (
+        "sweep.tsv: not a table of sweep_beam.sh: it lacks the column metric; make it again."
+        in text
+    )
     assert "Error(" not in text
 
 

@@ -1,4 +1,4 @@
-"""Error counts and alignments against Kaldi's and NIST's own, rapidfuzz's, and brute force."""
+"""Error counts and alignments compared with those of Kaldi, NIST, rapidfuzz and brute force."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files in the forms of Kaldi and NIST, against what the real programs wrote."""
+"""Files in the formats of Kaldi and NIST, compared with the output of the real programs."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_a_group_without_reference_tokens() -> None:
         assert "unknown" in nist_forms.sys_table("t", groups, found.total(), percent=percent)
     table = kaldi_forms.per_group_lines(groups, found.total(), "speaker")
     assert [line.split()[:2] for line in table.splitlines()[1:]] == [
-        ["s1", "raw"],  # no percentages of nothing
+        ["s1", "raw"],  # no percentages without reference tokens
         ["unknown", "raw"],
         ["unknown", "sys"],
         ["SUM", "raw"],
@@ -113,7 +113,7 @@ def test_a_group_without_reference_tokens() -> None:
 
 
 def test_speakers_who_say_nothing_are_counted_as_sclite_does() -> None:
-    """The table is what sclite 2.4.10 wrote for these texts."""
+    """The expected table is the output of sclite 2.4.10 for these texts."""
     pairs = [("s1-u1", ["a", "b"], ["a", "x"]), ("s2-u1", [], ["z"])]
     found = align_all([*pairs, ("s3-u1", [], ["q"]), ("s3-u2", ["c"], ["c"])], NIST)
     groups = count_groups(found, {"speaker": {u: u[:2] for u in found.utt_ids}})["speaker"]

@@ -61,9 +61,11 @@ def test_a_score_is_read_as_it_is_written(decoded: Path) -> None:
 
 def test_a_score_is_that_of_the_hypotheses_beside_it(decoded: Path) -> None:
     (decoded / "hyp.txt").write_text("s1-a x y z\n")
-    with pytest.raises(DataError, match=rf"other hypotheses .*run score\.py DATA_DIR {decoded} ag"):
+    with pytest.raises(
+        DataError, match=rf"has changed since .*run score\.py DATA_DIR {decoded} ag"
+    ):
         read_score(decoded)
-    (decoded / "hyp.txt").unlink()  # nothing speaks against the score
+    (decoded / "hyp.txt").unlink()  # then the score cannot be found outdated
     assert read_score(decoded).name == "CER"
 
 
@@ -82,10 +84,10 @@ def test_what_an_older_score_lacks(decoded: Path) -> None:
     ("changes", "said"),
     [
         ({"format_version": 2}, "format 2, but this program reads 1"),
-        ({"total": 3}, "cannot be used, something in it is of another kind"),
+        ({"total": 3}, "cannot be used, a value is of the wrong type"),
         ({"total": {}}, 'cannot be used, it lacks "ref_tokens"'),
-        ({"confusions": [["a", "b"]]}, "something in it is of another kind"),
-        ({"interval": 3}, "something in it is of another kind"),
+        ({"confusions": [["a", "b"]]}, "a value is of the wrong type"),
+        ({"interval": 3}, "a value is of the wrong type"),
     ],
 )
 def test_a_damaged_score_is_named(decoded: Path, changes: dict[str, object], said: str) -> None:
@@ -96,12 +98,16 @@ def test_a_damaged_score_is_named(decoded: Path, changes: dict[str, object], sai
 
 def test_no_score(decoded: Path) -> None:
     file = decoded / "scoring" / "score.json"
-    for content, said in ((b"[", "it is no JSON"), (b"\xff", "it is no UTF-8"), (b"[]", "another")):
+    for content, said in (
+        (b"[", "it is not JSON"),
+        (b"\xff", "it is not a UTF-8 text"),
+        (b"[]", "wrong type"),
+    ):
         file.write_bytes(content)
         with pytest.raises(DataError, match=said):
             read_score(decoded)
     file.unlink()
-    with pytest.raises(DataError, match=r"score\.json: missing; run score\.py DATA_DIR"):
+    with pytest.raises(DataError, match=r"score\.json: no such file; run score\.py DATA_DIR"):
         read_score(decoded)
 
 
@@ -112,7 +118,7 @@ def test_the_counts_of_compute_wer(decoded: Path) -> None:
     assert read_wer(decoded) == ErrorCounts(3, ins=1, del_=0, sub=2, sentences=2, wrong_sentences=1)
     for text in ("", "%WER\n", "%WER 1.0 [ 1 / 2, 1 ins, 0 del, 0 sub ]\n"):
         file.write_text(text)
-        with pytest.raises(DataError, match=r"wer: no error rate; run score\.py DATA_DIR"):
+        with pytest.raises(DataError, match=r"wer: has no error rate; run score\.py DATA_DIR"):
             read_wer(decoded)
 
 
@@ -124,7 +130,7 @@ def test_the_speed_of_all_jobs(tmp_path: Path) -> None:
     file.write_text('{"frames": 100, "seconds": 0.5}\n{"frames": 20, "seconds": 0.25}\n')
     speed = read_speed(tmp_path)
     assert (speed.frames, speed.seconds) == (120, 0.75)
-    for text, said in (("{", "it is no JSON"), ("{}", 'it lacks "frames"'), ("3", "another kind")):
+    for text, said in (("{", "it is not JSON"), ("{}", 'it lacks "frames"'), ("3", "wrong type")):
         file.write_text(text)
         with pytest.raises(DataError, match=rf"speed\.jsonl: .*{said}; decode again"):
             read_speed(tmp_path)
@@ -165,14 +171,14 @@ def test_an_epoch_done_twice_counts_once(tmp_path: Path) -> None:
 
 
 def test_damaged_metrics_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"metrics\.jsonl: missing; no epoch has finished yet"):
+    with pytest.raises(ModelError, match=r"metrics\.jsonl: no such file; wait for the first epoch"):
         read_metrics(tmp_path)
-    with pytest.raises(ModelError, match=r"metrics\.jsonl: empty; no epoch has finished yet"):
+    with pytest.raises(ModelError, match=r"metrics\.jsonl: is empty; wait for the first epoch"):
         read_metrics(write(tmp_path))
     unnamed = {name: value for name, value in line(2, 1.0).items() if name != "metric"}
-    with pytest.raises(DataError, match=r'jsonl:2: no line of train_\*\.py \(it lacks "metric"\)'):
+    with pytest.raises(DataError, match=r'jsonl:2: not a line of train_\*\.py, it lacks "metric"'):
         read_metrics(write(tmp_path, line(1, 1.0), unnamed))
-    for text, said in (("[]", "of another kind"), ("{", "it is no JSON"), ("3", "another kind")):
+    for text, said in (("[]", "of the wrong type"), ("{", "it is not JSON"), ("3", "wrong type")):
         (tmp_path / "metrics.jsonl").write_text(text)
-        with pytest.raises(DataError, match=rf"jsonl:1: no line of train_\*\.py \(.*{said}\)"):
+        with pytest.raises(DataError, match=rf"jsonl:1: not a line of train_\*\.py, .*{said}"):
             read_metrics(tmp_path)

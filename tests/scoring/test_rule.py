@@ -1,4 +1,4 @@
-"""What is done to texts before they are compared, who is compared with whom, and its names."""
+"""Scoring rules: changes of texts before alignment, pairing of utterances, names of variants."""
 
 import gzip
 from pathlib import Path

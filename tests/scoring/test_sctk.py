@@ -1,4 +1,4 @@
-"""The real sclite and sc_stats beside ours, where they are installed (Debian's package sctk)."""
+"""Comparison with the real sclite and sc_stats, if they are installed (Debian's package sctk)."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Significance: by hand, against NIST's own report, and by what must hold for any systems."""
+"""Significance tests: by hand, compared with a report of NIST, and by general properties."""
 
 import re
 from math import comb

@@ -1,4 +1,4 @@
-"""What is wrong on disk is an error that says where, what, and what to do."""
+"""Damaged files are errors that name the place, the problem and the remedy."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""Both ways with kaldi_native_io, Kaldi's own C++ table code, and round trips of random tables."""
+"""Exchange of tables with kaldi_native_io, the C++ table code of Kaldi, and random round trips."""
 
 import itertools
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""N-gram models: ARPA files against numbers by hand and against the rule of the back-off."""
+"""N-gram models: ARPA files compared with numbers by hand and with the back-off rule."""
 
 import gzip
 import logging
@@ -122,7 +122,7 @@ def random_arpa(rng: random.Random, order: int, words: list[str]) -> str:
 
 
 def listed(text: str) -> dict[tuple[str, ...], tuple[float, float]]:
-    """The n-grams of an ARPA file, read carelessly."""
+    """The n-grams of an ARPA file, read without checks."""
     table, n = {}, 0
     for line in text.splitlines():
         if line.endswith("-grams:"):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sbatch, squeue and scancel as far as slurm.py uses them: tasks are processes of this machine.
+"""Stand-ins for sbatch, squeue and scancel, as far as needed here; tasks are local processes.
 
 $FAKE is a folder: JOB_TASK holds a task's state and reason, JOB_TASK.pid its process; ``calls`` is
 what was called, ``broken`` what every call fails with.

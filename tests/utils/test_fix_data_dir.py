@@ -1,4 +1,4 @@
-"""fix_data_dir.py: what it mends, what it refuses, that it keeps the old files."""
+"""fix_data_dir.py: what it corrects, what it refuses, and that it keeps the old files."""
 
 import random
 from pathlib import Path

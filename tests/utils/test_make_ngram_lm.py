@@ -1,4 +1,4 @@
-"""make_ngram_lm.py: against numbers by hand and KenLM's; probabilities add up to 1."""
+"""make_ngram_lm.py: compared with numbers by hand and KenLM; probabilities add up to 1."""
 
 import random
 from pathlib import Path
@@ -62,7 +62,7 @@ def listed(arpa: str) -> dict[str, list[float]]:
 
 @pytest.fixture
 def make(run_bin, tmp_path: Path):
-    """What the command writes of a text."""
+    """The output of the command for a text."""
 
     def run(text: str, *options: object) -> str:
         (tmp_path / "text").write_text(text)

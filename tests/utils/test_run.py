@@ -1,4 +1,4 @@
-"""run.py: Kaldi's run.pl convention, failures, and that nothing outlives it."""
+"""run.py: the conventions of Kaldi's run.pl, failures, and that no process outlives it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""slurm.py against stand-ins for Slurm's programs; on a real Slurm: tests/slurm."""
+"""slurm.py with stand-ins for the programs of Slurm; tests/slurm uses a real Slurm."""
 
 import os
 import re

@@ -225,7 +225,7 @@ def test_scores_of_several_directories(run, tmp_path):
     assert "# sed -n 2p log/score.list" in (tmp_path / "log" / "score.2.log").read_text()
     (tmp_path / "c" / "hyp.txt").write_text("")
     done = run("score.sh", "data", "a b", "data", "c")
-    fails(done, 1, "hyp.txt: no utterances in it", "1 / 2 failed, log is in a b/log/score.*.log")
+    fails(done, 1, "hyp.txt: has no utterances", "1 / 2 failed, log is in a b/log/score.*.log")
 
 
 # ---- print_results.py ----------------------------------------------------------------------------
@@ -300,17 +300,17 @@ def test_damaged_metrics_are_named(execute, models, content):
     assert f"{models}/predictor/metrics.jsonl:" in done.err
 
 
-def test_a_score_that_is_none_is_named(execute, models):
+def test_a_missing_or_damaged_score_is_named(execute, models):
     scoring = models / "ctc" / "decode_dev" / "scoring"
     (scoring / "wer").write_text("")
     done = execute("print_results.py", f"ctc={models}/ctc")
-    assert (done.status, "scoring/wer: no error rate; run score.py" in done.err) == (1, True)
+    assert (done.status, "scoring/wer: has no error rate; run score.py" in done.err) == (1, True)
     (scoring / "score.json").write_text('{"interval": 3}')
     done = execute("print_results.py", f"ctc={models}/ctc")
     assert (done.status, "score.json: cannot be used, it lacks " in done.err) == (1, True)
     (scoring / "score.json").unlink()
     done = execute("print_results.py", f"ctc={models}/ctc")
-    assert (done.status, "score.json: missing; run score.py" in done.err) == (1, True)
+    assert (done.status, "score.json: no such file; run score.py" in done.err) == (1, True)
 
 
 def test_a_score_of_other_hypotheses_is_refused(execute, models):
@@ -319,7 +319,7 @@ def test_a_score_of_other_hypotheses_is_refused(execute, models):
                     ("print_scores.py", models / "ctc" / "decode_dev")):  # fmt: skip
         done = execute(*command)
         assert (done.status, done.out.count("%PER")) == (1, 0)
-        assert "score.json: the score of other hypotheses than" in done.err
+        assert "hyp.txt has changed since it was scored" in done.err
 
 
 def test_wrong_names(execute, models):
@@ -341,7 +341,7 @@ def test_columns_of_scores(execute, models):
     assert done.out == "PER\t40.00\t2\t5\t0\t1\t1\nPER\t20.00\t1\t5\t0\t0\t1\n"
     done = execute("print_scores.py", "--columns=per", *decode)
     assert (done.status, done.out) == (2, "")
-    assert "--columns: no 'per'; there are metric, error_rate, errors, " in done.err
+    assert "--columns: unknown column 'per'; choose from metric, error_rate, errors, " in done.err
     done = execute("print_scores.py", "--columns=frames", *decode)
     assert (done.status, "speed.jsonl: cannot be used, No such file" in done.err) == (1, True)
 
@@ -376,7 +376,7 @@ def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
     assert "CTC" in (tmp_path / "sweep.svg").read_text()
     (tmp_path / "sweep.tsv").write_text("beam\tmetric\terror_rate\n3\tPER\tmuch\n")
     for table, picture, status, said in [
-        ("sweep/sweep.tsv", "sweep.gif", 2, "a picture ends in .png or .svg"),
+        ("sweep/sweep.tsv", "sweep.gif", 2, "the name of a picture must end in .png or .svg"),
         ("sweep.tsv", "a.png", 1, "sweep.tsv: not a table of sweep_beam.sh"),
         ("none.tsv", "a.png", 1, "none.tsv: cannot read this table"),
     ]:

@@ -1,4 +1,4 @@
-"""The demo corpus: its programs' behaviour, its files, and whether labels and sound agree."""
+"""The demo corpus: behaviour of its programs, its files, and agreement of labels and sound."""
 
 import hashlib
 import os
@@ -109,7 +109,7 @@ def test_other_options_or_a_foreign_directory(run_bin: Run, tiny: Path, tmp_path
 
 
 def test_goes_on_after_an_interruption(run_bin: Run, tiny: Path, tmp_path: Path) -> None:
-    """A directory under construction: one speaker whole, one half, two not begun."""
+    """A directory under construction: one speaker complete, one incomplete, two missing."""
     building = tmp_path / "corpus.tmp"
     done = building / "TRAIN" / "DR1" / "MXAA0"
     done.mkdir(parents=True)

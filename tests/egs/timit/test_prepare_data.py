@@ -1,4 +1,4 @@
-"""egs/timit/local/prepare_data.py on corpora that are like TIMIT in all but the speech."""
+"""egs/timit/local/prepare_data.py on corpora in the layout of TIMIT, without speech."""
 
 import io
 import itertools

@@ -144,8 +144,8 @@ def test_half_an_environment_is_an_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "two", "-1", "1.5"])
-def test_what_is_no_number_is_an_error(value: str) -> None:
-    with pytest.raises(UsageError, match=r"WORLD_SIZE is .* no number"):
+def test_a_variable_must_be_a_number(value: str) -> None:
+    with pytest.raises(UsageError, match=r"WORLD_SIZE must be a whole number"):
         find_process({**TORCHRUN, "WORLD_SIZE": value})
 
 
