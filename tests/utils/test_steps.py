@@ -225,7 +225,7 @@ def test_scores_of_several_directories(run, tmp_path):
     assert "# sed -n 2p log/score.list" in (tmp_path / "log" / "score.2.log").read_text()
     (tmp_path / "c" / "hyp.txt").write_text("")
     done = run("score.sh", "data", "a b", "data", "c")
-    fails(done, 1, "hyp.txt: no utterances in it", "1 / 2 failed, log is in a b/log/score.*.log")
+    fails(done, 1, "hyp.txt: has no utterances", "1 / 2 failed, log is in a b/log/score.*.log")
 
 
 # ---- print_results.py ----------------------------------------------------------------------------
@@ -376,7 +376,7 @@ def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
     assert "CTC" in (tmp_path / "sweep.svg").read_text()
     (tmp_path / "sweep.tsv").write_text("beam\tmetric\terror_rate\n3\tPER\tmuch\n")
     for table, picture, status, said in [
-        ("sweep/sweep.tsv", "sweep.gif", 2, "a picture ends in .png or .svg"),
+        ("sweep/sweep.tsv", "sweep.gif", 2, "the name of a picture must end in .png or .svg"),
         ("sweep.tsv", "a.png", 1, "sweep.tsv: not a table of sweep_beam.sh"),
         ("none.tsv", "a.png", 1, "none.tsv: cannot read this table"),
     ]:
