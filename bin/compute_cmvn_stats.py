@@ -3,8 +3,8 @@
 
 Usage: compute_cmvn_stats.py [options] FEATS_RSPECIFIER STATS_WSPECIFIER|STATS_WXFILENAME
 
-A plain file gets one matrix over all utterances. A table gets one matrix for each utterance, or,
-with --spk2utt, for each speaker. A matrix is 2 x (columns + 1): the first row holds the sums of the
+A plain file gets one matrix over all utterances; a table gets one for each utterance, or, with
+--spk2utt, for each speaker. A matrix is 2 x (columns + 1): the first row holds the sums of the
 columns and the number of frames, the second the sums of squares and 0.
 
 e.g.: compute_cmvn_stats.py scp:train/feats.scp train/cmvn.mat
@@ -77,9 +77,7 @@ def _speaker_of(spk2utt: str) -> dict[str, str]:
     for speaker, utterances in TextReader(spk2utt):
         for utt_id in utterances.split():
             if utt_id in speaker_of:
-                raise TableError(
-                    f"{spk2utt}: {utt_id} occurs twice; make it with utils/utt2spk_to_spk2utt.py"
-                )
+                raise TableError(f"{spk2utt}: {utt_id} occurs twice; keep it once")
             speaker_of[utt_id] = speaker
     return speaker_of
 

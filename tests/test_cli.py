@@ -144,12 +144,12 @@ def test_two_dashes_end_the_options(toy: Toy) -> None:
         ),
         (["in.ark", "--num-bins=0"], "'--num-bins': Input should be greater than or equal to 1"),
         (["in.ark", "--num-bins"], "--num-bins"),
-        (["in.ark", "--raw=maybe"], "--raw is true or false, not 'maybe'"),
+        (["in.ark", "--raw=maybe"], "--raw must be true or false, not 'maybe'"),
         (["in.ark", "more.ark"], "unexpected extra argument"),
         ([], "Missing argument"),
         (["in.ark", "--verbose=loud"], "--verbose takes a whole number, not 'loud'"),
         (["in.ark", "--verbose"], "--verbose takes a whole number"),
-        (["in.ark", "--print-args=maybe"], "--print-args is true or false"),
+        (["in.ark", "--print-args=maybe"], "--print-args must be true or false"),
         (["in.ark", "--config"], "--config needs a file"),
     ],
     ids=" ".join,
@@ -237,7 +237,7 @@ def test_an_options_file_that_cannot_be_read(toy: Toy, tmp_path: Path) -> None:
     binary = tmp_path / "binary.conf"
     binary.write_bytes(b"\xff\xfe--raw")
     assert toy(f"--config={binary}", "in.ark") == 2
-    assert f"{binary}: not text" in toy.err
+    assert f"{binary}: not a text in UTF-8" in toy.err
 
 
 # ---- standard options ----------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_help(toy: Toy) -> None:
         (FileNotFoundError(2, "No such file or directory", "x"), 1, "x: No such file or directory"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (OSError("something else"), 1, "something else"),
-        (MemoryError(), 1, "out of memory; try fewer jobs, a smaller batch or a narrower beam"),
+        (MemoryError(), 1, "out of memory; try fewer jobs, a smaller batch or a smaller beam"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
@@ -450,7 +450,7 @@ def test_tally(
     messages = caplog.messages
     assert messages[:failed] == [f"utt{n}: no frames" for n in range(failed)]
     assert messages[failed] == line
-    nothing = ["nothing was done: no utterances came through"]
+    nothing = ["nothing was done: no utterances succeeded"]
     assert messages[failed + 1 :] == ([] if done else nothing)
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Put a Kaldi data directory in order: sorted, without duplicates, its files in agreement.
+"""Correct a Kaldi data directory: sort its files, remove duplicates, and make the files agree.
 
 Usage: fix_data_dir.py [options] DIR
 
-Sorts every file as LC_ALL=C, drops empty lines, carriage returns, second lines of a key (the first
-counts) and malformed lines, then the utterances that any file lacks. utt2spk leads; spk2utt is
-made from it. Files that change are replaced whole, after all were copied to DIR/.backup. What text
-says is not touched. Nothing is changed if utt2spk is malformed or not sorted by speaker, or if no
-utterance would remain.
+Every file is sorted as by LC_ALL=C sort. Empty lines, carriage returns, malformed lines and all but
+the first line of a key are dropped, and then all utterances that any file lacks. utt2spk is the
+primary file; spk2utt is derived from it. Files that change are replaced atomically, after all files
+were copied to DIR/.backup. Transcriptions are not changed. Nothing is changed if utt2spk is
+malformed or not sorted by speaker, or if no utterance would remain.
 
 e.g.: fix_data_dir.py data/train && validate_data_dir.py data/train
 
@@ -32,9 +32,9 @@ Tables = dict[str, dict[str, str]]
 
 
 def main(
-    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory to correct")],
     spk_sort: Annotated[
-        bool, Option("--spk-sort/--no-spk-sort", help="utt2spk must be sorted by speaker as well")
+        bool, Option("--spk-sort/--no-spk-sort", help="require utt2spk sorted by speaker, too")
     ] = True,
 ) -> int:
     path = Path(directory)
@@ -56,7 +56,7 @@ def main(
 
 
 def read_all(path: Path) -> Tables:
-    """All known files but spk2utt: name -> key -> value, of the lines that are well formed."""
+    """The well-formed lines of all known files except spk2utt, as name -> key -> value."""
     tables: Tables = {}
     for name, kind in FILES.items():
         file = path / name
@@ -69,16 +69,18 @@ def read_all(path: Path) -> Tables:
         for key in sorted(bad)[:5]:
             what = f'{file}:{rows[key].line}: "{key}" is not of the form {kind.form}'
             if name == "utt2spk":
-                raise DataDirError(f"{what}; correct it, this file leads")
-            log.warning("%s; the line goes", what)
+                raise DataDirError(f"{what}; correct it, because all other files depend on it")
+            log.warning("%s; the line is dropped", what)
         tables[name] = {key: row.value for key, row in rows.items() if key not in bad}
     if not tables["utt2spk"]:
-        raise DataDirError(f"{path / 'utt2spk'}: empty; write it, this file leads")
+        raise DataDirError(
+            f"{path / 'utt2spk'}: missing or empty; write it, because all other files depend on it"
+        )
     return tables
 
 
 def common_utterances(path: Path, tables: Tables) -> list[str]:
-    """The utterances that no file lacks, sorted; an utterance needs its recording and speaker."""
+    """The sorted utterances that all files have, including their recordings and speakers."""
     utt2spk, utts = tables["utt2spk"], sorted(tables["utt2spk"])
     segments = tables.get("segments")
     for name in sorted(tables, key=lambda name: name != "segments"):
@@ -94,23 +96,26 @@ def common_utterances(path: Path, tables: Tables) -> list[str]:
             utts = [utt for utt in utts if utt not in lost]
         if not utts:
             raise DataDirError(
-                f"{path / name}: no utterance is in this file and in all before it; nothing was "
-                "changed; compare the ids of the files"
+                f"{path / name}: has no utterance in common with the other files; nothing was "
+                "changed; compare the keys of the files"
             )
     return utts
 
 
 def check_speaker_order(path: Path, utt2spk: dict[str, str]) -> None:
-    """Refuse utterances whose order is not that of their speakers."""
+    """Raise DataDirError if the order of the utterances is not that of their speakers."""
     for (utt, spk), (next_utt, next_spk) in pairwise(utt2spk.items()):
         if spk > next_spk:
-            what = f'in order of utterances "{spk}" ("{utt}") precedes "{next_spk}" ("{next_utt}")'
-            fix = "no sorting mends that; let each speaker's name begin those of its utterances"
+            what = (
+                f'in the order of utterances, speaker "{spk}" of "{utt}" comes before "{next_spk}" '
+                f'of "{next_utt}"'
+            )
+            fix = "sorting cannot correct that; begin each utterance's name with its speaker's"
             raise DataDirError(f"{path / 'utt2spk'}: {what}; {fix}")
 
 
 def replace(path: Path, texts: dict[str, str]) -> None:
-    """Write the files that differ from what is there, after a copy of all to .backup."""
+    """Write the files that have changed, after copying all files to .backup."""
     files = {name: path / name for name in texts}
     changed = [
         name
@@ -126,7 +131,7 @@ def replace(path: Path, texts: dict[str, str]) -> None:
             if file.exists():
                 shutil.copy2(file, backup / name)
     except OSError as error:
-        what = f"cannot keep a copy: {error.strerror}; nothing was changed; mend that"
+        what = f"cannot copy the files: {error.strerror}; nothing was changed; correct that"
         raise DataDirError(f"{backup}: {what}") from error
     for name in changed:
         write_text(files[name], texts[name])
@@ -134,7 +139,7 @@ def replace(path: Path, texts: dict[str, str]) -> None:
 
 
 def _refuse_other_encodings(path: Path) -> None:
-    """Raise DataDirError for a file that is not UTF-8: nobody but its owner can mend that."""
+    """Raise DataDirError for a file that is not UTF-8, which only its owner can correct."""
     data = path.read_bytes()
     try:
         data.decode()

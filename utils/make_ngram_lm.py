@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Estimate an n-gram language model over the tokens of a text, as an ARPA file.
+"""Estimate an n-gram language model over the tokens of a text, and write an ARPA file.
 
 Usage: make_ngram_lm.py [options] TEXT ARPA
 
-TEXT is a text table (first field the utterance's id) or an rspecifier of one; its utterances are
-sentences, also those without a word. With --vocab they are encoded by the tokens first, so that a
-model over characters or subwords is made of a text of words, and each token has a probability,
-seen or not.
+TEXT is a text table (its first field is the utterance) or an rspecifier. Every utterance is a
+sentence, even without words. With --vocab the text is converted to these tokens first, so that a
+model over characters or subwords can be estimated from words, and all tokens get a probability.
 
-Smoothing is interpolated modified Kneser-Ney (S. Chen and J. Goodman, 1998). An order whose counts
-do not give its three discounts (of n-grams seen once, twice, more often) has Ney's one discount
-instead, and if n-grams seen once or twice are lacking, as among the 1-grams of phones, 0.5, 1, 1.5.
-An order that is longer than the longest sentence is left out. The same text gives the same bytes.
+Smoothing is interpolated modified Kneser-Ney (S. Chen and J. Goodman, 1998), with three discounts
+for n-grams that were seen once, twice or more often. If the counts of an order do not determine
+them, Ney's single discount is used. If no n-grams were seen once or twice, as is usual for single
+phones, the discounts are 0.5, 1 and 1.5. Orders above the length of the longest sentence are left
+out. The same text gives the same bytes.
 
 e.g.: make_ngram_lm.py data/train/text exp/lm/3gram.arpa
 e.g.: make_ngram_lm.py --order=4 --vocab=exp/ctc/tokens.txt data/train/text exp/lm/4gram.arpa
@@ -39,25 +39,26 @@ MARKS = {BOS, EOS, EPS, BLANK, *UNKNOWN}
 FALLBACK = (0.5, 1.0, 1.5)
 
 Words = tuple[str, ...]
-Discounts = tuple[float, float, float]  # of what was counted once, twice, more often
+Discounts = tuple[float, float, float]  # of n-grams that were counted once, twice, more often
 
 
 class Order(NamedTuple):
     """The n-grams of one length."""
 
     probs: dict[Words, float]  # P(w|h)
-    backoffs: dict[Words, float]  # bow(h), of histories one shorter
+    backoffs: dict[Words, float]  # bow(h) of histories that are one word shorter
 
 
 def main(
     text: Annotated[str, Argument(metavar="TEXT", help="text table or rspecifier; - is stdin")],
-    arpa: Annotated[str, Argument(metavar="ARPA", help="file to write; - is stdout")],
-    order: Annotated[int, Option(min=1, help="n, the longest n-grams")] = 3,
+    arpa: Annotated[str, Argument(metavar="ARPA", help="ARPA file to write; - is stdout")],
+    order: Annotated[int, Option(min=1, help="order n of the model, in tokens")] = 3,
     vocab: Annotated[
-        str, Option(metavar="TOKENS", help="tokens.txt, to encode the text and to be its words")
+        str,
+        Option(metavar="TOKENS", help="tokens.txt to convert the text with; empty: no conversion"),
     ] = "",
     unk: Annotated[
-        bool, Option("--unk/--no-unk", help="with <unk>, also for phones that --vocab lacks")
+        bool, Option("--unk/--no-unk", help="add <unk>, also for phones that --vocab lacks")
     ] = False,
 ) -> int:
     tokens = Tokens.from_file(vocab) if vocab else None
@@ -70,7 +71,7 @@ def main(
     words = {word for sentence in sentences for word in sentence} | ({UNK} if unk else set())
     words |= set(tokens.symbols) - MARKS if tokens else set()
     if not words:
-        raise DataError(f"{text}: no tokens to learn from; give it a text that is not empty")
+        raise DataError(f"{text}: there are no tokens to learn from; give another text")
     orders = estimate(count(sentences, order), words | {EOS})
     with open_output(arpa) as stream:
         for line in arpa_lines(orders):
@@ -80,7 +81,7 @@ def main(
 
 
 def speller(tokens: Tokens | None, *, unk: bool) -> Fold:
-    """What makes of an utterance's words the tokens that the model is about."""
+    """A function that converts the words of an utterance to the tokens of the model."""
 
     def spell(words: list[str], where: str) -> list[str]:
         if tokens is None:
@@ -90,22 +91,22 @@ def speller(tokens: Tokens | None, *, unk: bool) -> Fold:
         else:
             spelt = [tokens.symbols[i] for i in tokens.encode(words, where=where)]
         if marks := [word for word in spelt if word in MARKS - ({UNK} if unk else set())]:
-            advice = "say --unk" if marks[0] == UNK else "remove it"
-            raise PhoneError(f'{where}: "{marks[0]}" is a mark of the model, no token; {advice}')
+            advice = "give --unk" if marks[0] == UNK else "remove it"
+            raise PhoneError(f'{where}: "{marks[0]}" has a special meaning in models; {advice}')
         return spelt
 
     return spell
 
 
 def count(sentences: list[list[str]], longest: int) -> list[Counter[Words]]:
-    """How often each n-gram counts, for n from 1.
+    """The counts of all n-grams, for n from 1.
 
-    The longest as often as they are there, and so do those that begin a sentence; a shorter one
-    once for each word that it comes after (its continuation count).
+    The longest n-grams, and those at the beginning of a sentence, are counted as often as they
+    occur. A shorter one is counted once for each word that it follows (its continuation count).
     """
     order = min(longest, max(map(len, sentences)) + 2)
     if order < longest:
-        log.warning("the longest sentence has no %d-grams; the model's order is %d", longest, order)
+        log.warning("no sentence has %d-grams; the order of the model is %d", longest, order)
     counts: list[Counter[Words]] = [Counter() for _ in range(order)]
     for sentence in sentences:
         marked = (BOS, *sentence, EOS)
@@ -114,12 +115,12 @@ def count(sentences: list[list[str]], longest: int) -> list[Counter[Words]]:
         counts[-1].update(marked[i : i + order] for i in range(len(marked) - order + 1))
     for n in range(order - 1, 0, -1):
         counts[n - 1].update(longer[1:] for longer in counts[n])
-    del counts[0][BOS,]  # it is a history, and never predicted
+    del counts[0][BOS,]  # <s> is only a history and never predicted
     return counts
 
 
 def discounts(counts: Iterable[int]) -> Discounts:
-    """What is taken off a count of 1, of 2, and of more."""
+    """The discounts of counts of 1, of 2, and of more."""
     of = Counter(counts)
     once, twice = of[1], of[2]
     if not (once and twice):
@@ -133,9 +134,9 @@ def discounts(counts: Iterable[int]) -> Discounts:
 
 
 def estimate(counts: list[Counter[Words]], words: set[str]) -> list[Order]:
-    """P(w|h) = (count - discount) / total of h + bow(h) · P(w|h'), from short histories to long.
+    """Estimate P(w|h) = (count - discount) / total of h + bow(h) · P(w|h'), lower orders first.
 
-    The shortest h' of all gives each of ``words`` the same.
+    Below the unigrams, all ``words`` have the same probability.
     """
     for word in sorted(words):
         counts[0][word,] += 0
@@ -159,12 +160,12 @@ def estimate(counts: list[Counter[Words]], words: set[str]) -> list[Order]:
 
 
 def discount(c: int, off: Discounts) -> float:
-    """What is taken off a count."""
+    """The discount of a count."""
     return off[min(c, 3) - 1] if c else 0.0
 
 
 def arpa_lines(orders: list[Order]) -> Iterator[str]:
-    """The lines of an ARPA file, n-grams sorted."""
+    """The lines of an ARPA file, with sorted n-grams."""
     tables = [{(BOS,): 1e-99} | orders[0].probs, *(o.probs for o in orders[1:])]
     yield "\\data\\\n"
     for n, probs in enumerate(tables, start=1):

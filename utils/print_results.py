@@ -63,9 +63,14 @@ def named(items: list[str], what: str) -> dict[str, str]:
 
 
 def main(
-    models: Annotated[list[str], Argument(metavar="NAME=MODEL_DIR…", help="what to show")],
-    title: Annotated[str, Option(help="line above the table")] = "",
-    paper: Annotated[list[str] | None, Option(help="NAME=TEXT, the published number")] = None,
+    models: Annotated[
+        list[str], Argument(metavar="NAME=MODEL_DIR…", help="models to show, with their names")
+    ],
+    title: Annotated[str, Option(help="title above the table; empty: none")] = "",
+    paper: Annotated[
+        list[str] | None,
+        Option(help="published number of a model as NAME=TEXT, may be repeated; default: none"),
+    ] = None,
 ) -> int:
     papers = named(paper or [], "--paper")
     if title:

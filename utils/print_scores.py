@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Print the scores of decode directories, a line each, to read or for other programs.
+"""Print the scores of decode directories, one per line, as text or as columns for other programs.
 
 Usage: print_scores.py [options] DECODE_DIR …
 
 e.g.: print_scores.py exp/ctc/decode_dev exp/ctc/decode_test
       print_scores.py --columns=metric,error_rate,errors,ref_tokens exp/ctc/decode_test
 
-Without --columns a line is DECODE_DIR and its error rate in the form of Kaldi's compute-wer, under
-the score's own name. With it a line has the values of the columns between tabs: metric (such as
-PER), error_rate in percent, errors, ref_tokens, ins, del, sub; and, where decode.sh has decoded,
-frames, and the seconds that all jobs together took for encoding and search.
+Without --columns a line holds DECODE_DIR and its error rate in the form of Kaldi's compute-wer,
+with the name of the error rate. With --columns a line holds the values of these columns between
+tabs: metric (such as PER), error_rate in percent, errors, ref_tokens, ins, del, sub; and, if
+decode.sh has decoded, frames, and seconds for the time of all jobs together for encoding and
+search.
 
 See also: score.sh, print_results.py, sweep_beam.sh, tune_fusion.sh
 """
@@ -39,15 +40,21 @@ COLUMNS: dict[str, Callable[[Path], object]] = {
 
 
 def main(
-    directories: Annotated[list[Path], Argument(metavar="DECODE_DIR…", help="scored by score.py")],
-    columns: Annotated[str, Option(help="names between commas; empty: lines to read")] = "",
+    directories: Annotated[
+        list[Path], Argument(metavar="DECODE_DIR…", help="decode directories scored by score.py")
+    ],
+    columns: Annotated[
+        str, Option(help="columns to print, separated by commas; empty: lines of text")
+    ] = "",
 ) -> int:
     names = columns.split(",") if columns else []
     for name in names:
         if name not in COLUMNS:
-            raise UsageError(f"--columns: no {name!r}; there are {', '.join(COLUMNS)}")
+            raise UsageError(
+                f"--columns: unknown column {name!r}; choose from {', '.join(COLUMNS)}"
+            )
     for directory in directories:
-        score = read_score(directory)  # also where no column needs it: it may be out of date
+        score = read_score(directory)  # even if no column needs it, because it checks the digest
         if names:
             print(*(COLUMNS[name](directory) for name in names), sep="\t")
         else:

@@ -1,27 +1,29 @@
 #!/usr/bin/env python3
-"""Run a command, or an array of jobs in parallel, on this machine, each with a log.
+"""Run a command, or an array of parallel jobs, on this machine, each with a log.
 
 Usage: run.py [options] [JOB=1:N] LOG PROGRAM [ARGUMENT ...]
 
-With NAME=FIRST:LAST (any name; or NAME=JOB) one job runs for each number, and NAME is replaced by
-it wherever it stands in LOG, PROGRAM and ARGUMENTs. A job is one line for bash:
+With NAME=FIRST:LAST (any name; or NAME=NUMBER) a job is run for each number, which replaces NAME
+everywhere in LOG, PROGRAM and the ARGUMENTs. A job is one command line for bash:
 
-  | || && ; & > >> < 2>&1 2>FILE ( )  as words of their own, escaped from the calling shell, act
-                                      as they do in bash
-  words of blanks, quotes or signs    stay one word; $ in them is for the job's shell to expand
+  | || && ; & > >> < 2>&1 2>FILE ( )  work as in bash if each of them is a word of its own, quoted
+                                      for the calling shell
+  words with blanks, quotes, symbols  stay one word; the shell of the job expands $ in them
 
-It runs with set -e -o pipefail: a job fails if any of its commands fails, also within a pipe. Its
-log begins with the command and ends with how long it took and how it ended. Exits with 0 if all
-jobs did, 1 if any failed, 2 on wrong usage, 130 or 143 if stopped, which ends all jobs.
+The command line is run with set -e -o pipefail, so a job fails if any of its commands fails, even
+within a pipe. Its log begins with the command and ends with the elapsed time and the exit status.
+run.py exits with 0 if all jobs succeeded, 1 if any failed, 2 for wrong usage, and 130 or 143 if it
+was stopped, which ends all jobs.
 
 Options, before or after JOB=1:N:
-  --max-jobs-run N, -tc N   jobs at a time; default: the processors, with --gpu the GPUs over N
-  --gpu N                   GPUs of each job, in CUDA_VISIBLE_DEVICES; default 0
-  --num-threads N           only told in the log
-  --pick WHICH              all, failed or incomplete (several with commas), by existing logs
-  --mem 4G, --time 1:00:00, --config FILE and any other --OPTION VALUE: for clusters, ignored here
-With SHOW_OUTPUT=true in the environment the log of a single job is also shown as it grows. Jobs
-that are asked to stop have $RUN_GRACE_S seconds (30), in which a training saves its state.
+  --max-jobs-run N, -tc N   number of parallel jobs; default: one per processor or set of GPUs
+  --gpu N                   number of GPUs of each job, set in CUDA_VISIBLE_DEVICES; default: 0
+  --num-threads N           number of threads of each job, which is only recorded in the log
+  --pick WHICH              jobs to run, by their logs: all, failed or incomplete, or several of
+                            these with commas; default: all
+  --mem 4G, --time 1:00:00, --config FILE and any other --OPTION VALUE are for clusters and ignored
+With SHOW_OUTPUT=true in the environment the log of a single job is also shown while it grows. Jobs
+that are stopped have $RUN_GRACE_S seconds (default: 30) to end; a training saves its state then.
 
 e.g.: run.py JOB=1:4 exp/log/count.JOB.log wc -l data/split4/JOB/text '>' exp/count.JOB
 
@@ -46,18 +48,18 @@ from pipeline.jobs.command_line import (
 )
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE_S = float(os.environ.get("RUN_GRACE_S", "30"))  # from asking jobs to stop to killing them
+GRACE_S = float(os.environ.get("RUN_GRACE_S", "30"))  # time for stopped jobs to end by themselves
 
 
 class Stopped(Exception):
-    """A signal asked to stop; its number is the argument."""
+    """A signal has stopped this program; the argument is the number of the signal."""
 
 
 # ---- which jobs --------------------------------------------------------------------------------
 
 
 def gpu_names():
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that jobs may use, with the names for CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -70,20 +72,23 @@ def gpu_names():
 
 
 def processors():
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def slots(settings):
-    """One environment for each job that may run at a time."""
+    """The environments of the jobs that may run in parallel, one for each."""
     gpus = settings.number("gpu", 0)
     at_once = settings.number("max-jobs-run", 1) if settings.options["max-jobs-run"] else 0
     if not gpus:
         return [{}] * (at_once or processors())
     names = gpu_names()
     if len(names) < gpus:
-        print(f"run.py: {gpus} GPUs wanted, {len(names)} found; one job at a time", file=sys.stderr)
+        print(
+            f"run.py: {gpus} GPUs per job requested, {len(names)} found; jobs run one at a time",
+            file=sys.stderr,
+        )
         return [{}] * (at_once or 1)
     sets = [",".join(names[i : i + gpus]) for i in range(0, len(names) - gpus + 1, gpus)]
     return [{"CUDA_VISIBLE_DEVICES": s} for s in (sets[:at_once] if at_once else sets)]
@@ -93,7 +98,7 @@ def slots(settings):
 
 
 class Job:
-    """A running job: a process group of its own, which writes to its log."""
+    """A running job, which is a process group of its own and writes to its log."""
 
     def __init__(self, settings, number, slot, mask):
         self.number, self.slot, self.threads = number, slot, settings.number("num-threads", 1)
@@ -113,7 +118,7 @@ class Job:
         )
 
     def finish(self, code):
-        """Write the end of the log, whose offset the job's writes have moved."""
+        """Write the end of the log, after everything that the job has written."""
         self.process.returncode = code
         code = 128 - code if code < 0 else code
         seconds = round(time.monotonic() - self.start)
@@ -125,7 +130,7 @@ class Job:
         return code
 
     def signal(self, signum):
-        """Signal the whole group; False if none of it is left."""
+        """Send a signal to the whole group; returns False if no process of it is left."""
         try:
             os.killpg(self.process.pid, signum)
         except ProcessLookupError:
@@ -134,10 +139,10 @@ class Job:
 
 
 class Runner:
-    """Runs jobs, some at a time, and ends them all when a signal comes.
+    """Runs jobs in parallel, and ends all of them when a signal arrives.
 
-    The signals that matter are blocked and waited for, so that none comes at a bad moment; jobs
-    start with the signal mask that this program started with.
+    The relevant signals are blocked and waited for, so that none arrives at an unsuitable moment.
+    Jobs start with the original signal mask of this program.
     """
 
     def __init__(self, settings):
@@ -148,10 +153,14 @@ class Runner:
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self.awaited)
 
     def run(self, jobs, free):
-        """Run ``jobs`` and return those that failed; ``free`` has one item for each at a time.
+        """Run jobs and return the failed ones.
+
+        Args:
+            jobs: the numbers of the jobs.
+            free: the environments of the jobs that may run in parallel.
 
         Raises:
-            Stopped: a signal came; all jobs have ended.
+            Stopped: a signal arrived; all jobs have ended.
         """
         queue, free = list(reversed(jobs)), list(reversed(free))
         try:
@@ -168,7 +177,7 @@ class Runner:
         return sorted(self.failed)
 
     def _reap(self):
-        """The jobs that have ended since the last time."""
+        """The jobs that have ended since the last call."""
         ended = []
         for pid, job in list(self.running.items()):
             pid, status = os.waitpid(pid, os.WNOHANG)
@@ -179,7 +188,7 @@ class Runner:
         return ended
 
     def _stop(self):
-        """End what still runs: ask all process groups, wait a little, kill what is left."""
+        """End all running jobs: terminate their process groups, wait, and kill the rest."""
         jobs = list(self.running.values())
         for job in jobs:
             job.signal(signal.SIGTERM)
@@ -196,10 +205,10 @@ class Runner:
 
 
 def report(settings, failed, total):
-    """Show the end of the first failed log, how to run that job by hand, and which logs to read."""
+    """Show the end of the first failed log, the command to run that job by hand, and the logs."""
     first = settings.log_of(failed[0])
     print(f"---- end of {first}:\n{last_lines(first)}\n----", file=sys.stderr)
-    print(f"run.py: by hand: {by_hand(settings, failed[0])}", file=sys.stderr)
+    print(f"run.py: to run this job by hand: {by_hand(settings, failed[0])}", file=sys.stderr)
     if total == 1:
         print(f"run.py: job failed, log is in {first}", file=sys.stderr)
     else:
@@ -208,7 +217,7 @@ def report(settings, failed, total):
 
 
 def main(words):
-    """Run what ``words`` say and return the exit status."""
+    """Run the jobs of a command line and return the exit status."""
     try:
         settings = Settings(words)
         jobs, free = pick(settings), slots(settings)
@@ -220,7 +229,7 @@ def main(words):
         print(f"ERROR (run.py) {error}", file=sys.stderr)
         return 2
     if not jobs:
-        print("run.py: no job to run", file=sys.stderr)
+        print("run.py: there is no job to run", file=sys.stderr)
     try:
         for job in jobs:
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
@@ -228,7 +237,7 @@ def main(words):
             failed = Runner(settings).run(jobs, free)
     except Stopped as stopped:
         name = signal.Signals(stopped.args[0]).name
-        print(f"run.py: stopped by {name}, and all jobs with it", file=sys.stderr)
+        print(f"run.py: stopped by {name}; all jobs were ended", file=sys.stderr)
         return 128 + stopped.args[0]
     except OSError as error:
         print(f"ERROR (run.py) {error.filename}: {error.strerror}", file=sys.stderr)

@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
-"""Run a command, or an array of jobs, on a Slurm cluster, and wait for it. Arguments as run.py's.
+"""Run a command, or an array of jobs, on a Slurm cluster, with the arguments of run.py.
 
 Usage: slurm.py [options] [JOB=1:N] LOG PROGRAM [ARGUMENT ...]
 
-One job array is submitted; each of its tasks goes to this folder, sources ./path.sh if it is there,
-and runs the command with NAME of NAME=FIRST:LAST replaced by its number, as run.py does. The log
-has run.py's form. While it waits it tells how many jobs are done, running, failed and waiting. What
-was submitted stands beside the logs in q/: killed and started again with the same command, it finds
-its array and goes on waiting. Ctrl-C cancels the array. Exits with 0 if all jobs did, 1 if any
-failed, 2 on wrong usage, 130 or 143 if stopped.
+All jobs are submitted as one job array. Each of its tasks changes to this folder, sources ./path.sh
+if it exists, and runs the command with NAME of NAME=FIRST:LAST replaced by its number, as run.py
+does. Logs have the form of those of run.py. slurm.py waits for all jobs and reports the numbers of
+done, running, failed and waiting jobs. The array is recorded in the folder q beside the logs: if
+slurm.py is killed and started again with the same command, it finds its array and continues to wait
+for it. Ctrl-C cancels the array. slurm.py exits with 0 if all jobs succeeded, 1 if any failed, 2
+for wrong usage, and 130 or 143 if it was stopped.
 
 Options, before or after JOB=1:N:
-  --mem 4G, --time 1:00:00  of each job
-  --num-threads N, --gpu N  of each job
-  --max-jobs-run N, -tc N   jobs at a time
-  --pick WHICH              all, failed or incomplete (several with commas), by existing logs
-  --partition, --account, --qos, --constraint, --nodes, --tasks-per-node VALUE   as sbatch has them
-  --config FILE             what options mean to sbatch, in the form of Kaldi's slurm.conf; default
-                            conf/slurm.conf if it is there: "command sbatch --export=PATH", "option
-                            mem=* --mem=$0", "default gpu=0" …
-With SHOW_OUTPUT=true in the environment the log of a single job is also shown as it grows.
+  --mem 4G, --time 1:00:00  memory and time limit of each job
+  --num-threads N, --gpu N  number of threads and of GPUs of each job
+  --max-jobs-run N, -tc N   number of parallel jobs
+  --pick WHICH              jobs to run, by their logs: all, failed or incomplete, or several of
+                            these with commas; default: all
+  --partition, --account, --qos, --constraint, --nodes, --tasks-per-node VALUE   options of sbatch
+  --config FILE             translation of options to those of sbatch, in the form of Kaldi's
+                            slurm.conf, such as "command sbatch --export=PATH", "option mem=*
+                            --mem=$0", "default gpu=0"; default: conf/slurm.conf if it exists
+With SHOW_OUTPUT=true in the environment the log of a single job is also shown while it grows.
 
 e.g.: slurm.py --mem 2G --time 0:30:00 JOB=1:50 exp/log/decode.JOB.log decode_ctc.py exp/ctc \\
         scp:data/split50utt/JOB/feats.scp ark,t:exp/hyp.JOB
@@ -45,17 +47,17 @@ from pipeline.jobs.command_line import (
 from pipeline.jobs.slurm_array import Submission, Unreachable, ranges, tasks_of
 from pipeline.jobs.slurm_options import SlurmOptions
 
-LOG_DELAY_S = 20.0  # that a file may take to be seen from here after its job ended
-LOST_S = 60.0  # that Slurm may not know a job it was given, before we believe it
-TELL_S = 30.0  # between two lines of progress
+LOG_DELAY_S = 20.0  # time for the log of an ended job to become visible here
+LOST_S = 60.0  # time after which a job that Slurm does not know counts as lost
+REPORT_S = 30.0  # time between two lines of progress
 
 
 class Stopped(Exception):
-    """A signal asked to stop; its number is the argument."""
+    """A signal has stopped this program; the argument is the number of the signal."""
 
 
 def say(text):
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(f"slurm.py: {text}", file=sys.stderr, flush=True)
 
 
@@ -65,35 +67,35 @@ def say(text):
 class Watch:
     """Waits until all jobs of an array have ended.
 
-    A job has ended well if its log says so, whatever Slurm remembers: the record of a job may be
-    lost, its output is not.
+    A job has succeeded if its log ends with the exit status 0, whatever Slurm reports, because the
+    record of a job may be lost, but not its output.
     """
 
     def __init__(self, submission):
         self.submission, self.settings = submission, submission.settings
-        self.failed = {}  # job -> why
+        self.failed = {}  # job -> reason
         self.done = set()
         self._waiting_since = {}
-        self._told, self._told_at = "", time.monotonic()
+        self._reported, self._reported_at = "", time.monotonic()
 
     def run(self):
-        """Wait. Raises Stopped if a signal asks to."""
+        """Wait for all jobs. Raises Stopped if a signal arrives."""
         begun = time.monotonic()
         while True:
             try:
                 tasks = tasks_of(self.submission.id)
             except Unreachable as error:
-                self._tell(f"Slurm does not answer ({error}); still trying")
+                self._report(f"Slurm does not answer ({error}); still trying")
             else:
                 for job in self.submission.jobs:
                     self._look(job, tasks.get(job if self.settings.name else 0))
-                self._tell(self._counts(tasks))
+                self._report(self._counts(tasks))
                 if len(self.done) + len(self.failed) == len(self.submission.jobs):
                     return
             time.sleep(min(10.0, 0.3 + 0.05 * (time.monotonic() - begun)))
 
     def _look(self, job, task):
-        """Find out whether a job has ended, and how."""
+        """Determine whether a job has ended, and with what result."""
         if job in self.done or job in self.failed:
             return
         if task is not None and task.is_held:
@@ -111,9 +113,9 @@ class Watch:
         since = self._waiting_since.setdefault(job, time.monotonic())
         patience = LOST_S if state is None else LOG_DELAY_S if state == "COMPLETED" else 0.0
         if code is not None:
-            self.failed[job] = f"code {code}" + (f", {state}" if state in _TOLD else "")
+            self.failed[job] = f"code {code}" + (f", {state}" if state in _REASONS else "")
         elif time.monotonic() - since >= patience:
-            self.failed[job] = state or "Slurm lost it"
+            self.failed[job] = state or "lost by Slurm"
 
     def _counts(self, tasks):
         active = [task for task in tasks.values() if task.is_active]
@@ -125,24 +127,25 @@ class Watch:
         text = f"{len(self.done)} done, {running} running, {len(self.failed)} failed"
         return f"job {self.submission.id}: {text}, {waiting} waiting{why}"
 
-    def _tell(self, text):
-        if text != self._told and time.monotonic() - self._told_at >= TELL_S:
-            self._told, self._told_at = text, time.monotonic()
+    def _report(self, text):
+        if text != self._reported and time.monotonic() - self._reported_at >= REPORT_S:
+            self._reported, self._reported_at = text, time.monotonic()
             say(text)
 
 
-_TOLD = {"TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "NODE_FAIL", "PREEMPTED", "DEADLINE"}
+# States that explain why a job has failed.
+_REASONS = {"TIMEOUT", "OUT_OF_MEMORY", "CANCELLED", "NODE_FAIL", "PREEMPTED", "DEADLINE"}
 _ADVICE = {
-    "TIMEOUT": "give more --time; what was decoded is kept",
+    "TIMEOUT": "give more --time; finished utterances are kept",
     "OUT_OF_MEMORY": "give more --mem",
     "NODE_FAIL": "run the same command again",
     "CANCELLED": "run the same command again",
-    "held": "the node may be ill; run the same command again",
+    "held": "the node may be faulty; run the same command again",
 }
 
 
 def report(submission, failed):
-    """Show the end of the first failed log, why each job failed, and how to run one by hand."""
+    """Show the end of the first failed log, the reasons, and the command to run a job by hand."""
     settings, first = submission.settings, min(failed)
     log = settings.log_of(first)
     print(f"---- end of {log}:\n{last_lines(log)}\n----", file=sys.stderr)
@@ -151,7 +154,7 @@ def report(submission, failed):
         advice = next((text for word, text in _ADVICE.items() if word in why), "")
         which = f"{settings.name} {ranges(jobs)}: " if settings.name else ""
         say(f"{which}{why}{'; ' if advice else ''}{advice}")
-    say(f"by hand: {by_hand(settings, first)}")
+    say(f"to run a job by hand: {by_hand(settings, first)}")
     if len(submission.jobs) == 1:
         say(f"job failed, log is in {log}")
     else:
@@ -160,19 +163,20 @@ def report(submission, failed):
 
 
 def stop(signum, frame):
-    """A signal's handler."""
+    """Handle a signal."""
     raise Stopped(signum)
 
 
 def work(settings, words):
-    """Submit or find the array, wait for it, and return the exit status."""
+    """Find or submit the array, wait for it, and return the exit status."""
     submission = Submission(settings)
     stopping = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
     for signum in stopping:
         signal.signal(signum, stop)
     watch = Watch(submission)
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # none between sbatch and its record
+        # No signal may arrive between sbatch and the record of the array.
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
         if not begin(submission, words):
             return 0
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
@@ -181,7 +185,7 @@ def work(settings, words):
     except Stopped as stopped:
         for signum in stopping:
             signal.signal(signum, signal.SIG_IGN)
-        say(f"stopped by {signal.Signals(stopped.args[0]).name}: cancelling job {submission.id}")
+        say(f"stopped by {signal.Signals(stopped.args[0]).name}; cancelling job {submission.id}")
         submission.cancel()
         return 128 + stopped.args[0]
     submission.record.unlink(missing_ok=True)
@@ -191,14 +195,14 @@ def work(settings, words):
 
 
 def begin(submission, words):
-    """Find the array or submit it; False if there is nothing to run."""
+    """Find the array or submit it; returns False if there is no job to run."""
     with submission.locked():
         if submission.find():
-            say(f"array {submission.id} of this command was submitted before; waiting for it")
+            say(f"array {submission.id} of this command was already submitted; waiting for it")
             return True
         jobs = pick(submission.settings)
         if not jobs:
-            say("no job to run")
+            say("there is no job to run")
             return False
         submission.submit(jobs, words)
     say(f"submitted job {submission.id}, {len(jobs)} tasks, as {submission.title}")
@@ -206,7 +210,7 @@ def begin(submission, words):
 
 
 def main(words):
-    """Run what ``words`` say and return the exit status."""
+    """Run the jobs of a command line and return the exit status."""
     try:
         settings = Settings(words)
         options = SlurmOptions(settings.options.get("config"))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Turn spk2utt (lines SPK UTT UTT ...) into utt2spk (lines UTT SPK).
+"""Convert spk2utt (lines SPK UTT UTT ...) to utt2spk (lines UTT SPK).
 
 Usage: spk2utt_to_utt2spk.py [SPK2UTT] > UTT2SPK
 
-Utterances keep the order in which they come. Reads stdin without a file.
+Utterances keep their order. Without a file, standard input is read.
 
 e.g.: spk2utt_to_utt2spk.py data/train/spk2utt > data/train/utt2spk
 
@@ -19,7 +19,9 @@ from pipeline.errors import DataDirError
 
 
 def main(
-    spk2utt: Annotated[str, Argument(metavar="[SPK2UTT]", help="- is stdin")] = "-",
+    spk2utt: Annotated[
+        str, Argument(metavar="[SPK2UTT]", help="table of speakers to read; - is stdin")
+    ] = "-",
 ) -> int:
     table: dict[str, str] = {}
     with open(0 if spk2utt == "-" else spk2utt, encoding="utf-8") as stream:
@@ -27,13 +29,13 @@ def main(
             spk_id, *utt_ids = line.split() or [""]
             where = f"{'stdin' if spk2utt == '-' else spk2utt}:{number}"
             if not utt_ids:
-                raise DataDirError(f"{where}: {line.rstrip()!r}; a line of spk2utt is SPK UTT ...")
+                raise DataDirError(f"{where}: expected SPK UTT ..., not {line.rstrip()!r}")
             for utt_id in utt_ids:
                 if utt_id in table:
-                    raise DataDirError(f'{where}: "{utt_id}" a second time; keep it once')
+                    raise DataDirError(f'{where}: "{utt_id}" occurs twice; keep it once')
                 table[utt_id] = spk_id
     if not table:
-        raise DataDirError(f"{spk2utt}: empty; give lines of SPK UTT ...")
+        raise DataDirError(f"{spk2utt}: is empty; give lines SPK UTT ...")
     for utt_id, spk_id in table.items():
         print(utt_id, spk_id)
     return 0

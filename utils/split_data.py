@@ -3,11 +3,11 @@
 
 Usage: split_data.py [options] DIR N
 
-Parts follow the order of the files, so that joining them gives the whole. A speaker stays in one
-part unless --per-utt is given, which makes DIR/splitNutt. Parts are balanced by utt2num_frames, by
-utt2dur, by segments, or by the sizes of the recordings in wav.scp, whichever is there first; only
-where nothing is known of an utterance's length, by count. Nothing is done if the parts of the same
-files exist.
+The parts keep the order of the files, so that joining them gives the original. A speaker stays in
+one part, unless --per-utt is given, which writes DIR/splitNutt. The parts have about equal totals
+of utt2num_frames, utt2dur, segments or the sizes of the recordings in wav.scp, whichever exists
+first; if no lengths are known, they have equal numbers of utterances. Nothing is done if the parts
+already exist and DIR has not changed.
 
 e.g.: split_data.py data/train 10
 e.g.: split_data.py --per-utt data/test 40
@@ -30,7 +30,7 @@ from pipeline.cli import log, run
 from pipeline.data.data_dir import DataDir, write_subset
 from pipeline.errors import DataDirError
 
-STAMP = ".source"  # holds the content hash of the directory that was split
+STAMP = ".source"  # file with the content hash of the directory that was split
 
 
 def cut(weights: list[float], parts: int) -> list[tuple[int, int]]:
@@ -49,10 +49,10 @@ def cut(weights: list[float], parts: int) -> list[tuple[int, int]]:
 
 
 def main(
-    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory to split")],
     parts: Annotated[int, Argument(metavar="N", help="number of parts", min=1)],
     per_utt: Annotated[
-        bool, Option("--per-utt/--per-spk", help="split speakers too; writes DIR/splitNutt")
+        bool, Option("--per-utt/--per-spk", help="split speakers, too; writes DIR/splitNutt")
     ] = False,
 ) -> int:
     data = DataDir(directory)
@@ -60,13 +60,13 @@ def main(
     if parts > len(groups):
         have = f"{len(groups)} {'utterances' if per_utt else 'speakers'}"
         advice = "fewer parts" if per_utt else "--per-utt, or fewer parts"
-        raise DataDirError(f"{directory}: {parts} parts of {have}; use {advice}")
+        raise DataDirError(f"{directory}: {have} cannot be split into {parts} parts; use {advice}")
     if not per_utt and list(chain(*groups)) != data.utt_ids:
-        advice = "rename utterances to begin with their speaker, or use --per-utt"
+        advice = "begin each utterance's name with its speaker's, or use --per-utt"
         raise DataDirError(f"{directory}/utt2spk: not sorted by speaker; {advice}")
     target = data.path / f"split{parts}{'utt' if per_utt else ''}"
     if target.is_file():
-        raise DataDirError(f"{target}: a file where the parts should go; move it away")
+        raise DataDirError(f"{target}: a file has the name of the folder to write; move it away")
     with locked(data.path):
         stamp = data.content_hash()
         if is_current(target, parts, stamp):
@@ -80,24 +80,24 @@ def main(
 
 
 def utterance_weights(data: DataDir) -> Mapping[str, float]:
-    """Utterance -> what it costs: frames, seconds or bytes; 1 if none of these is known."""
+    """Utterance -> its weight: frames, seconds or bytes; 1 if none of these is known."""
     for name in ("utt2num_frames", "utt2dur"):
         if data.has(name):
             weights: Mapping[str, float] = getattr(data, name)
             if weights.keys() >= data.utt2spk.keys():
                 return weights
-            log.warning("%s/%s lacks utterances; it is not used for balance", data.path, name)
+            log.warning("%s/%s lacks utterances and is not used for balancing", data.path, name)
     if data.has("segments"):
         return {utt: part.end_s - part.start_s for utt, part in data.segments.items()}
     sizes = recording_sizes(data)
     if sizes is not None:
         return sizes
-    log.warning("%s: no utt2num_frames or utt2dur; parts are balanced by count", data.path)
+    log.warning("%s: has no utt2num_frames or utt2dur; parts are balanced by count", data.path)
     return dict.fromkeys(data.utt_ids, 1.0)
 
 
 def recording_sizes(data: DataDir) -> Mapping[str, float] | None:
-    """Utterance -> bytes of its recording; None if one is not a file that can be looked at."""
+    """Utterance -> size of its recording in bytes; None if a recording is not a readable file."""
     if not data.has("wav.scp") or data.wav_scp.keys() != data.utt2spk.keys():
         return None
     try:
@@ -107,7 +107,7 @@ def recording_sizes(data: DataDir) -> Mapping[str, float] | None:
 
 
 def is_current(target: Path, parts: int, stamp: str) -> bool:
-    """Whether ``target`` holds all parts, made of the same files."""
+    """Whether ``target`` holds all parts of the same files."""
     try:
         same = (target / STAMP).read_text() == stamp
     except OSError:
@@ -116,7 +116,7 @@ def is_current(target: Path, parts: int, stamp: str) -> bool:
 
 
 def write_parts(data: DataDir, utts_of_part: list[list[str]], target: Path, stamp: str) -> None:
-    """Write all parts under a temporary name, then put them in the place of older ones."""
+    """Write all parts under a temporary name, then replace older ones."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
@@ -133,7 +133,7 @@ def write_parts(data: DataDir, utts_of_part: list[list[str]], target: Path, stam
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Let one process at a time split a directory, where the file system can lock."""
+    """Let only one process at a time split a directory, if the file system supports locks."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make a data directory of some of the utterances of another.
+"""Make a data directory of some utterances of another.
 
 Usage: subset_data_dir.py [--first|--last|--shortest|--speakers|--per-spk] [options] SRC N DEST
        subset_data_dir.py --utt-list=FILE SRC DEST
        subset_data_dir.py --spk-list=FILE SRC DEST
 
-Without an option, N utterances are drawn at random; the same seed draws the same ones.
+Without an option, N utterances are drawn at random; the same --seed draws the same utterances.
 
 e.g.: subset_data_dir.py --first data/train 100 data/train_100
 e.g.: subset_data_dir.py --utt-list=dev_ids data/train data/dev
@@ -26,33 +26,43 @@ from pipeline.errors import DataDirError, UsageError
 
 
 def main(
-    arguments: Annotated[list[str], Argument(metavar="SRC [N] DEST", help="N: how many")],
-    first: Annotated[bool, Option("--first/--no-first", help="the first N")] = False,
-    last: Annotated[bool, Option("--last/--no-last", help="the last N")] = False,
+    arguments: Annotated[
+        list[str],
+        Argument(metavar="SRC [N] DEST", help="directory, number of utterances, new directory"),
+    ],
+    first: Annotated[bool, Option("--first/--no-first", help="take the first N")] = False,
+    last: Annotated[bool, Option("--last/--no-last", help="take the last N")] = False,
     shortest: Annotated[
-        bool, Option("--shortest/--no-shortest", help="the N of fewest frames")
+        bool, Option("--shortest/--no-shortest", help="take the N with the fewest frames")
     ] = False,
     speakers: Annotated[
-        bool, Option("--speakers/--no-speakers", help="all of random speakers, N in all or more")
+        bool,
+        Option("--speakers/--no-speakers", help="take all of random speakers, at least N in all"),
     ] = False,
     per_spk: Annotated[
-        bool, Option("--per-spk/--no-per-spk", help="N of each speaker, evenly spaced")
+        bool, Option("--per-spk/--no-per-spk", help="take N of each speaker, evenly spaced")
     ] = False,
-    utt_list: Annotated[str, Option(help="file: the ids to keep, first on each line")] = "",
-    spk_list: Annotated[str, Option(help="file: the speakers to keep, first on each line")] = "",
-    seed: Annotated[int, Option(help="of the random choice")] = 0,
+    utt_list: Annotated[
+        str, Option(help="file with an utterance to keep first on each line; empty: none")
+    ] = "",
+    spk_list: Annotated[
+        str, Option(help="file with a speaker to keep first on each line; empty: none")
+    ] = "",
+    seed: Annotated[int, Option(help="seed of the random choice")] = 0,
 ) -> int:
     modes = {"first": first, "last": last, "shortest": shortest, "speakers": speakers}
     modes |= {"per-spk": per_spk, "utt-list": bool(utt_list), "spk-list": bool(spk_list)}
     chosen = [name for name, on in modes.items() if on]
     if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other; give one")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other; give only one")
     listed = utt_list or spk_list
     if len(arguments) != (2 if listed else 3):
         raise UsageError(f"expected {'SRC DEST' if listed else 'SRC N DEST'}, not {arguments}")
     data, destination = DataDir(arguments[0]), Path(arguments[-1])
     if destination.resolve() == data.path.resolve():
-        raise UsageError(f"{destination}: source and destination are the same; give another")
+        raise UsageError(
+            f"{destination}: is both the source and the destination; give another destination"
+        )
     if listed:
         utts = choose_listed(data, Path(listed), of_speakers=bool(spk_list))
     else:
@@ -63,19 +73,21 @@ def main(
 
 
 def how_many(text: str) -> int:
-    """N as typed: a whole number above 0."""
+    """The argument N, a whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
-        raise UsageError(f"N is a whole number above 0, not {text!r}")
+        raise UsageError(f"N must be a whole number above 0, not {text!r}")
     return int(text)
 
 
 def choose(data: DataDir, count: int, mode: str, seed: int) -> Sequence[str]:
-    """Some ``count`` utterances, in the way that ``mode`` names."""
+    """Choose ``count`` utterances by ``mode``, which is the name of an option or "random"."""
     utts, rng = data.utt_ids, random.Random(seed)
     if mode == "per-spk":
         return [utt for ids in data.spk2utt.values() for utt in evenly(ids, count)]
     if count > len(utts):
-        raise DataDirError(f"{data.path}: {len(utts)} utterances, not {count}; ask for fewer")
+        raise DataDirError(
+            f"{data.path}: has only {len(utts)} utterances, not {count}; choose a smaller N"
+        )
     match mode:
         case "first":
             return utts[:count]
@@ -92,14 +104,14 @@ def choose(data: DataDir, count: int, mode: str, seed: int) -> Sequence[str]:
 
 
 def evenly(items: list[str], count: int) -> list[str]:
-    """``count`` of ``items``, spread evenly; all of them if there are fewer."""
+    """``count`` evenly spaced items; all of them if there are fewer."""
     if count >= len(items):
         return items
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def whole_speakers(data: DataDir, count: int, rng: random.Random) -> list[str]:
-    """Random speakers' utterances until there are ``count``."""
+    """The utterances of random speakers, until there are at least ``count``."""
     utts: list[str] = []
     for spk_id in rng.sample(data.spk_ids, len(data.spk_ids)):
         if len(utts) >= count:
@@ -109,7 +121,7 @@ def whole_speakers(data: DataDir, count: int, rng: random.Random) -> list[str]:
 
 
 def choose_listed(data: DataDir, path: Path, *, of_speakers: bool) -> list[str]:
-    """The utterances, or those of the speakers, whose ids begin the lines of ``path``."""
+    """The utterances that the lines of a file begin with, or all utterances of such speakers."""
     lines = path.read_text(encoding="utf-8").splitlines()
     wanted = {fields[0]: number for number, line in enumerate(lines, 1) if (fields := line.split())}
     known = data.spk2utt if of_speakers else data.utt2spk
@@ -118,7 +130,7 @@ def choose_listed(data: DataDir, path: Path, *, of_speakers: bool) -> list[str]:
         log.warning("%s:%d: %s (%d such)", path, wanted[unknown[0]], what, len(unknown))
     utts = [u for u, spk in data.utt2spk.items() if (spk if of_speakers else u) in wanted]
     if not utts:
-        raise DataDirError(f"{path}: names nothing of {data.path}; write one id a line")
+        raise DataDirError(f"{path}: has no name that is in {data.path}; write one name per line")
     return utts
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Turn utt2spk (lines UTT SPK) into spk2utt (lines SPK UTT UTT ...).
+"""Convert utt2spk (lines UTT SPK) to spk2utt (lines SPK UTT UTT ...).
 
 Usage: utt2spk_to_spk2utt.py [UTT2SPK] > SPK2UTT
 
-Speakers and their utterances keep the order in which they first come. Reads stdin without a file.
+Speakers and their utterances keep the order of their first occurrence. Without a file, standard
+input is read.
 
 e.g.: utt2spk_to_spk2utt.py data/train/utt2spk > data/train/spk2utt
 
@@ -20,7 +21,9 @@ from pipeline.errors import DataDirError
 
 
 def main(
-    utt2spk: Annotated[str, Argument(metavar="[UTT2SPK]", help="- is stdin")] = "-",
+    utt2spk: Annotated[
+        str, Argument(metavar="[UTT2SPK]", help="table of utterances to read; - is stdin")
+    ] = "-",
 ) -> int:
     table: dict[str, str] = {}
     with open(0 if utt2spk == "-" else utt2spk, encoding="utf-8") as stream:
@@ -28,12 +31,12 @@ def main(
             fields = line.split()
             where = f"{'stdin' if utt2spk == '-' else utt2spk}:{number}"
             if len(fields) != 2:
-                raise DataDirError(f"{where}: {line.rstrip()!r}; a line of utt2spk is UTT SPK")
+                raise DataDirError(f"{where}: expected UTT SPK, not {line.rstrip()!r}")
             if fields[0] in table:
-                raise DataDirError(f'{where}: "{fields[0]}" a second time; keep one of the lines')
+                raise DataDirError(f'{where}: "{fields[0]}" occurs twice; keep one of the lines')
             table[fields[0]] = fields[1]
     if not table:
-        raise DataDirError(f"{utt2spk}: empty; give lines of UTT SPK")
+        raise DataDirError(f"{utt2spk}: is empty; give lines UTT SPK")
     for spk_id, utt_ids in invert(table).items():
         print(spk_id, *utt_ids)
     return 0

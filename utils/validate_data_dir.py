@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Check a Kaldi data directory and tell of all that is wrong with it.
+"""Check a Kaldi data directory and report all problems.
 
 Usage: validate_data_dir.py [options] DIR
 
-Checks the form, order and keys of every file that is there, and that all of them name the same
-utterances, speakers and recordings. Each problem is one line, FILE:LINE: what; what to do. Exits
-with 1 if there are any. Warnings do not count.
+The form, the order and the keys of all files are checked, and whether they name the same
+utterances, speakers and recordings. Each problem is reported in a line "FILE:LINE: problem;
+remedy". The exit status is 1 if there are problems; warnings do not count.
 
 e.g.: validate_data_dir.py --no-feats data/train
 
@@ -23,15 +23,15 @@ from pipeline.data.data_dir import validate, validation_warnings
 
 
 def main(
-    directory: Annotated[str, Argument(metavar="DIR", help="data directory")],
-    feats: Annotated[bool, Option("--feats/--no-feats", help="feats.scp must exist")] = True,
-    text: Annotated[bool, Option("--text/--no-text", help="look at text, which must exist")] = True,
-    wav: Annotated[bool, Option("--wav/--no-wav", help="wav.scp must exist")] = True,
+    directory: Annotated[str, Argument(metavar="DIR", help="data directory to check")],
+    feats: Annotated[bool, Option("--feats/--no-feats", help="require feats.scp")] = True,
+    text: Annotated[bool, Option("--text/--no-text", help="require and check text")] = True,
+    wav: Annotated[bool, Option("--wav/--no-wav", help="require wav.scp")] = True,
     spk_sort: Annotated[
-        bool, Option("--spk-sort/--no-spk-sort", help="utt2spk must be sorted by speaker as well")
+        bool, Option("--spk-sort/--no-spk-sort", help="require utt2spk sorted by speaker, too")
     ] = True,
     non_print: Annotated[
-        bool, Option("--non-print/--no-non-print", help="allow characters that do not print")
+        bool, Option("--non-print/--no-non-print", help="allow characters that cannot be printed")
     ] = False,
 ) -> int:
     problems = validate(

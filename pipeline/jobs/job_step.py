@@ -1,18 +1,18 @@
-"""Which process of a torchrun or Slurm job step this is, by the environment.
+"""The place of this process in a job of torchrun or a Slurm job step, from the environment.
 
-Slurm's variables count only in what ``srun`` starts. In a batch script outside ``srun`` there is no
-step, and the program is one process, however many tasks the job asks for.
+Slurm's variables are used only in programs that ``srun`` has started. A program in a batch script
+that runs without ``srun`` is a single process, however many tasks the job requests.
 """
 
 from collections.abc import Mapping
 
 from pipeline.errors import UsageError
 
-NO_STEP = 0xFFFFFFF0  # Slurm numbers batch scripts and interactive shells from here
+NO_STEP = 0xFFFFFFF0  # batch scripts and interactive shells have step numbers from here on
 
 
 def is_step(environ: Mapping[str, str]) -> bool:
-    """Whether this is one of several tasks that ``srun`` started together."""
+    """Whether this process is one of several tasks that ``srun`` has started together."""
     step = environ.get("SLURM_STEP_ID", "")
     return (
         step.isdecimal()
@@ -23,7 +23,7 @@ def is_step(environ: Mapping[str, str]) -> bool:
 
 
 def local_rank(environ: Mapping[str, str]) -> int:
-    """The number of this process among those that one launcher started on its machine, from 0.
+    """The number, from 0, of this process among those that were started on the same machine.
 
     Raises:
         UsageError: a variable of the environment is not a number.
@@ -33,8 +33,10 @@ def local_rank(environ: Mapping[str, str]) -> int:
 
 
 def number(environ: Mapping[str, str], name: str, default: str = "") -> int:
-    """A variable that is a whole number. Raises UsageError, naming it, if it is not."""
+    """The value of a variable as a whole number. Raises UsageError if it is not a whole number."""
     value = environ.get(name, default)
     if not value.isdecimal():
-        raise UsageError(f"{name} is {value!r} in the environment, which is no number; set it")
+        raise UsageError(
+            f"the environment variable {name} must be a whole number, not {value!r}; set it"
+        )
     return int(value)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.linear import linear
-from pipeline.kernels.lstm.layer import lstm_rows, tanh_rows
+from pipeline.kernels.lstm.layer import recurrent_rows
+from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import Ragged
 
 
@@ -45,7 +46,7 @@ class RecurrentLayer(nn.Module):
         self.projection = (
             nn.Parameter(torch.empty(directions, width, cells)) if projection else None
         )
-        self.output_dim = directions * width
+        self.cell, self.output_dim = cell, directions * width
 
     def initialise(self, scale: float, generator: torch.Generator) -> None:
         """See `initialise`."""
@@ -57,16 +58,17 @@ class RecurrentLayer(nn.Module):
         The rows are the frames of a batch without padding, as ``ragged`` lays them out. Within
         `torch.autocast` rows and weights are converted to its dtype.
         """
-        weights: list[Tensor] = [self.w_input, self.w_hidden, self.bias]
-        if self.peepholes is not None:
-            weights.insert(2, self.peepholes)
-        if self.projection is not None:
-            weights.append(self.projection)
-        if torch.is_autocast_enabled(rows.device.type):
-            dtype = torch.get_autocast_dtype(rows.device.type)
-            rows, *weights = (x.to(dtype) for x in (rows, *weights))
-        apply = tanh_rows if self.peepholes is None else lstm_rows
-        return apply(rows, ragged, *weights)
+        w_input, bias, recurrence = self.w_input, self.bias, self.recurrence
+        if not torch.is_autocast_enabled(rows.device.type):
+            return recurrent_rows(rows, ragged, w_input, bias, recurrence)
+        dtype = torch.get_autocast_dtype(rows.device.type)
+        rows, weights = rows.to(dtype), (w_input.to(dtype), bias.to(dtype))
+        return recurrent_rows(rows, ragged, *weights, recurrence.to(dtype))
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """The cell and the weights that recur; a search advances one direction of it by steps."""
+        return Recurrence(self.cell, self.w_hidden, self.peepholes, self.projection)
 
 
 class Linear(nn.Linear):

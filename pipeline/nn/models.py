@@ -49,7 +49,7 @@ class PredictorModel(nn.Module):
         """The network as a language model for a search, with V logits (the blank's is unused)."""
         weight = nn.functional.pad(self.output.weight, (0, 0, 1, 0))
         bias = nn.functional.pad(self.output.bias, (1, 0))
-        return LstmWeights(*self.predictor.search_weights(), weight, bias)
+        return self.predictor.search_weights(weight, bias)
 
 
 class TransducerModel(nn.Module):
@@ -119,8 +119,7 @@ class TransducerModel(nn.Module):
     def search_weights(self) -> SearchWeights:
         """The weights of predictor and joiner."""
         projection, bias, *output = self.joiner.search_weights()
-        predictor = LstmWeights(*self.predictor.search_weights(), projection, bias)
-        return SearchWeights(predictor, *output)
+        return SearchWeights(self.predictor.search_weights(projection, bias), *output)
 
 
 Model = CtcModel | PredictorModel | TransducerModel

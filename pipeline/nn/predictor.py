@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.kernels.lstm.layer import peephole_lstm_step
 from pipeline.kernels.ragged import layout, pack, unpack
+from pipeline.kernels.search.hypotheses import LstmWeights
 from pipeline.kernels.search.model import State
 from pipeline.nn.layers import RecurrentLayer
 from pipeline.options import REQUIRED, Options, option
@@ -22,13 +22,16 @@ class PredictorConfig(Options):
     """Options of a `Predictor`."""
 
     cells: int = option(REQUIRED, "number of LSTM cells; 128 in [G12], 250 in [G13]", low=1)
+    projection: int = option(
+        0, "size of the recurrent projection of H. Sak et al., 2014; 0: none", low=0
+    )
     dropout: float = option(
         0.0, "probability of dropout on the output; 0 in the papers", low=0, below=1
     )
 
 
 class Predictor(nn.Module):
-    """One unidirectional LSTM layer over the tokens so far, [G12] eq. 2.
+    """One unidirectional LSTM layer of H cells over the tokens so far, [G12] eq. 2.
 
     The input for a token is a one-hot vector of size K = V - 1, without an element for the blank;
     the input for the start ∅ is a vector of zeros.
@@ -38,10 +41,14 @@ class Predictor(nn.Module):
         super().__init__()
         self.num_labels = num_tokens - 1
         self.layer = RecurrentLayer(
-            input_dim=self.num_labels, cells=config.cells, cell="lstm", bidirectional=False
+            input_dim=self.num_labels,
+            cells=config.cells,
+            cell="lstm",
+            bidirectional=False,
+            projection=config.projection,
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.output_dim = config.cells
+        self.output_dim = self.layer.output_dim
 
     def forward(self, targets: Tensor, lengths: Tensor) -> Tensor:
         """Hidden vectors h_0 … h_U after ∅, y_1, …, y_U.
@@ -51,7 +58,7 @@ class Predictor(nn.Module):
             lengths: the number of tokens of each utterance, (N,).
 
         Returns:
-            (N, U+1, H).
+            (N, U+1, P), P = H without a projection.
         """
         return self.read(self.one_hot(targets), lengths)
 
@@ -68,31 +75,35 @@ class Predictor(nn.Module):
         return unpack(self.dropout(rows), ragged)
 
     def start(self, count: int) -> State:
-        """The state before ∅: zeros, (N, H)."""
-        zeros = self.layer.w_hidden.new_zeros(count, self.output_dim)
-        return State(zeros, zeros)
+        """The state before ∅: zeros, h (N, P) and c (N, H)."""
+        weights = self.layer.recurrence
+        zeros = weights.w_hidden.new_zeros
+        return State(zeros(count, self.output_dim), zeros(count, weights.cells))
 
     def step(self, state: State, tokens: Tensor) -> State:
         """The state after one more token of each sequence.
 
         Args:
-            state: the state before, (N, H).
+            state: the state before, h (N, P) and c (N, H).
             tokens: token ids, (N,); id 0 is the start ∅.
         """
         columns = self.layer.w_input[0].t()  # (K, 4H): row k - 1 is W e_k
         inputs = columns[(tokens - 1).clamp(min=0)] * (tokens > 0)[:, None]
-        assert self.layer.peepholes is not None
-        return State(
-            *peephole_lstm_step(
-                inputs + self.layer.bias[0],
-                *state,
-                self.layer.w_hidden[0],
-                self.layer.peepholes[0],
-            )
-        )
+        return State(*self.layer.recurrence.direction(0).step(inputs + self.layer.bias[0], *state))
 
-    def search_weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """W e_k + b of every token k, (V, 4H), with b for ∅; recurrent weights; peepholes."""
-        assert self.layer.peepholes is not None
+    def search_weights(self, weight: Tensor, bias: Tensor) -> LstmWeights:
+        """The network and a linear layer on it for a compiled search.
+
+        A recurrent projection W_r is folded into the weights after it: W_h (W_r m) = (W_h W_r) m.
+
+        Args:
+            weight: (J, P) of the linear layer.
+            bias: (J,).
+        """
+        _, recurrent, peepholes, projection = self.layer.recurrence.direction(0)
+        assert peepholes is not None
+        if projection is not None:
+            recurrent, weight = recurrent @ projection, weight @ projection
         columns = torch.nn.functional.pad(self.layer.w_input[0].t(), (0, 0, 1, 0))
-        return columns + self.layer.bias[0], self.layer.w_hidden[0], self.layer.peepholes[0]
+        inputs = columns + self.layer.bias[0]  # of ∅, a vector of zeros, only the bias
+        return LstmWeights(inputs, recurrent, peepholes, weight, bias)

@@ -13,7 +13,7 @@ from pipeline.report.scores import EPS, Decoding
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.plots.sweep import Width
+    from pipeline.plots.sweep import SweepPoint
     from pipeline.plots.utterance import PlottedUtterance
 
 TYPES = {"png": "image/png", "svg": "image/svg+xml"}
@@ -111,7 +111,7 @@ class Gallery:
         """Error rate against the width of the beam, a picture a ``sweep_NAME`` of any model."""
         from pipeline.plots.sweep import read_sweep
 
-        found: dict[str, dict[Path, list[Width]]] = {}
+        found: dict[str, dict[Path, list[SweepPoint]]] = {}
         notes = []
         for model in models:
             for file in sorted(model.glob("sweep_*/sweep.tsv")):
@@ -126,7 +126,7 @@ class Gallery:
             )
         return [self._sweep(name, sweeps) for name, sweeps in sorted(found.items())], notes
 
-    def _sweep(self, name: str, sweeps: "Mapping[Path, list[Width]]") -> Picture:
+    def _sweep(self, name: str, sweeps: "Mapping[Path, list[SweepPoint]]") -> Picture:
         from pipeline.plots.sweep import draw_sweeps
 
         shift_ms = _frame_shift_ms(next(iter(sweeps)))

@@ -1,11 +1,11 @@
-"""The numbers that a scored decode directory and a training leave on disk, read back.
+"""Reading the results of scoring and of training from disk.
 
-This module is the only reader of these files: whatever prints, draws or compares asks it::
+This module is the only reader of these files::
 
-    DECODE_DIR/scoring/score.json   `read_score`     all that score.py counted
-    DECODE_DIR/scoring/wer          `read_wer`       the totals as Kaldi's compute-wer splits them
-    DECODE_DIR/speed.jsonl          `read_speed`     frames and seconds, a line a decoding job
-    MODEL_DIR/metrics.jsonl         `read_metrics`   losses and error rates, a line an epoch
+    DECODE_DIR/scoring/score.json   `read_score`     all results of score.py
+    DECODE_DIR/scoring/wer          `read_wer`       totals with the error kinds of compute-wer
+    DECODE_DIR/speed.jsonl          `read_speed`     frames and seconds, one line per decoding job
+    MODEL_DIR/metrics.jsonl         `read_metrics`   losses and error rates, one line per epoch
 """
 
 import json
@@ -22,7 +22,7 @@ from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.kaldi_forms import wer_lines
 from pipeline.scoring.summary import FORMAT_VERSION, Confusions, Groups
 
-UNNAMED = "error rate"  # the metric of an epoch whose line does not name it
+UNNAMED = "error rate"  # the metric of an epoch without a name for it
 
 _WER = re.compile(
     r"%\S+ \S+ \[ (?P<errors>\d+) / (?P<ref_tokens>\d+), "
@@ -36,7 +36,7 @@ _WER = re.compile(
 
 @dataclass(frozen=True)
 class SavedInterval:
-    """Where an error rate in percent lies with a probability of ``level``."""
+    """The interval in which an error rate in percent lies with a probability of ``level``."""
 
     level: float
     low: float
@@ -46,21 +46,20 @@ class SavedInterval:
 
 @dataclass(frozen=True)
 class SavedScore:
-    """A ``score.json``.
+    """The content of a ``score.json``.
 
     Attributes:
-        name: what the error rate is called: PER, WER, CER.
-        rule: the scoring rule, a sentence.
-        variants: names of what departs from the default rule.
-        mode: what is done with utterances that one side lacks: strict, present or all; empty where
-            the file does not say.
-        absent: how many references have no hypothesis.
-        data_dir, decode_dir: as they were given to score.py.
-        digests: SHA-256 of the references and of the hypotheses; None where the file lacks them.
-        total: all errors, by the kinds of the alignments.
-        interval: of the error rate; None where the file lacks it.
-        groups: speaker, gender, dialect … -> each one's errors.
-        confusions: how often each kind of step was taken, the most frequent first.
+        name: the name of the error rate: PER, WER or CER.
+        rule: the scoring rule in words.
+        variants: the names of the departures from the default rule.
+        mode: the treatment of missing utterances: strict, present or all; empty if it is not known.
+        absent: number of references without a hypothesis.
+        data_dir, decode_dir: the arguments of score.py.
+        digests: SHA-256 of the references and of the hypotheses; None if they are not known.
+        total: the error counts of all utterances, with the kinds of the alignments.
+        interval: the interval of the error rate; None if it is not known.
+        groups: grouping (speaker, gender, dialect …) -> group -> error counts.
+        confusions: the counts of the distinct steps, the most frequent first.
     """
 
     name: str
@@ -78,14 +77,14 @@ class SavedScore:
 
     @property
     def note(self) -> str:
-        """The variants in brackets, which must stand beside the number; empty without any."""
+        """The variants in brackets, to be shown beside the error rate; empty without variants."""
         return f"[{', '.join(self.variants)}]" if self.variants else ""
 
     def line(self, counts: ErrorCounts) -> str:
-        """compute-wer's first line under the score's own name: ``%PER 28.09 [ 418 / 1488, … ]``.
+        """The error rate as in the first line of compute-wer: ``%PER 28.09 [ 418 / 1488, … ]``.
 
         Args:
-            counts: those of `read_wer`.
+            counts: the result of `read_wer`.
         """
         note = f" {self.note}" if self.note else ""
         lines = wer_lines(counts, absent=self.absent, name=self.name, note=note)
@@ -93,33 +92,33 @@ class SavedScore:
 
 
 def score_file(decode_dir: Path) -> Path:
-    """Where the score of a decode directory is."""
+    """The path of the score of a decode directory."""
     return decode_dir / "scoring" / "score.json"
 
 
 def read_score(decode_dir: Path) -> SavedScore:
-    """The score of a decode directory.
+    """Read the score of a decode directory.
 
     Raises:
-        DataError: there is none, it is damaged, or it is the score of other hypotheses than those
-            in ``hyp.txt`` now. Names the file, and what to run.
+        DataError: there is no score, it is damaged, or ``hyp.txt`` has changed since. Names the
+            file and the command to run.
     """
     file, again = score_file(decode_dir), f"run score.py DATA_DIR {decode_dir}"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["format_version"] != FORMAT_VERSION:
             raise DataError(
-                f"{file}: format {data['format_version']}, but this program reads "
-                f"{FORMAT_VERSION}; {again} again, by the score.py of this version"
+                f"{file}: has format {data['format_version']}, but this program reads "
+                f"{FORMAT_VERSION}; {again} again, with the score.py of this version"
             )
         score = _score(data)
     except FileNotFoundError as error:
-        raise DataError(f"{file}: missing; {again}") from error
+        raise DataError(f"{file}: no such file; {again}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{file}: cannot be used, {fault(error)}; {again} again") from error
     hyp, digest = decode_dir / "hyp.txt", score.digests[1]
     if digest is not None and hyp.is_file() and digest != file_digest(hyp):
-        raise DataError(f"{file}: the score of other hypotheses than {hyp} has now; {again} again")
+        raise DataError(f"{file}: {hyp} has changed since it was scored; {again} again")
     return score
 
 
@@ -173,13 +172,13 @@ def _interval(data: Mapping[str, Any] | None) -> SavedInterval | None:
 
 
 def read_wer(decode_dir: Path) -> ErrorCounts:
-    """The totals in ``scoring/wer``.
+    """Read the totals in ``scoring/wer``.
 
-    There are as many errors as in `SavedScore.total`, but Kaldi's compute-wer, whose form the file
-    has, splits them differently into insertions, deletions and substitutions than its alignments.
+    The number of errors is that of `SavedScore.total`, but they are divided into insertions,
+    deletions and substitutions as by Kaldi's compute-wer, not as in the alignments.
 
     Raises:
-        DataError: the file is missing or damaged. Names it, and what to run.
+        DataError: the file is missing or damaged. Names the file and the command to run.
     """
     file = decode_dir / "scoring" / "wer"
     try:
@@ -187,7 +186,7 @@ def read_wer(decode_dir: Path) -> ErrorCounts:
     except (OSError, UnicodeDecodeError):
         found = None
     if found is None:
-        raise DataError(f"{file}: no error rate; run score.py DATA_DIR {decode_dir} again")
+        raise DataError(f"{file}: has no error rate; run score.py DATA_DIR {decode_dir} again")
     numbers = {name: int(text) for name, text in found.groupdict().items()}
     del numbers["errors"]  # the sum of three others
     return ErrorCounts(**numbers)
@@ -195,17 +194,17 @@ def read_wer(decode_dir: Path) -> ErrorCounts:
 
 @dataclass(frozen=True)
 class Speed:
-    """How many frames were decoded, in how many seconds of all jobs together."""
+    """The number of decoded frames, and the time in seconds of all jobs together."""
 
     frames: int
     seconds: float
 
 
 def read_speed(decode_dir: Path) -> Speed:
-    """The speed of a decoding.
+    """Read the speed of a decoding.
 
     Raises:
-        DataError: ``speed.jsonl`` is missing or damaged. Names it, and what to run.
+        DataError: ``speed.jsonl`` is missing or damaged. Names the file and the command to run.
     """
     file = decode_dir / "speed.jsonl"
     try:
@@ -226,20 +225,20 @@ class Epoch:
     """A line of ``metrics.jsonl``."""
 
     number: int  # from 1
-    train_loss: float  # nats a token
-    dev_loss: float  # nats a token
-    error_rate: float  # percent, of the dev set
-    metric: str  # what the error rate is called: PER, WER, CER, next-token error
-    best: bool  # better than all before
+    train_loss: float  # in nats per token
+    dev_loss: float  # in nats per token
+    error_rate: float  # on the dev set, in percent
+    metric: str  # the name of the error rate: PER, WER, CER or next-token error
+    best: bool  # whether it is better than all epochs before
 
     @property
     def dev_bits(self) -> float:
-        """The dev loss in bits a token."""
+        """The dev loss in bits per token."""
         return self.dev_loss / math.log(2.0)
 
 
 def read_metrics(model_dir: Path) -> list[Epoch]:
-    """The epochs of a training so far, in their order; of one that was done twice, the last.
+    """Read the finished epochs of a training, in order; of an epoch that was repeated, the last.
 
     Raises:
         ModelError: no epoch has finished yet.
@@ -249,7 +248,9 @@ def read_metrics(model_dir: Path) -> list[Epoch]:
     try:
         lines = file.read_bytes().splitlines()
     except FileNotFoundError as error:
-        raise ModelError(f"{file}: missing; no epoch has finished yet, or put it back") from error
+        raise ModelError(
+            f"{file}: no such file; wait for the first epoch, or restore the file"
+        ) from error
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
     epochs = {}
@@ -258,17 +259,17 @@ def read_metrics(model_dir: Path) -> list[Epoch]:
             epoch = _epoch(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{file}:{number}: no line of train_*.py ({fault(error)}); "
-                "remove it, or put a copy back"
+                f"{file}:{number}: not a line of train_*.py, {fault(error)}; "
+                "remove it, or restore the file"
             ) from error
         epochs[epoch.number] = epoch
     if not epochs:
-        raise ModelError(f"{file}: empty; no epoch has finished yet")
+        raise ModelError(f"{file}: is empty; wait for the first epoch")
     return [epochs[number] for number in sorted(epochs)]
 
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:
-    named = "dev_per" not in row  # as lines were written before metrics had names
+    named = "dev_per" not in row  # older lines have no name of the metric
     return Epoch(
         int(row["epoch"]),
         float(row["train_loss"]),
@@ -280,7 +281,7 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch whose weights are kept; the last where none was better than the one before."""
+    """The epoch with the weights that are kept; the last one if no epoch is marked as the best."""
     return ([epoch for epoch in epochs if epoch.best] or [*epochs])[-1]
 
 
@@ -288,15 +289,15 @@ def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
 
 
 def fault(error: Exception) -> str:
-    """Why a file of JSON is of no use, in words."""
+    """The reason why a JSON file cannot be used, in words."""
     match error:
         case OSError():
             return f"{error.strerror}"
         case json.JSONDecodeError():
-            return "it is no JSON"
+            return "it is not JSON"
         case UnicodeDecodeError():
-            return "it is no UTF-8 text"
+            return "it is not a UTF-8 text"
         case KeyError():
             return f'it lacks "{error.args[0]}"'
         case _:
-            return "something in it is of another kind"
+            return "a value is of the wrong type"

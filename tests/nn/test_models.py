@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from pipeline.kernels.lstm import reference
 from pipeline.kernels.search.transducer import State, transducer_beam_search
 from pipeline.kernels.transducer.loss import transducer_loss
@@ -410,3 +411,53 @@ def test_every_weight_of_a_transducer_is_trained() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0.0, name
+
+
+# ---- recurrent projections, [S14] ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_projection_is_reachable_from_the_toml(bidirectional: bool, tmp_path: Path) -> None:
+    """A layer of H cells and P projected values has 4HF + 4HP + PH + 3H + 4H weights."""
+    path = tmp_path / "model.toml"
+    text = "[encoder]\ninput_dim = 5\nlayers = 2\ncells = 7\nprojection = 3\n"
+    path.write_text(f"{text}bidirectional = {str(bidirectional).lower()}\n")
+    config = load_model_config(path)
+    encoder = drawn(config.encoder.build())
+    directions = 2 if bidirectional else 1
+    assert encoder.output_dim == 3 * directions
+
+    def weights(inputs: int) -> int:
+        return directions * (4 * 7 * inputs + 4 * 7 * 3 + 3 * 7 + 3 * 7 + 4 * 7)
+
+    assert count_weights(encoder) == weights(5) + weights(3 * directions)
+    out, lengths = encoder(normal(2, 6, 5), torch.tensor([6, 4]))
+    assert out.shape == (2, 6, 3 * directions)
+    assert lengths.tolist() == [6, 4]
+
+
+def test_a_tanh_layer_has_no_projection(tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    path.write_text('[encoder]\ninput_dim=5\nlayers=2\ncells=7\ncell="tanh"\nprojection=3\n')
+    with pytest.raises(ConfigError, match=r"encoder\.projection must be 0 for a cell without"):
+        load_model_config(path)
+
+
+def test_a_search_reads_a_predictor_with_a_projection() -> None:
+    """The compiled search has the projection folded; the plain one calls the network as it is."""
+    config = PredictorConfig(cells=6, projection=4)
+    predictor = Predictor(config, num_tokens=5)
+    encoder = RecurrentConfig(input_dim=3, layers=1, cells=4).build()
+    dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
+    joiner = JoinerConfig(dim=7).build(**dims, num_tokens=5)
+    model = drawn(TransducerModel(encoder, predictor, joiner), scale=0.7)
+    with torch.inference_mode():
+        encoded, lengths = encoder(normal(1, 9, 3), torch.tensor([9]))
+        frames = joiner.project_encoder(encoded)
+        (compiled,) = transducer_beam_search(frames, lengths, model, width=4)
+        model.search_weights = lambda: None
+        (plain,) = transducer_beam_search(frames, lengths, model, width=4)
+    assert [h.tokens for h in compiled] == [h.tokens for h in plain]
+    assert len(plain) == 4
+    for a, b in zip(compiled, plain, strict=True):
+        assert a.log_prob == pytest.approx(b.log_prob, abs=1e-9)

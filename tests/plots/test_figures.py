@@ -14,7 +14,7 @@ from pipeline.plots.lattice import compute_lattice, draw_lattice
 from pipeline.plots.learning_curves import draw_training, read_run
 from pipeline.plots.segments import Segment, read_ctm, read_phn, read_times
 from pipeline.plots.sensitivity import compute_sensitivity, draw_sensitivity
-from pipeline.plots.sweep import Width, draw_sweeps
+from pipeline.plots.sweep import SweepPoint, draw_sweeps
 
 # ---- files ---------------------------------------------------------------------------------------
 
@@ -48,9 +48,12 @@ def test_a_picture_is_written_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_no_label_is_a_formula(utterance) -> None:
     """Texts are shown as they are, so matplotlib's own labels must not need typesetting."""
     one = utterance("tanh")
-    widths = [Width(1, "CER", 30.0, 1.0, 9.0, 1e-5), Width(10, "CER", 25.0, 2.0, 8.0, 1e-3)]
+    points = [
+        SweepPoint(1, "CER", 30.0, 1.0, 9.0, 1e-5),
+        SweepPoint(10, "CER", 25.0, 2.0, 8.0, 1e-3),
+    ]
     figures = [
-        draw_sweeps({"a": widths}, frame_shift_ms=10.0),
+        draw_sweeps({"a": points}, frame_shift_ms=10.0),
         draw_sensitivity(one, compute_sensitivity(one, [1, 2])),
     ]
     assert figures[0].axes[0].get_ylabel() == "CER (%)"

@@ -241,7 +241,7 @@ def test_a_full_time(here: Here, reference: bytes) -> None:
     err = here.run(
         "decode.sh", "--nj", 2, "--cmd", "slurm.py --time 1", *here.decode()[5:], status=1
     )
-    assert "TIMEOUT; give more --time; what was decoded is kept" in err
+    assert "TIMEOUT; give more --time; finished utterances are kept" in err
     before = here.decoded()
     assert sum(before.values()) >= 2
     here.pause(0.0)
@@ -277,7 +277,7 @@ def test_a_submitting_command_killed_and_started_again(
     process.communicate()
     arrays = {row[1] for row in running(cluster)}
     err = here.run(*here.decode())
-    assert f"array {min(arrays)} of this command was submitted before; waiting for it" in err
+    assert f"array {min(arrays)} of this command was already submitted; waiting for it" in err
     check(here, reference)
     assert set(here.decoded().values()) == {1}
 
@@ -308,7 +308,7 @@ def test_an_array_cancelled(here: Here, cluster, reference: bytes, how: str) -> 
         assert "CANCELLED; run the same command again" in err
     else:
         assert process.returncode != 0
-        assert "stopped by SIGINT: cancelling job" in err
+        assert "stopped by SIGINT; cancelling job" in err
     wait(lambda: not running(cluster))
     here.pause(0.0)
     here.run(*here.decode())
@@ -329,7 +329,10 @@ def test_options_reach_slurm(here: Here, cluster) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     err = here.run("slurm.py", "--mem", "1G", "x.log", "true", status=2)
-    assert "--mem 1G: not described in conf/slurm.conf; add a line such as 'option mem=*" in err
+    assert (
+        "--mem 1G: this option is not described in conf/slurm.conf; add a line such as 'option"
+        in err
+    )
     conf.write_text("command sbatch --partition=none\n")
     err = here.run("slurm.py", "x.log", "true", status=1)
     assert "ERROR (slurm.py)" in err

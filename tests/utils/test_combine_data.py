@@ -8,7 +8,7 @@ def test_joins_and_leaves_out_what_some_lack(run_bin, make_data_dir, tmp_path) -
     (two / "spk2gender").unlink()
     (one / "frame_shift").write_text("0.01\n")
     done = run_bin("combine_data.py", tmp_path / "all", one, two, check=True)
-    assert b"spk2gender is left out: only 1 of 2 have it" in done.stderr
+    assert b"spk2gender is left out: only 1 of 2 sources have it" in done.stderr
     assert validate(tmp_path / "all") == []
     data = DataDir(tmp_path / "all")
     assert data.utt_ids == sorted(DataDir(one).utt_ids + DataDir(two).utt_ids)
@@ -30,7 +30,7 @@ def test_refusals(run_bin, make_data_dir, tmp_path) -> None:
     one, two = make_data_dir("one"), make_data_dir("two")
     done = run_bin("combine_data.py", tmp_path / "all", one, two)
     assert done.returncode == 1
-    assert b'two/utt2spk: "s01-u1" is in another source; rename it' in done.stderr
+    assert b'two/utt2spk: another source has "s01-u1" too; rename one' in done.stderr
     three = make_data_dir("three", prefix="t")
     (three / "segments").write_text("t01-u1 r 0 1\n")
     done = run_bin("combine_data.py", tmp_path / "all", one, three)

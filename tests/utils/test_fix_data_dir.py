@@ -84,10 +84,10 @@ def test_what_comes_out_is_valid(run_bin, make_data_dir, seed: int) -> None:
     ("name", "text", "message"),
     [
         ("utt2spk", "s01-u1 s01\ns01-u2\n", 'utt2spk:2: "s01-u2" is not of the form UTT SPK'),
-        ("utt2spk", "", "utt2spk: empty; write it"),
-        ("utt2spk", "s01-u1 s02\ns01-u2 s01\n", "no sorting mends that"),
-        ("text", "other x\n", "text: no utterance is in this file and in all before it"),
-        ("spk2gender", "", "spk2gender: no utterance is in this file"),
+        ("utt2spk", "", "utt2spk: missing or empty; write it"),
+        ("utt2spk", "s01-u1 s02\ns01-u2 s01\n", "sorting cannot correct that"),
+        ("text", "other x\n", "text: has no utterance in common with the other files"),
+        ("spk2gender", "", "spk2gender: has no utterance in common with the other files"),
     ],
 )
 def test_refusals_change_nothing(run_bin, make_data_dir, name, text, message) -> None:
@@ -116,7 +116,7 @@ def test_no_backup_no_change(run_bin, make_data_dir) -> None:
     before = contents(path)
     done = run_bin("fix_data_dir.py", path)
     assert done.returncode == 1
-    assert b".backup: cannot keep a copy: " in done.stderr
+    assert b".backup: cannot copy the files: " in done.stderr
     assert contents(path) == before
 
 

@@ -183,7 +183,7 @@ def test_the_same_text_gives_the_same_bytes(make) -> None:
 def test_what_is_said(run_bin) -> None:
     done = run_bin("make_ngram_lm.py", "--order=5", "-", "-", stdin=b"u1 a b\n", check=True)
     lines = done.stderr.decode().splitlines()
-    assert "the longest sentence has no 5-grams; the model's order is 4" in lines[0]
+    assert "no sentence has 5-grams; the order of the model is 4" in lines[0]
     assert lines[1].endswith("1-grams: 3, discounts 0.5000 1.0000 1.5000")
     assert lines[-1].endswith("Done 1 utterances, 0 failed, 9 n-grams of 2 tokens: -")
 
@@ -195,11 +195,11 @@ def test_what_is_said(run_bin) -> None:
     ("options", "text", "code", "words"),
     [
         ([], "", 1, "nothing was done"),
-        ([], "u1\nu2\n", 1, "no tokens to learn from; give it a text that is not empty"),
+        ([], "u1\nu2\n", 1, "there are no tokens to learn from; give another text"),
         ([], "u1 a\n\nu2 b\n", 1, "text:2: the line is empty"),
         ([], "u1 a\nu1 b\n", 1, "u1 occurs twice"),
-        ([], "u1 a\nu2 a <s>\n", 1, 'text: u2: "<s>" is a mark of the model, no token; remove it'),
-        ([], "u1 <unk>\n", 1, '"<unk>" is a mark of the model, no token; say --unk'),
+        ([], "u1 a\nu2 a <s>\n", 1, 'text: u2: "<s>" has a special meaning in models; remove it'),
+        ([], "u1 <unk>\n", 1, '"<unk>" has a special meaning in models; give --unk'),
         (["--vocab=tokens.txt"], "u1 a\nu2 b c\n", 1, 'text: u2: unknown phone "c"'),
         (["--vocab=none.txt"], "u1 a\n", 1, "none.txt: cannot read these tokens"),
         (["--order=0"], "u1 a\n", 2, "Invalid value for '--order'"),

@@ -173,7 +173,7 @@ def test_pick(run: Run, tmp_path: Path) -> None:
     counts = [len((tmp_path / f"out.{job}").read_text().split()) for job in (1, 2, 3, 4)]
     assert counts == [1, 2, 2, 2]
     done = run("--pick", "failed,incomplete", *words)
-    assert (done.returncode, done.stderr) == (0, "run.py: no job to run\n")
+    assert (done.returncode, done.stderr) == (0, "run.py: there is no job to run\n")
     (tmp_path / "x.1.log").write_text("# Finished at some time with status 7\n")
     assert run("--pick", "failed", *words).returncode == 0
     assert len((tmp_path / "out.1").read_text().split()) == 2
@@ -186,7 +186,7 @@ def test_gpus_are_shared_out(run: Run, tmp_path: Path) -> None:
     assert set(seen) == {"4,5", "6,7"}
     assert seen[:2] == ["4,5", "6,7"]
     done = run("--gpu", "1", *words, CUDA_VISIBLE_DEVICES="")
-    assert (done.returncode, "1 GPUs wanted, 0 found" in done.stderr) == (0, True)
+    assert (done.returncode, "1 GPUs per job requested, 0 found" in done.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,17 @@ def test_gpus_are_shared_out(run: Run, tmp_path: Path) -> None:
         ([], "expected [JOB=1:N] LOG PROGRAM"),
         (["x.log"], "expected [JOB=1:N] LOG PROGRAM"),
         (["JOB=1:2", "x.log", "true"], "x.log: all jobs would write this log; put JOB in its name"),
-        (["JOB=0:2", "x.JOB.log", "true"], "JOB=0:2: job numbers start at 1"),
-        (["JOB=3:2", "x.JOB.log", "true"], "JOB=3:2: job numbers start at 1"),
+        (["JOB=0:2", "x.JOB.log", "true"], "JOB=0:2: job numbers must be 1 or more"),
+        (["JOB=3:2", "x.JOB.log", "true"], "JOB=3:2: job numbers must be 1 or more"),
         (["--mem"], "--mem needs a value"),
-        (["--max-jobs-run", "0", "x.log", "true"], "--max-jobs-run takes a whole number from 1"),
-        (["-tc", "many", "x.log", "true"], "--max-jobs-run takes a whole number from 1"),
-        (["--gpu", "true", "x.log", "true"], "--gpu takes a whole number from 0"),
-        (["--num-threads", "x", "x.log", "true"], "--num-threads takes a whole number"),
-        (["--pick", "some", "x.log", "true"], "--pick some: choose all, failed or incomplete"),
+        (
+            ["--max-jobs-run", "0", "x.log", "true"],
+            "--max-jobs-run must be a whole number, 1 or more",
+        ),
+        (["-tc", "many", "x.log", "true"], "--max-jobs-run must be a whole number, 1 or more"),
+        (["--gpu", "true", "x.log", "true"], "--gpu must be a whole number, 0 or more"),
+        (["--num-threads", "x", "x.log", "true"], "--num-threads must be a whole number"),
+        (["--pick", "some", "x.log", "true"], "--pick must be all, failed or incomplete, not some"),
     ],
 )
 def test_wrong_usage(run: Run, tmp_path: Path, words: list[str], message: str) -> None:

@@ -124,7 +124,10 @@ def test_failures_are_named_with_what_to_do(run: Run, tmp_path: Path) -> None:
     assert lines[0] == "---- end of x.1.log:"
     assert "reason 1" in lines
     assert "slurm.py: JOB 1-2: code 1" in lines
-    assert f"slurm.py: by hand: cd {tmp_path}/here && echo reason 1 ; test 1 -gt 2" in lines
+    assert (
+        f"slurm.py: to run a job by hand: cd {tmp_path}/here && echo reason 1 ; test 1 -gt 2"
+        in lines
+    )
     assert lines[-1] == "slurm.py: 2 / 4 failed, log is in x.*.log"
 
 
@@ -138,7 +141,7 @@ def test_only_what_failed_is_run_again(run: Run, fake: Path, tmp_path: Path) -> 
     assert "--array=1,3 " in calls(fake, "sbatch")[1]
     assert sorted((tmp_path / "here" / "out").read_text().split()) == ["1", "1", "2", "3", "3"]
     done = run("--pick", "failed,incomplete", *words)
-    assert (done.returncode, done.stderr) == (0, "slurm.py: no job to run\n")
+    assert (done.returncode, done.stderr) == (0, "slurm.py: there is no job to run\n")
 
 
 def test_killed_and_started_again_it_finds_its_array(start, run: Run, fake: Path) -> None:
@@ -150,7 +153,7 @@ def test_killed_and_started_again_it_finds_its_array(start, run: Run, fake: Path
     here = fake.parent / "here"
     with start(*words) as second:
         err = iter(second.stderr.readline, "")
-        assert "array 1 of this command was submitted before; waiting for it" in next(err)
+        assert "array 1 of this command was already submitted; waiting for it" in next(err)
         (here / "go").touch()
         assert second.wait(30) == 0
     assert len(calls(fake, "sbatch")) == 1
@@ -190,14 +193,17 @@ def test_a_signal_cancels(start, fake: Path, signum: int, code: int, name: str) 
         process.send_signal(signum)
         _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert f"slurm.py: stopped by {name}: cancelling job 1" in err
+    assert f"slurm.py: stopped by {name}; cancelling job 1" in err
     assert {(fake / f"1_{n}").read_text() for n in (1, 2)} == {"CANCELLED None"}
 
 
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        ("TIMEOUT TimeLimit", "JOB 1: code 143, TIMEOUT; give more --time; what was decoded is"),
+        (
+            "TIMEOUT TimeLimit",
+            "JOB 1: code 143, TIMEOUT; give more --time; finished utterances are",
+        ),
         ("OUT_OF_MEMORY None", "JOB 1: code 143, OUT_OF_MEMORY; give more --mem"),
         ("CANCELLED None", "JOB 1: code 143, CANCELLED; run the same command again"),
         ("PENDING launch failed requeued held", "JOB 1: held by Slurm (launch failed requeued h"),
@@ -241,7 +247,7 @@ def test_what_cannot_be_submitted(run: Run, fake: Path, environment: dict[str, s
     done = run("JOB=1:2000", "x.JOB.log", "true")
     assert done.returncode == 1
     assert "ERROR (slurm.py) sbatch: error: Invalid job array" in done.stderr
-    assert "fewer jobs, or a larger MaxArraySize" in done.stderr
+    assert "use fewer jobs, or raise MaxArraySize" in done.stderr
     done = run("x.log", "true", PATH=str(Path(sys.executable).parent) + ":/usr/bin:/bin")
     if not Path("/usr/bin/sbatch").exists():
         assert "ERROR (slurm.py) sbatch: not found; is Slurm installed here?" in done.stderr
@@ -258,10 +264,13 @@ def test_help_and_usage(run: Run) -> None:
     assert done.stdout.startswith("Run a command, or an array of jobs, on a Slurm cluster")
     assert (run("x.log").returncode, run("JOB=1:2", "x.log", "true").returncode) == (2, 2)
     done = run("--pick", "some", "x.log", "true")
-    assert (done.returncode, "choose all, failed or incomplete" in done.stderr) == (2, True)
+    assert (done.returncode, "must be all, failed or incomplete" in done.stderr) == (2, True)
     done = run("--nice", "7", "x.log", "true")
     assert done.returncode == 2
-    assert "--nice 7: not described in the default configuration; add a line such as" in done.stderr
+    assert (
+        "--nice 7: this option is not described in the default configuration; add a line such as"
+        in done.stderr
+    )
 
 
 # ---- configuration -------------------------------------------------------------------------------
@@ -279,7 +288,8 @@ def test_a_configuration_in_kaldis_form(tmp_path: Path) -> None:
     assert options.arguments({**given, "mem": "2G"}) == ["-p", "shared", "--mem-per-cpu", "2G"]
     assert options.arguments({**given, "gpu": "2"}) == ["-p", "gpu", "--gres=gpu:2"]
     assert options.arguments({**given, "mem": "0"}) == ["-p", "shared"]
-    with pytest.raises(Usage, match=r"--num-threads 4: not described in .*slurm.conf; add a line"):
+    message = r"--num-threads 4: this option is not described in .*slurm.conf; add a line"
+    with pytest.raises(Usage, match=message):
         options.arguments({**given, "num-threads": "4"})
 
 
@@ -287,7 +297,7 @@ def test_a_configuration_in_kaldis_form(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("option mem --mem\n", r"slurm.conf:1: expected command …, option NAME=VALUE"),
-        ("option mem=* --mem\n", "no line that begins with command"),
+        ("option mem=* --mem\n", "has no line with a command"),
         (None, "cannot be read"),
     ],
 )

@@ -104,8 +104,8 @@ def test_splits_again_only_when_files_change(run_bin, make_data_dir) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["4"], 1, "4 parts of 3 speakers; use --per-utt, or fewer parts"),
-        (["--per-utt", "13"], 1, "13 parts of 12 utterances; use fewer parts"),
+        (["4"], 1, "3 speakers cannot be split into 4 parts; use --per-utt, or fewer parts"),
+        (["--per-utt", "13"], 1, "12 utterances cannot be split into 13 parts; use fewer parts"),
         (["0"], 2, "Invalid value for 'N'"),
         (["many"], 2, "Invalid value for 'N'"),
         ([], 2, "N"),
@@ -122,8 +122,8 @@ def test_wrong_numbers_of_parts(run_bin, make_data_dir, words, status, message) 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("text", "s01-u1 x\r\n", "text:1: a carriage return"),
-        ("text", "", "text: an empty file"),
+        ("text", "s01-u1 x\r\n", "text:1: the line holds a carriage return"),
+        ("text", "", "text: the file is empty"),
         ("utt2spk", "s02-u1 s02\ns01-u1 s01\n", "utt2spk:2: "),
         ("utt2spk", "u1 s02\nu2 s01\nu3 s02\n", "not sorted by speaker"),
     ],
@@ -147,7 +147,7 @@ def test_a_file_in_the_place_of_the_parts(run_bin, make_data_dir) -> None:
     (path / "split2").write_text("notes")
     done = run_bin("split_data.py", path, 2)
     assert done.returncode == 1
-    assert b"split2: a file where the parts should go; move it away" in done.stderr
+    assert b"split2: a file has the name of the folder to write; move it away" in done.stderr
     assert (path / "split2").read_text() == "notes"
 
 

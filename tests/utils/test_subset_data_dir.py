@@ -56,13 +56,13 @@ def test_lists(run_bin, make_data_dir, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--first", "SRC", "13", "DEST"], 1, "12 utterances, not 13; ask for fewer"),
-        (["SRC", "0", "DEST"], 2, "N is a whole number above 0, not '0'"),
-        (["SRC", "x", "DEST"], 2, "N is a whole number above 0, not 'x'"),
+        (["--first", "SRC", "13", "DEST"], 1, "has only 12 utterances, not 13; choose a smaller N"),
+        (["SRC", "0", "DEST"], 2, "N must be a whole number above 0, not '0'"),
+        (["SRC", "x", "DEST"], 2, "N must be a whole number above 0, not 'x'"),
         (["SRC", "DEST"], 2, "expected SRC N DEST"),
         (["--first", "--last", "SRC", "1", "DEST"], 2, "--first and --last exclude each other"),
-        (["SRC", "1", "SRC"], 2, "source and destination are the same"),
-        (["--utt-list=EMPTY", "SRC", "DEST"], 1, "names nothing of"),
+        (["SRC", "1", "SRC"], 2, "is both the source and the destination"),
+        (["--utt-list=EMPTY", "SRC", "DEST"], 1, "has no name that is in"),
         (["--utt-list=NONE", "SRC", "DEST"], 1, "NONE: No such file"),
         (["--utt-list=EMPTY", "SRC", "3", "DEST"], 2, "expected SRC DEST"),
         (["NONE", "3", "DEST"], 1, "NONE: not a directory"),
@@ -83,5 +83,5 @@ def test_malformed_source(run_bin, make_data_dir, tmp_path) -> None:
     (source / "text").write_bytes(b"s01-u1 x\r\n")
     done = run_bin("subset_data_dir.py", "--first", source, 2, tmp_path / "some")
     assert done.returncode == 1
-    assert b"text:1: a carriage return" in done.stderr
+    assert b"text:1: the line holds a carriage return" in done.stderr
     assert not (tmp_path / "some").exists()

@@ -21,13 +21,13 @@ def test_stdin_and_order_of_first_appearance(run_bin) -> None:
 @pytest.mark.parametrize(
     ("program", "data", "message"),
     [
-        ("utt2spk_to_spk2utt.py", b"u1 a\nu2\n", "stdin:2: 'u2'; a line of utt2spk is UTT SPK"),
+        ("utt2spk_to_spk2utt.py", b"u1 a\nu2\n", "stdin:2: expected UTT SPK, not 'u2'"),
         ("utt2spk_to_spk2utt.py", b"u1 a b\n", "stdin:1: "),
-        ("utt2spk_to_spk2utt.py", b"u1 a\nu1 b\n", 'stdin:2: "u1" a second time'),
+        ("utt2spk_to_spk2utt.py", b"u1 a\nu1 b\n", 'stdin:2: "u1" occurs twice'),
         ("utt2spk_to_spk2utt.py", b"", "empty"),
-        ("spk2utt_to_utt2spk.py", b"a u1\nb\n", "stdin:2: 'b'; a line of spk2utt is SPK UTT"),
+        ("spk2utt_to_utt2spk.py", b"a u1\nb\n", "stdin:2: expected SPK UTT ..., not 'b'"),
         ("spk2utt_to_utt2spk.py", b"a u1\n\n", "stdin:2: "),
-        ("spk2utt_to_utt2spk.py", b"a u1\nb u1\n", 'stdin:2: "u1" a second time'),
+        ("spk2utt_to_utt2spk.py", b"a u1\nb u1\n", 'stdin:2: "u1" occurs twice'),
         ("spk2utt_to_utt2spk.py", b"", "empty"),
     ],
 )

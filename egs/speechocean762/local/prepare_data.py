@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Make the data directories train, dev and, where the corpus has it, test of speechocean762.
+"""Make the data directories train, dev and test of the corpus speechocean762.
 
 Usage: prepare_data.py [options] CORPUS DATA
 
 e.g.: local/prepare_data.py /corpora/speechocean762 data
 
-Each gets wav.scp, text (the phones), text_words, utt2spk, spk2utt and spk2gender. The phones are
-the corpus's canonical ones in lower case, without stress and word position: 39 of them. An
-utterance is called SPEAKER-UTTERANCE, so that it sorts with its speaker. dev is every tenth of
-the sorted training speakers, beginning with the fifth.
+Each directory has wav.scp, text (the phones), text_words, utt2spk, spk2utt and spk2gender. The 39
+phones are the canonical ones of the corpus in lower case, without stress and word position.
+Utterances are named SPEAKER-UTTERANCE, so that they are sorted by speaker. dev has every tenth of
+the sorted training speakers, beginning with the fifth. test is left out if the corpus lacks it.
 
 See also: utils/validate_data_dir.py, train_tokenizer.py, compute_fbank_feats.py
 """
@@ -34,13 +34,15 @@ Table = dict[str, str]
 
 
 def main(
-    corpus: Annotated[Path, Argument(metavar="CORPUS", help="the corpus as it is published")],
-    data: Annotated[Path, Argument(metavar="DATA", help="where the directories go")],
+    corpus: Annotated[
+        Path, Argument(metavar="CORPUS", help="directory of the corpus as it is published")
+    ],
+    data: Annotated[Path, Argument(metavar="DATA", help="folder for the data directories")],
     allow_partial: Annotated[
         bool,
         Option(
             "--allow-partial/--no-allow-partial",
-            help="accept a corpus with other numbers of speakers and utterances (default: no)",
+            help="accept a corpus with other numbers of speakers and utterances",
         ),
     ] = False,
 ) -> int:
@@ -62,24 +64,24 @@ def main(
 
 
 def read_table(path: Path) -> Table:
-    """The lines ``key rest`` of one of the corpus's files, which need not be sorted."""
+    """The lines ``key rest`` of a file of the corpus, which need not be sorted."""
     table: Table = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise DataDirError(f"{path}: {error.strerror}; CORPUS is the unpacked corpus") from error
+        raise DataDirError(f"{path}: {error.strerror}; give the unpacked corpus") from error
     for number, line in enumerate(lines, start=1):
         key, *rest = line.split(maxsplit=1) or [""]
         if not rest:
             raise DataDirError(f"{path}:{number}: expected a key and a value, not {line!r}")
         if key in table:
-            raise DataDirError(f"{path}:{number}: {key} is there twice; keep one of the lines")
+            raise DataDirError(f"{path}:{number}: {key} occurs twice; keep one of the lines")
         table[key] = rest[0].strip()
     return table
 
 
 def read_phones(path: Path) -> dict[str, list[list[str]]]:
-    """Utterance -> the phones of each of its words, from the rows ``UTTERANCE.WORD phones``."""
+    """Utterance -> the phones of each of its words, from lines ``UTTERANCE.WORD phones``."""
     rows: dict[str, dict[int, list[str]]] = {}
     for key, value in read_table(path).items():
         utterance, _, word = key.rpartition(".")
@@ -95,28 +97,36 @@ def bare_phone(phone: str, where: str) -> str:
     match = PHONE.fullmatch(phone)
     name = match[1].lower() if match else phone
     if name not in CMU_PHONES.split():
-        raise PhoneError(f"{where}: unknown phone {phone!r}; it is none of CMU's 39")
+        raise PhoneError(
+            f"{where}: unknown phone {phone!r}; correct it to one of the 39 phones of CMU"
+        )
     return name
 
 
 def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table]:
-    """The tables of one part of the corpus under the names of a data directory."""
+    """The tables of one part of the corpus, with the names of a data directory."""
     words, audio = read_table(part / "text"), read_table(part / "wav.scp")
     speakers, genders = read_table(part / "utt2spk"), read_table(part / "spk2gender")
     for name, table in (("wav.scp", audio), ("utt2spk", speakers)):
         if strays := sorted(words.keys() ^ table.keys()):
-            raise DataDirError(f"{part}: {some(strays)} not in both text and {name}; mend the copy")
+            raise DataDirError(
+                f"{part}: not in both text and {name}: {some(strays)}; unpack the corpus again"
+            )
     if nameless := sorted(set(speakers.values()) - genders.keys()):
-        raise DataDirError(f"{part / 'spk2gender'}: {some(nameless)} missing; mend the copy")
+        raise DataDirError(
+            f"{part / 'spk2gender'}: lacks {some(nameless)}; unpack the corpus again"
+        )
     silent = [u for u, sentence in words.items() if len(spoken.get(u, [])) != len(sentence.split())]
     if silent:
         raise DataDirError(
-            f"{part.parent / 'resource' / 'text-phone'}: not one row for each word of "
-            f"{some(silent)}; mend the copy"
+            f"{part.parent / 'resource' / 'text-phone'}: does not have one line for each word of "
+            f"{some(silent)}; unpack the corpus again"
         )
     paths = {utterance: (part.parent / rest).resolve() for utterance, rest in audio.items()}
     if absent := [str(path) for path in paths.values() if not path.is_file()]:
-        raise DataDirError(f"{part / 'wav.scp'}: no such file: {some(absent)}; unpack it again")
+        raise DataDirError(
+            f"{part / 'wav.scp'}: no such file: {some(absent)}; unpack the corpus again"
+        )
     name = {utterance: f"{speakers[utterance]}-{utterance}" for utterance in words}
     phones = {u: " ".join(p for word in spoken[u] for p in word) for u in words}
     return data_tables(
@@ -131,7 +141,7 @@ def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table
 def data_tables(
     wav: Table, phones: Table, words: Table, utt2spk: Table, genders: Table
 ) -> dict[str, Table]:
-    """File name -> content of a data directory, spk2utt made from utt2spk."""
+    """The files of a data directory as name -> table, with spk2utt derived from utt2spk."""
     spk2utt: dict[str, list[str]] = {}
     for utterance in sorted(utt2spk):
         spk2utt.setdefault(utt2spk[utterance], []).append(utterance)
@@ -146,7 +156,7 @@ def data_tables(
 
 
 def split_train(tables: dict[str, Table]) -> dict[str, dict[str, Table]]:
-    """train and dev: every tenth sorted speaker, beginning with the fifth, is in dev."""
+    """Split into train and dev: every tenth sorted speaker, beginning with the fifth, is in dev."""
     speakers = sorted(tables["spk2utt"])
     dev = set(speakers[4::10])
     return {
@@ -156,7 +166,7 @@ def split_train(tables: dict[str, Table]) -> dict[str, dict[str, Table]]:
 
 
 def of_speakers(tables: dict[str, Table], speakers: set[str]) -> dict[str, Table]:
-    """Only what some speakers said."""
+    """The tables of the utterances of some speakers."""
     utterances = {u for u, speaker in tables["utt2spk"].items() if speaker in speakers}
     wanted = utterances | speakers
     return {
@@ -166,7 +176,11 @@ def of_speakers(tables: dict[str, Table], speakers: set[str]) -> dict[str, Table
 
 
 def check_size(name: str, tables: dict[str, Table], *, allow_partial: bool) -> None:
-    """Compare with the size of the whole corpus."""
+    """Compare a part with that of the whole corpus.
+
+    Raises:
+        DataDirError: the sizes differ; with ``allow_partial``, a warning is logged instead.
+    """
     size = len(tables["spk2utt"]), len(tables["text"])
     if size == SIZES[name]:
         return
@@ -175,12 +189,12 @@ def check_size(name: str, tables: dict[str, Table], *, allow_partial: bool) -> N
         f"{SIZES[name][1]} of the whole corpus"
     )
     if not allow_partial or not size[1]:
-        raise DataDirError(f"{message}; unpack it again, or say --allow-partial")
+        raise DataDirError(f"{message}; unpack the corpus again, or give --allow-partial")
     log.warning("%s", message)
 
 
 def some(names: list[str]) -> str:
-    """A list for a message: three names, then a count."""
+    """A list for a message: three names and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

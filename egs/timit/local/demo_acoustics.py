@@ -1,6 +1,6 @@
-"""What stands between the demo corpus's voices and its files: room, line, noise, rate, level.
+"""The recording conditions of the demo corpus: room, line, noise, sample rate and level.
 
-Arrays are float64 with shape (T,). Everything is drawn from the generator that is passed in.
+Arrays are float64 with shape (T,). All random numbers come from the generator that is passed in.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from functools import cache
 
 import numpy as np
 
-RATE = 16000  # Hz, of the corpus
-_TAPS = 32  # of the resampler
+RATE = 16000  # sample rate of the corpus in Hz
+_TAPS = 32  # taps of the resampler
 _PHASES = 512
-_PASS_BAND = 0.92  # of half of the lower rate
+_PASS_BAND = 0.92  # as a fraction of the lower Nyquist frequency
 _KAISER_BETA = 8.0
 _NOISES = ("white", "pink", "hum", "babble")
 
@@ -21,13 +21,13 @@ class Channel:
     """A speaker's recording conditions.
 
     Attributes:
-        rt60_s: reverberation time.
-        direct_db: energy of the direct sound over that of the reverberation.
-        tilt_db: gain at 8 kHz over that at 100 Hz.
-        bumps: peaks or dips of the line: (Hz, dB).
-        noise: white, pink, hum or babble.
-        snr_db: speech over noise; each utterance is up to 3 dB off.
-        seed: of the room's random reflections.
+        rt60_s: the reverberation time in seconds.
+        direct_db: the energy of the direct sound relative to that of the reverberation.
+        tilt_db: the gain at 8 kHz relative to that at 100 Hz.
+        bumps: peaks or dips of the line, as (Hz, dB).
+        noise: the kind of noise: white, pink, hum or babble.
+        snr_db: the signal-to-noise ratio, from which each utterance differs by up to 3 dB.
+        seed: the seed of the random reflections of the room.
     """
 
     rt60_s: float
@@ -40,12 +40,12 @@ class Channel:
 
 
 def draw_channel(rng: np.random.Generator, noise: int, quietness: float) -> Channel:
-    """Random recording conditions.
+    """Draw random recording conditions.
 
     Args:
-        rng: for the room and the line.
-        noise: counts through the kinds of noise.
-        quietness: 0 for the loudest noise to 1 for the least.
+        rng: the random numbers for the room and the line.
+        noise: a number that selects the kind of noise, modulo the number of kinds.
+        quietness: from 0 for the loudest noise to 1 for the least noise.
     """
     return Channel(
         rt60_s=float(rng.uniform(0.08, 0.35)),
@@ -71,7 +71,7 @@ def resample(samples: np.ndarray, ratio: float) -> np.ndarray:
 
 @cache
 def _sinc_table(ratio: float) -> np.ndarray:
-    """(phases + 1, taps): the filter for every fraction of a sample."""
+    """The filter for every fraction of a sample, (phases + 1, taps)."""
     cutoff = ratio * _PASS_BAND
     times = np.arange(_TAPS) - (_TAPS // 2 - 1) - np.arange(_PHASES + 1)[:, None] / _PHASES
     inside = np.clip(1.0 - (times / (_TAPS / 2)) ** 2, 0.0, None)
@@ -82,13 +82,13 @@ def _sinc_table(ratio: float) -> np.ndarray:
 def record(
     speech: np.ndarray, channel: Channel, babble: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Speech as the speaker's microphone gives it: int16 (T,), same length, no delay.
+    """The recording of an utterance, int16 (T,), with the same length and without delay.
 
     Args:
         speech: (T,) at 16 kHz, with silence at both ends.
-        channel: the speaker's conditions.
-        babble: (B,) other speech, used if the channel's noise is babble.
-        rng: for what differs between utterances.
+        channel: the recording conditions of the speaker.
+        babble: (B,), other speech, used if the noise of the channel is babble.
+        rng: the random numbers for the differences between utterances.
     """
     room = _filter(speech, _reflections(channel), channel)
     noise = _noise(channel, len(speech), babble, rng)
@@ -100,7 +100,7 @@ def record(
 
 
 def _reflections(channel: Channel) -> np.ndarray:
-    """A room's impulse response: the direct sound, then noise that decays by 60 dB in RT60."""
+    """The impulse response of a room: the direct sound, then noise that decays 60 dB in RT60."""
     rng = np.random.default_rng(channel.seed)
     times = np.arange(int(channel.rt60_s * RATE)) / RATE
     tail = rng.standard_normal(len(times)) * np.exp(-np.log(1000.0) * times / channel.rt60_s)
@@ -123,7 +123,7 @@ def _filter(speech: np.ndarray, response: np.ndarray, channel: Channel) -> np.nd
 def _noise(
     channel: Channel, count: int, babble: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Noise of the channel's kind, at any level."""
+    """Noise of the kind of the channel, at an arbitrary level."""
     white = rng.standard_normal(count)
     if channel.noise == "white":
         return white
@@ -140,7 +140,7 @@ def _noise(
 
 
 def mix_babble(voices: list[np.ndarray]) -> np.ndarray:
-    """Several utterances at once: (B,) of RMS 1, as long as the longest."""
+    """The sum of several utterances, (B,), with RMS 1 and the length of the longest."""
     mixed = np.zeros(max(len(voice) for voice in voices))
     for voice in voices:
         mixed += np.resize(voice, len(mixed))
@@ -148,7 +148,7 @@ def mix_babble(voices: list[np.ndarray]) -> np.ndarray:
 
 
 def sphere_bytes(samples: np.ndarray) -> bytes:
-    """A NIST SPHERE file: header of 1024 bytes, then 16-bit samples, low byte first.
+    """The bytes of a NIST SPHERE file: a header of 1024 bytes, then 16-bit samples, little-endian.
 
     Args:
         samples: int16 (T,) at 16 kHz.

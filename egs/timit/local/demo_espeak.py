@@ -1,9 +1,9 @@
-"""Speech and phone times from espeak-ng's library, through ctypes.
+"""Speech and phone times from the library of espeak-ng, through ctypes.
 
-espeak-ng is free software under the GPL, version 3 or later; it comes as the optional package
-``espeakng-loader`` and is loaded only in the processes that speak, one a speaker. The library
-keeps state between utterances that nothing resets, so that only a fresh process gives the same
-samples again.
+espeak-ng is free software under the GPL, version 3 or later. It comes as the optional package
+``espeakng-loader`` and is loaded only in the processes that speak, one process for each speaker.
+The library keeps a state between utterances that cannot be reset, so that only a new process
+reproduces the same samples.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ import numpy as np
 
 from pipeline.errors import DataError
 
-RATE = 22050  # Hz, of every espeak-ng voice
+RATE = 22050  # sample rate of all voices of espeak-ng in Hz
 
 _SYNCHRONOUS = 2
 _PHONEME_EVENTS = 0x0001
 _DONT_EXIT = 0x8000
-_UTF8_AND_PHONEMES = 1 | 0x100  # [[...]] in a text holds phoneme names
+_UTF8_AND_PHONEMES = 1 | 0x100  # [[...]] in a text encloses phoneme names
 _WORD, _PHONEME = 1, 7
 _WORDS_PER_MINUTE, _VOLUME, _EE_OK = 1, 2, 0
 _VOLUME_BELOW_CLIPPING = 55
@@ -31,7 +31,7 @@ class _EventId(ctypes.Union):
     _fields_ = (
         ("number", ctypes.c_int),
         ("name", ctypes.c_char_p),
-        ("string", ctypes.c_char * 8),  # a phoneme's name; not terminated if 8 bytes long
+        ("string", ctypes.c_char * 8),  # name of a phoneme; not terminated if it has 8 bytes
     )
 
 
@@ -58,10 +58,10 @@ class Event:
     """A phoneme or the start of a word.
 
     Attributes:
-        name: espeak-ng's phoneme name without stress marks; empty for a word.
-        stress: 2 primary, 1 secondary, 0 none.
-        sample: where it starts, at 22050 Hz.
-        position: a word's first character in the text, counted from 0; -1 for a phoneme.
+        name: the name of the phoneme in espeak-ng, without stress marks; empty for a word.
+        stress: 2 for primary stress, 1 for secondary stress, 0 for none.
+        sample: the first sample, at 22050 Hz.
+        position: the first character of the word in the text, from 0; -1 for a phoneme.
     """
 
     name: str
@@ -71,21 +71,21 @@ class Event:
 
 
 class EspeakMissingError(DataError):
-    """espeak-ng is not installed or its library cannot be loaded here."""
+    """espeak-ng is not installed, or its library cannot be loaded."""
 
     def __init__(self, cause: object) -> None:
         super().__init__(
-            f"espeak-ng, which speaks the demo corpus, cannot be used here ({cause}); "
+            f"espeak-ng, which speaks the demo corpus, cannot be used ({cause}); "
             "install it with: pip install 'espeakng-loader>=0.2.4' (the extra `synth`; "
             "on Linux it needs GLIBC 2.29 or later)"
         )
 
 
 def library_and_data() -> tuple[str, Path]:
-    """The paths of espeak-ng's shared library and of its data directory.
+    """The paths of the shared library and of the data directory of espeak-ng.
 
     Raises:
-        EspeakMissingError: the package is not installed, or not whole.
+        EspeakMissingError: the package is not installed or is incomplete.
     """
     try:
         import espeakng_loader
@@ -94,7 +94,7 @@ def library_and_data() -> tuple[str, Path]:
     library = str(espeakng_loader.get_library_path())
     data = Path(espeakng_loader.get_data_path())
     if not (data / "phontab").is_file():
-        raise EspeakMissingError(f"{data}: no phoneme data")
+        raise EspeakMissingError(f"{data}: has no phoneme data")
     try:
         ctypes.CDLL(library)
     except OSError as error:
@@ -106,8 +106,8 @@ class Speaker:
     """One voice, in a process that has not spoken before.
 
     Args:
-        voice_file: text of an espeak-ng voice variant: pitch, formant scales and the like.
-        words_per_minute: speaking rate.
+        voice_file: the text of a voice variant of espeak-ng, with pitch, formant scales etc.
+        words_per_minute: the speaking rate.
     """
 
     def __init__(self, voice_file: str, *, words_per_minute: int) -> None:
@@ -125,18 +125,18 @@ class Speaker:
         self._library.espeak_SetParameter(_WORDS_PER_MINUTE, words_per_minute, 0)
         self._chunks: list[np.ndarray] = []
         self._events: list[Event] = []
-        self._callback = _CALLBACK(self._receive)  # kept: the library holds only its address
+        self._callback = _CALLBACK(self._receive)  # kept, because the library has only its address
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str) -> tuple[np.ndarray, list[Event]]:
-        """Speak a text: (samples float64 in [-1, 1), events in order of time)."""
+        """Speak a text; returns float64 samples in [-1, 1) and the events in order of time."""
         self._chunks, self._events = [], []
         data = text.encode()
         status = self._library.espeak_Synth(
             data, len(data) + 1, 0, _POSITION_CHARACTER, 0, _UTF8_AND_PHONEMES, None, None
         )
         if status != _EE_OK:
-            raise DataError(f"espeak-ng would not say {text!r} (status {status})")
+            raise DataError(f"espeak-ng cannot speak {text!r} (status {status})")
         samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
         return samples / 32768.0, self._events
 
@@ -164,7 +164,7 @@ class Speaker:
 
 
 def _private_data(data: Path, directory: Path, voice_file: str) -> Path:
-    """A data directory that is the package's plus one voice variant of our own, `demo`."""
+    """Make a data directory with the data of the package and one more voice variant, `demo`."""
     home = directory / "espeak-ng-data"
     (home / "voices" / "!v").mkdir(parents=True)
     for entry in data.iterdir():

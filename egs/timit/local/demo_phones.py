@@ -1,9 +1,9 @@
-"""From espeak-ng's phonemes and samples to TIMIT's 61 phones with their times.
+"""Converts the phonemes and samples of espeak-ng to TIMIT's 61 phones with their times.
 
-espeak-ng reports when a phoneme's own sound starts. For a voiceless stop that is the burst, with
-the closure as digital silence before it; a voiced stop starts with its pre-voicing, inside which
-the burst is found by its energy at high frequencies. Four labels follow from context alone and
-make no difference in the sound (``hv ux nx ax-h``); all four fold away in the 39 phones.
+espeak-ng reports the start of the sound of a phoneme. For a voiceless stop this is the burst, and
+the closure is the digital silence before it. A voiced stop starts with its pre-voicing, in which
+the burst is found by its energy at high frequencies. Four phones (``hv ux nx ax-h``) are chosen by
+context only, without a difference in the sound; they are folded to others in the set of 39 phones.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from pipeline.errors import DataError
 
 _SILENT = 3 / 32768  # largest sample of a closure
 _SHORTEST_CLOSURE = 0.005 * RATE
-_SHORTEST_GAP = 0.020 * RATE  # a silence that gets a label of its own, epi
-_SHORTEST_PAUSE = 0.090 * RATE  # from here on it is pau
+_SHORTEST_GAP = 0.020 * RATE  # shortest silence with a label of its own, epi
+_SHORTEST_PAUSE = 0.090 * RATE  # shortest silence with the label pau
 _CLOSURE_AFTER_PAUSE = 0.050 * RATE
-_BURST_WINDOW = 44  # samples, 2 ms
+_BURST_WINDOW = 44  # in samples, 2 ms
 _BURST_BELOW_PEAK_DB = 18.0
-_FIRST_OF_TWO = 0.6  # of a vowel with r, and of a vowel that holds a following l
+_FIRST_OF_TWO = 0.6  # share of the first phone of a vowel with r, or of a vowel with an l in it
 
-# A TIMIT phone, or two in sequence, and espeak-ng's American English phonemes that are it.
+# A phone of TIMIT, or two in sequence, and the corresponding phonemes of espeak-ng.
 _TABLE = """
 p p
 t t t2 t[
@@ -103,7 +103,7 @@ _VOWELS = set(  # and the syllabic consonants
 
 @dataclass(frozen=True)
 class Segment:
-    """One phone: its TIMIT label, start and end in samples at 22050 Hz."""
+    """A phone: its label in TIMIT, and its start and end in samples at 22050 Hz."""
 
     label: str
     start: float
@@ -112,7 +112,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Token:
-    """A phoneme: name, stress, start of its silence (`quiet`), of its sound, and its end."""
+    """A phoneme: name, stress, the starts of its silence (`quiet`) and its sound, and its end."""
 
     name: str
     stress: int
@@ -125,19 +125,19 @@ class _Token:
         if _is_pause(self.name):
             return ("pau",)
         if self.name not in _PHONEMES:
-            raise DataError(f"espeak-ng's phoneme {self.name!r} has no TIMIT phone")
+            raise DataError(f"the phoneme {self.name!r} of espeak-ng has no phone in TIMIT")
         return _PHONEMES[self.name]
 
 
 def phone_segments(samples: np.ndarray, events: Sequence[Event]) -> list[Segment]:
-    """TIMIT's phones of one utterance, contiguous, without the ``h#`` of both ends.
+    """The phones of an utterance, contiguous, without the ``h#`` at both ends.
 
     Args:
-        samples: (T,) at 22050 Hz, as espeak-ng made them: its silence is exactly zero.
-        events: what espeak-ng reported with them.
+        samples: (T,) at 22050 Hz, as produced by espeak-ng, in which silence is exactly zero.
+        events: the events that espeak-ng has reported with the samples.
 
     Raises:
-        DataError: a phoneme that has no TIMIT phone.
+        DataError: a phoneme has no phone in TIMIT.
     """
     tokens = _tokens(samples, events)
     segments: list[Segment] = []
@@ -154,7 +154,7 @@ def phone_segments(samples: np.ndarray, events: Sequence[Event]) -> list[Segment
 
 
 def _tokens(samples: np.ndarray, events: Sequence[Event]) -> list[_Token]:
-    """The phonemes with the silences before them; pauses merged, those at the end dropped."""
+    """The phonemes with the silences before them; pauses are merged, and dropped at the end."""
     phonemes = [event for event in events if event.name]
     merged: list[Event] = []
     for event in phonemes:
@@ -173,7 +173,7 @@ def _tokens(samples: np.ndarray, events: Sequence[Event]) -> list[_Token]:
 
 
 def _quiet_start(samples: np.ndarray, event: Event, previous: Event | None) -> int:
-    """Where the silence that belongs before a phoneme starts; its own start if there is none."""
+    """The start of the silence before a phoneme, or of the phoneme if there is no silence."""
     if previous is None or _is_pause(event.name):
         return event.sample
     is_stop = event.name in _STOPS
@@ -189,7 +189,7 @@ def _quiet_start(samples: np.ndarray, event: Event, previous: Event | None) -> i
 
 
 def _add_gap(segments: list[Segment], token: _Token) -> None:
-    """Label the silence before a phoneme: a closure, epi or pau; a glottal stop's is its own."""
+    """Label the silence before a phoneme as a closure, epi or pau; a glottal stop has its own."""
     if token.quiet == token.start or token.name == "?":
         return
     closure = _CLOSURE.get(token.labels[0])
@@ -198,12 +198,12 @@ def _add_gap(segments: list[Segment], token: _Token) -> None:
 
 
 def _is_absorbed_r(token: _Token, segments: list[Segment]) -> bool:
-    """A linking r after a vowel that has r's colour already."""
+    """Whether this is a linking r after a vowel that is already r-coloured."""
     return token.name == "r-" and bool(segments) and segments[-1].label in ("er", "axr")
 
 
 def _split_last(segments: list[Segment], label: str) -> None:
-    """Give a phoneme that espeak-ng rendered inside the one before it a share of that one."""
+    """Split the last segment for a phoneme that espeak-ng has rendered inside it."""
     if not segments:
         return
     last = segments.pop()
@@ -230,7 +230,7 @@ def _add_sound(
 
 
 def _add_voiced_stop(segments: list[Segment], samples: np.ndarray, token: _Token) -> None:
-    """Pre-voicing joins the closure; what follows the burst is the stop."""
+    """Add a voiced stop: the pre-voicing belongs to the closure, the rest is the stop."""
     label = token.labels[0]
     burst = find_burst(samples[token.start : token.end])
     middle = token.end if burst is None else token.start + burst
@@ -244,10 +244,10 @@ def _add_voiced_stop(segments: list[Segment], samples: np.ndarray, token: _Token
 
 
 def find_burst(samples: np.ndarray) -> int | None:
-    """The burst of a voiced stop, in samples from its start; None if there is none.
+    """The position of the burst of a voiced stop in samples from its start; None without a burst.
 
     Args:
-        samples: (T,) from the start of the pre-voicing, or of the burst, to the next phoneme.
+        samples: (T,), from the start of the pre-voicing, or of the burst, to the next phoneme.
     """
     count = len(samples) // _BURST_WINDOW
     if count < 3:
@@ -255,7 +255,7 @@ def find_burst(samples: np.ndarray) -> int | None:
     high = np.diff(samples, 2, prepend=np.zeros(2)) ** 2
     energy = high[: count * _BURST_WINDOW].reshape(count, _BURST_WINDOW).mean(axis=1)
     loud = energy >= energy[2:].max() * 10 ** (-_BURST_BELOW_PEAK_DB / 10)
-    first = int(np.flatnonzero(loud[2:])[0]) + 2  # the voicing itself starts with a click
+    first = int(np.flatnonzero(loud[2:])[0]) + 2  # the voicing also starts with a click
     if first <= 3:
         return 0
     return first * _BURST_WINDOW if energy[first:].max() > 1e-8 else None
@@ -272,7 +272,7 @@ def _starts_with(token: _Token | None, label: str) -> bool:
 def _in_context(
     label: str, token: _Token, before: str, segments: list[Segment], following: _Token | None
 ) -> str:
-    """The variant of a phone that TIMIT's transcribers would have heard here."""
+    """The variant of a phone that the transcribers of TIMIT would have chosen in this context."""
     after = following.labels[0] if following and following.name != ";" else "h#"
     if label == "hh":
         return "hh" if before in _VOICELESS else "hv"

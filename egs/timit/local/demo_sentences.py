@@ -1,9 +1,9 @@
-"""Sentences for the demo corpus, from a small grammar and word list of our own.
+"""Sentences for the demo corpus, from a small grammar and a word list.
 
-They are grammatical and silly. A seventh of the words of every class is kept for the speakers
-under TEST, so that dev and test hold words that were never heard in training. A word may carry
-its pronunciation in espeak-ng's phonemes, ``rhythm=r'IDm-``, for phones that its dictionary for
-American English never gives.
+The sentences are grammatical nonsense. A seventh of the words of every class is reserved for the
+speakers under TEST, so that dev and test have words that do not occur in training. A word may have
+its pronunciation in phonemes of espeak-ng, such as ``rhythm=r'IDm-``, for phones that the American
+English dictionary of espeak-ng never produces.
 """
 
 import re
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HELD_OUT_EVERY = 7  # each seventh word of a class is only in TEST
-_HELD_OUT_SHARE = 0.3  # how often a TEST sentence takes one where the class has them
+HELD_OUT_EVERY = 7  # every seventh word of a class occurs only under TEST
+_HELD_OUT_SHARE = 0.3  # share of such words in the sentences of TEST
 
 _WORDS = {
     "det": "the the the a every my her his our their this that another",
@@ -72,13 +72,14 @@ _TEMPLATES = (
     "her {noun} could {do} a {noun}, {link} you should {do} {plural_det} {plural}",
 )
 
-# Spoken by everybody, as TIMIT's SA1 and SA2 are, with most of the phones.
+# Sentences of all speakers, as SA1 and SA2 of TIMIT; they contain most of the phones.
 _SHARED = (
     "you thought your huge brown dog would choose an icy path up there",
     "enough of this noisy measure, joy takes her good azure jug from both cooks",
 )
 
-# The first of each pool, so that also a small corpus has the rare phones: eng em en ax-h nx zh.
+# The first sentence of each pool, so that even a small corpus has the rare phones: eng em en ax-h
+# nx zh.
 _RARE = (
     "our winner put a token=t'oUkN- on cotton=k'0?n- to keep a casual rhythm=r'IDm- of potatoes",
     "a banner with broken=br'oUkN- vision hid to catch a bottom=b'0t#m- or button=b'V?n- today",
@@ -87,12 +88,12 @@ _RARE = (
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is said: words as written, and the text that espeak-ng is given.
+    """A sentence: its words, and the text for espeak-ng.
 
     Attributes:
-        name: ``SA1``, ``SX12`` or ``SI460``.
-        words: the words in order, upper and lower case as written; the last has the full stop.
-        spoken: the same words with pronunciations in ``[[ ]]``.
+        name: the name, such as ``SA1``, ``SX12`` or ``SI460``.
+        words: the words in order, with their case; the last one has the full stop.
+        spoken: the text for espeak-ng, with pronunciations in ``[[ ]]``.
         starts: the first character of each word in ``spoken``.
     """
 
@@ -105,14 +106,14 @@ class Sentence:
 def make_prompts(
     seed: int, num_train: int, num_test: int
 ) -> tuple[list[list[Sentence]], list[list[Sentence]]]:
-    """What each speaker says: 2 shared, 5 from a pool that two share, 3 of their own.
+    """The ten sentences of each speaker: 2 common ones, 5 shared with another speaker, 3 others.
 
     Args:
-        seed: of the random numbers.
-        num_train, num_test: how many speakers there are under TRAIN and under TEST.
+        seed: the seed of the random numbers.
+        num_train, num_test: the numbers of speakers under TRAIN and under TEST.
 
     Returns:
-        One list of ten sentences a speaker, for TRAIN and for TEST.
+        A list of ten sentences for each speaker, for TRAIN and for TEST.
     """
     rng = np.random.default_rng([seed, 1])
     used: set[str] = set()
@@ -136,7 +137,7 @@ def make_prompts(
 
 
 def sentence(name: str, text: str) -> Sentence:
-    """Make a sentence of a text whose words may carry pronunciations."""
+    """Make a sentence from a text in which words may have pronunciations."""
     words, pieces, starts, length = [], [], [], 0
     tokens = text.split()
     for index, token in enumerate(tokens):
@@ -146,7 +147,7 @@ def sentence(name: str, text: str) -> Sentence:
         word = word.rstrip(",") + mark
         piece = f"[[{phonemes}]]{mark}" if phonemes else word
         if index == 0 and word[0].lower() in "aeio" and word != "one":
-            piece = f"[[?]]{piece}"  # a glottal stop starts an utterance that begins in a vowel
+            piece = f"[[?]]{piece}"  # an utterance with an initial vowel starts with a glottal stop
         starts.append(length)
         pieces.append(piece)
         words.append(word)
@@ -157,7 +158,7 @@ def sentence(name: str, text: str) -> Sentence:
 
 
 def vocabulary(held_out: bool | None = None) -> set[str]:
-    """The words of all classes: those of TEST only, the others, or (None) all."""
+    """The words of all classes: those reserved for TEST, the others, or, for None, all words."""
     words = set()
     for name in _WORDS:
         for index, entry in enumerate(_entries(name)):
@@ -176,7 +177,7 @@ def _is_held_out(name: str, index: int) -> bool:
 
 
 def _new_text(rng: np.random.Generator, held_out: bool, used: set[str]) -> str:
-    """A sentence that nobody else has."""
+    """A sentence that was not used before."""
     while True:
         template = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))]
         slots = re.findall(r"\{(\w+)\}", template)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Record one speaker of the demo corpus, in a process that does nothing else.
+"""Record one speaker of the demo corpus in a process of its own.
 
 Usage: demo_speaker.py SEED NUM_TRAIN NUM_DEV NUM_TEST INDEX OUT_DIR
 
-make_demo_corpus.py runs it, once a speaker: espeak-ng only gives the same samples again in a
-fresh process, and stays in a process of its own for its licence's sake.
+make_demo_corpus.py runs this program once for each speaker, because espeak-ng reproduces the same
+samples only in a new process. The separate process also keeps its GPL code apart.
 
 See also: make_demo_corpus.py
 """
@@ -23,13 +23,13 @@ from demo_voices import SpeakerPlan, plan_speakers
 
 from pipeline.errors import PipelineError
 
-_MARGIN_S = (0.090, 0.220)  # of the h# at both ends
+_MARGIN_S = (0.090, 0.220)  # shortest and longest h# at both ends
 _BABBLE_VOICES = 6
 _BETWEEN_WORDS = ("pau", "epi")
 
 
 def record_speaker(plan: SpeakerPlan, seed: int, directory: Path) -> None:
-    """Write a speaker's WAV, PHN, WRD and TXT files."""
+    """Write the WAV, PHN, WRD and TXT files of a speaker."""
     speaker = Speaker(plan.voice_file, words_per_minute=plan.words_per_minute)
     ratio = RATE / VOICE_RATE / plan.speed
     said = [speaker.say(sentence.spoken) for sentence in plan.prompts]
@@ -53,7 +53,7 @@ def record_speaker(plan: SpeakerPlan, seed: int, directory: Path) -> None:
 def _phone_lines(
     segments: list[Segment], ratio: float, margin: int, count: int
 ) -> list[tuple[int, int, str]]:
-    """The phones at 16 kHz with h# at both ends: contiguous from 0 to ``count``."""
+    """The phones in samples at 16 kHz, contiguous from 0 to ``count``, with h# at both ends."""
     spans = _scaled([(s.start, s.end, s.label) for s in segments], ratio, margin)
     spans = [span for span in spans if span[1] > span[0]]
     return [(0, spans[0][0], "h#"), *spans, (spans[-1][1], count, "h#")]
@@ -68,10 +68,10 @@ def _scaled(
 def word_spans(
     sentence: Sentence, events: list[Event], segments: list[Segment]
 ) -> list[tuple[float, float, str]]:
-    """Each word's start and end, on the boundaries of phones, and its lower-case spelling.
+    """The start, the end and the lower-case spelling of each word; times are phone boundaries.
 
-    espeak-ng reports one start for two words that it speaks as one (``of the``); those share its
-    time evenly.
+    espeak-ng reports one start for two words that it speaks as one (``of the``). Such words share
+    the time evenly.
     """
     edges = np.array([s.start for s in segments] + [segments[-1].end])
     found: dict[int, int] = {0: 0}
@@ -102,7 +102,7 @@ def _write(path: Path, lines: list[tuple[int, int, str]]) -> None:
 
 
 def main() -> int:
-    """Record the speaker into OUT_DIR, which is renamed into place when it is whole."""
+    """Record the speaker into OUT_DIR, which gets its name when it is complete."""
     seed, num_train, num_dev, num_test, index = map(int, sys.argv[1:6])
     target = Path(sys.argv[6])
     plan = plan_speakers(seed, num_train, num_dev, num_test)[index]

@@ -1,9 +1,9 @@
-"""The speakers of the demo corpus: their voices, their rooms and what they say.
+"""The speakers of the demo corpus: their voices, rooms and sentences.
 
-A voice is a file of espeak-ng's: pitch range, scales of nine formants (a vocal tract's length and
-what makes it one's own), roughness, flutter, and for one in four a Klatt synthesizer instead of
-the default one. `breath` and `echo` are left out: the first gives other samples in another
-process, the second fills the closures.
+A voice is a voice file of espeak-ng: pitch range, scales of nine formants (the length of the vocal
+tract and individual deviations), roughness, flutter, and for one voice in four a Klatt synthesizer
+instead of the default one. `breath` and `echo` are not used, because the first gives different
+samples in every process and the second fills the closures.
 """
 
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from demo_sentences import Sentence, make_prompts
 _FORMANTS = 9
 _WORDS_PER_MINUTE = (150.0, 200.0)
 _STEPS = (0.8567, 0.7339, 0.6287, 0.5386)  # powers of 1 / 1.1673, where 1.1673^5 = 1.1673 + 1
-_PITCH_HZ = {"M": (80.0, 135.0), "F": (155.0, 235.0)}  # of the lower end of the range
-_TRACT_PERCENT = {"M": (92.0, 104.0), "F": (104.0, 117.0)}  # formant scale
+_PITCH_HZ = {"M": (80.0, 135.0), "F": (155.0, 235.0)}  # the lower end of the pitch range
+_TRACT_PERCENT = {"M": (92.0, 104.0), "F": (104.0, 117.0)}  # the scale of the formants
 
 
 @dataclass(frozen=True)
 class SpeakerPlan:
-    """All that makes a speaker's ten recordings.
+    """Everything that determines the ten recordings of a speaker.
 
     Attributes:
-        speaker: like TIMIT's, ``FXAB0``: sex, three letters, a digit.
+        speaker: a name as in TIMIT, ``FXAB0``: sex, three letters and a digit.
         sex: M or F.
-        dialect: 1 to 8; it only places the directory.
-        use: TRN or TST, as in TIMIT's SPKRINFO.TXT.
+        dialect: 1 to 8, which only determines the directory.
+        use: TRN or TST, as in SPKRINFO.TXT of TIMIT.
         part: train, dev or test.
-        voice_file: espeak-ng's voice variant.
-        words_per_minute: rate of speaking.
-        speed: factor by which the recording is played faster.
-        channel: room, line and noise.
-        prompts: what the speaker says.
+        voice_file: the voice variant for espeak-ng.
+        words_per_minute: the speaking rate.
+        speed: the factor by which the recording is played faster.
+        channel: the room, the line and the noise.
+        prompts: the sentences.
     """
 
     speaker: str
@@ -49,13 +49,13 @@ class SpeakerPlan:
 
     @property
     def directory(self) -> str:
-        """Where the recordings are, from the corpus's root."""
+        """The directory of the recordings, relative to the root of the corpus."""
         top = "TRAIN" if self.use == "TRN" else "TEST"
         return f"{top}/DR{self.dialect}/{self.speaker}"
 
 
 def plan_speakers(seed: int, num_train: int, num_dev: int, num_test: int) -> list[SpeakerPlan]:
-    """All speakers: those of TRAIN, then the development set's, then the test set's."""
+    """All speakers: those of TRAIN, then those of the development set and of the test set."""
     train_prompts, test_prompts = make_prompts(seed, num_train, num_dev + num_test)
     parts = ["train"] * num_train + ["dev"] * num_dev + ["test"] * num_test
     prompts = train_prompts + test_prompts
@@ -83,9 +83,9 @@ def _plan(seed: int, index: int, part: str, prompts: list[Sentence]) -> SpeakerP
 
 
 def _spread(seed: int, index: int) -> list[float]:
-    """Four numbers in [0, 1) that a few speakers in sequence cover evenly, in either sex.
+    """Four numbers in [0, 1), which consecutive speakers of either sex cover evenly.
 
-    Without it dev and test, of eight speakers each, differ in how hard they are.
+    Otherwise dev and test, with eight speakers each, would differ in difficulty.
     """
     start = np.random.default_rng([seed, 4]).random(len(_STEPS)) + 0.5 * (index % 2)
     return [float(x) for x in (start + index // 2 * np.array(_STEPS)) % 1.0]
@@ -96,7 +96,7 @@ def _between(ends: tuple[float, float], share: float) -> float:
 
 
 def _voice_file(rng: np.random.Generator, sex: str, tract: float, low: float) -> str:
-    """A voice with formants scaled to ``tract`` percent and a pitch that starts at ``low`` Hz."""
+    """A voice file with formants scaled to ``tract`` percent and a pitch from ``low`` Hz."""
     high = low * rng.uniform(1.2, 1.8)
     lines = [
         "language variant",

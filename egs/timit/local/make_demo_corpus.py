@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Make a synthetic corpus in TIMIT's layout, for trying the recipe without TIMIT.
+"""Make a synthetic corpus in the layout of TIMIT, for trying the recipe without TIMIT.
 
 Usage: make_demo_corpus.py [options] OUT_DIR
 
-espeak-ng speaks made-up sentences in as many voices as there are speakers; rooms and noise are
-added, and the phones' times are written as TIMIT has them: TRAIN and TEST, DR1 to DR8, a
-directory a speaker with SA, SX and SI sentences as .WAV (SPHERE), .PHN, .WRD and .TXT, and DOC
-with the lists of the dev and test speakers. The same options give the same files. Numbers
-measured on it are not comparable with any on TIMIT.
+espeak-ng speaks generated sentences, with one voice for each speaker; rooms and noise are added.
+The files are laid out as in TIMIT: TRAIN and TEST, DR1 to DR8, and a directory for each speaker
+with SA, SX and SI sentences as .WAV (SPHERE), .PHN, .WRD and .TXT; DOC has the lists of the dev and
+test speakers. The same options give the same files. Results on this corpus cannot be compared with
+results on TIMIT.
 
-It needs the package espeakng-loader: pip install 'espeakng-loader' (the extra `synth`).
-espeak-ng is free software under the GPL, version 3 or later, and its recorded consonants are in
-the audio: make the corpus on your own machine, and do not add it to a repository.
+The package espeakng-loader is needed: pip install 'espeakng-loader' (the extra `synth`). espeak-ng
+is free software under the GPL, version 3 or later, and the audio contains its recorded consonants,
+so make the corpus on your own machine and do not add it to a repository.
 
-A second call with the same options returns at once; one that was interrupted goes on.
+A second call with the same options returns at once; the same command continues an interrupted run.
 
 e.g.: make_demo_corpus.py data/demo_corpus
 e.g.: make_demo_corpus.py --size=smoke --jobs=2 data/demo_smoke
@@ -45,9 +45,9 @@ from pipeline.errors import DataError, UsageError
 
 log = logging.getLogger("pipeline")
 
-FORMAT = 1  # raised when the same options give another corpus
-MARKER = ".demo_corpus.json"  # in the root: the options that it was made with
-SIZES = {"full": (40, 8, 8), "smoke": (16, 4, 4)}  # speakers for train, dev and test
+FORMAT = 1  # to be raised when the same options give another corpus
+MARKER = ".demo_corpus.json"  # file in the root with the options of the corpus
+SIZES = {"full": (40, 8, 8), "smoke": (16, 4, 4)}  # numbers of speakers of train, dev and test
 _WORKER = Path(__file__).with_name("demo_speaker.py")
 _NO_NUMBER = -1
 
@@ -55,17 +55,28 @@ Options = dict[str, int]
 
 
 def main(
-    out_dir: Annotated[Path, Argument(metavar="OUT_DIR", help="the corpus; made if absent")],
-    seed: Annotated[int, Option(min=0, help="of voices, sentences, rooms and noise")] = 0,
-    size: Annotated[str, Option(help="full: 40, 8, 8 speakers; smoke: 16, 4, 4")] = "full",
-    num_train: Annotated[int, Option(help="speakers for training; -1: by --size")] = _NO_NUMBER,
-    num_dev: Annotated[int, Option(help="speakers for development; -1: by --size")] = _NO_NUMBER,
-    num_test: Annotated[int, Option(help="speakers for testing; -1: by --size")] = _NO_NUMBER,
-    jobs: Annotated[int, Option(min=0, help="speakers at a time; 0: one a core")] = 0,
+    out_dir: Annotated[
+        Path, Argument(metavar="OUT_DIR", help="directory of the corpus, made if it is missing")
+    ],
+    seed: Annotated[int, Option(min=0, help="seed of voices, sentences, rooms and noise")] = 0,
+    size: Annotated[
+        str,
+        Option(help="size in speakers for train, dev and test: full: 40, 8, 8; smoke: 16, 4, 4"),
+    ] = "full",
+    num_train: Annotated[
+        int, Option(help="number of training speakers; -1: by --size")
+    ] = _NO_NUMBER,
+    num_dev: Annotated[
+        int, Option(help="number of development speakers; -1: by --size")
+    ] = _NO_NUMBER,
+    num_test: Annotated[int, Option(help="number of test speakers; -1: by --size")] = _NO_NUMBER,
+    jobs: Annotated[
+        int, Option(min=0, help="number of speakers to record in parallel; 0: one per core")
+    ] = 0,
 ) -> int:
     options = _options(seed, size, (num_train, num_dev, num_test))
     if _is_made(out_dir, options):
-        log.info("%s: is there already, with the same options", out_dir)
+        log.info("%s: already exists, with the same options", out_dir)
         return _finish(out_dir)
     library_and_data()
     plans = plan_speakers(*options_of_plan(options))
@@ -78,33 +89,37 @@ def main(
 
 
 def options_of_plan(options: Options) -> tuple[int, int, int, int]:
-    """Seed and numbers of speakers, in the order in which programs take them."""
+    """The seed and the numbers of speakers, in the order of the arguments of other functions."""
     return options["seed"], options["num_train"], options["num_dev"], options["num_test"]
 
 
 def _options(seed: int, size: str, given: tuple[int, int, int]) -> Options:
     if size not in SIZES:
-        raise UsageError(f"--size is full or smoke, not {size!r}")
+        raise UsageError(f"--size must be full or smoke, not {size!r}")
     counts = [SIZES[size][k] if n == _NO_NUMBER else n for k, n in enumerate(given)]
     for name, count in zip(("train", "dev", "test"), counts, strict=True):
         if count < 1:
-            raise UsageError(f"--num-{name} is at least 1, not {count}")
+            raise UsageError(f"--num-{name} must be 1 or more, not {count}")
     names = ("num_train", "num_dev", "num_test")
     return {"format": FORMAT, "seed": seed, **dict(zip(names, counts, strict=True))}
 
 
 def _is_made(out_dir: Path, options: Options) -> bool:
-    """Whether the corpus is there; another's directory or another corpus is an error."""
+    """Whether the corpus exists.
+
+    Raises:
+        UsageError: the directory holds something else, or a corpus with other options.
+    """
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return False
     made_with = _read_marker(out_dir)
     if made_with is None:
-        raise UsageError(f"{out_dir}: is there and is no demo corpus; name another directory")
+        raise UsageError(f"{out_dir}: exists and is not a demo corpus; give another directory")
     if made_with != options:
         shown = " ".join(f"{name}={value}" for name, value in made_with.items())
         raise UsageError(
             f"{out_dir}: holds a demo corpus made with other options ({shown}); "
-            "remove it or name another directory"
+            "remove it, or give another directory"
         )
     return True
 
@@ -118,16 +133,18 @@ def _read_marker(directory: Path) -> Options | None:
 
 @contextmanager
 def _only_builder(building: Path, options: Options) -> Iterator[None]:
-    """Make or take over the directory under construction, and let nobody else have it."""
+    """Make or take over the directory under construction, and lock it for this process."""
     if building.exists() and _read_marker(building) is None and any(building.iterdir()):
-        raise UsageError(f"{building}: is there and is not ours; move it away")
+        raise UsageError(f"{building}: exists and was not made by this program; move it away")
     building.parent.mkdir(parents=True, exist_ok=True)
     lock = building.with_name(building.name + ".lock")
     with lock.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise DataError(f"{building}: another program is making this corpus") from None
+            raise DataError(
+                f"{building}: another process is making this corpus; wait for it"
+            ) from None
         try:
             if _read_marker(building) != options:
                 shutil.rmtree(building, ignore_errors=True)
@@ -139,7 +156,7 @@ def _only_builder(building: Path, options: Options) -> Iterator[None]:
 
 
 def _record_all(plans: list[SpeakerPlan], options: Options, building: Path, jobs: int) -> None:
-    """Record every speaker that is not there yet, each in a process of its own."""
+    """Record every speaker that is still missing, each in a process of its own."""
     with ThreadPoolExecutor(jobs) as pool:
         tasks = [
             pool.submit(_record, index, plan, options, building)
@@ -170,12 +187,12 @@ def _record(index: int, plan: SpeakerPlan, options: Options, building: Path) -> 
         what = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise DataError(
             f"{plan.speaker}: recording failed (status {done.returncode}): {what[-1]}; "
-            "run the same command again to go on"
+            "run the same command again to continue"
         )
 
 
 def _write_documents(directory: Path, plans: list[SpeakerPlan]) -> None:
-    """SPKRINFO.TXT and the lists of speakers, as in TIMIT's DOC and in Kaldi's recipe."""
+    """Write SPKRINFO.TXT and the lists of speakers, as in DOC of TIMIT and in Kaldi's recipe."""
     directory.mkdir(exist_ok=True)
     lines = ["; Speakers of a synthetic corpus: no persons", "; ID  Sex  DR  Use  Noise  SNR"]
     for plan in plans:
@@ -189,7 +206,7 @@ def _write_documents(directory: Path, plans: list[SpeakerPlan]) -> None:
 
 
 def _finish(corpus: Path) -> int:
-    """Count what is there, say so, and return the exit status."""
+    """Log the size of the corpus and return the exit status."""
     tally, samples, phones, speakers = Tally(), 0, 0, set()
     for path in corpus.glob("*/*/*/*.PHN"):
         lines = path.read_text(encoding="ascii").splitlines()

@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Make Kaldi data directories of TIMIT: train, dev and test of the standard split.
+"""Make the Kaldi data directories train, dev and test of TIMIT, with the standard split.
 
 Usage: prepare_data.py [options] CORPUS DATA_DIR
 
-CORPUS holds TRAIN and TEST as the LDC ships them, at any depth, in upper or lower case; .WAV is
-SPHERE or RIFF, and an X.WAV.wav beside X.WAV is only read where X.WAV cannot be. Nothing is
-written into it. train is every speaker under TRAIN; dev (50 speakers) and test (the core test
-set's 24) are the speakers of conf/dev_spk.list and conf/test_spk.list, under TEST. The SA
-sentences, which everybody speaks, are left out.
+CORPUS holds TRAIN and TEST as distributed by the LDC, at any depth, in upper or lower case. A .WAV
+file may be SPHERE or RIFF; a file X.WAV.wav beside X.WAV is read only if X.WAV cannot be read.
+Nothing is written to CORPUS. train has all speakers under TRAIN; dev (50 speakers) and test (the 24
+speakers of the core test set) have the speakers under TEST that conf/dev_spk.list and
+conf/test_spk.list name. The SA sentences, which all speakers share, are left out.
 
-DATA_DIR/{train,dev,test} get wav.scp, text (61 phones), utt2spk, spk2utt, spk2gender,
-spk2dialect, utt2dur and phones.ctm (the phones' times); a directory that was there is replaced.
+DATA_DIR/{train,dev,test} get wav.scp, text (61 phones), utt2spk, spk2utt, spk2gender, spk2dialect,
+utt2dur and phones.ctm (the times of the phones). Existing directories are replaced.
 
-Unless this finds 3696, 400 and 192 utterances with 15057 and 7215 phones to score in dev and
-test it stops: results on anything else are not comparable with anybody's. With --allow-partial
-it goes on, and takes the speakers' lists from the corpus if its DOC has them.
+The program fails unless it finds 3696, 400 and 192 utterances, and 15057 and 7215 phones to score
+in dev and test, because other results cannot be compared with published ones. With --allow-partial
+it continues, and it reads the lists of speakers from DOC of the corpus if they exist there.
 
 e.g.: prepare_data.py /corpora/TIMIT data
 e.g.: prepare_data.py --allow-partial data/demo_corpus data/demo
@@ -42,15 +42,15 @@ from pipeline.text.phones import PhoneMap, load_phone_map
 
 log = logging.getLogger("pipeline")
 
-RATE = 16000  # Hz; the times in .PHN count samples
+RATE = 16000  # sample rate in Hz; the times in .PHN files are in samples
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PARTS = ("train", "dev", "test")
 SPEAKERS = {"train": 462, "dev": 50, "test": 24}
-SENTENCES = 8  # a speaker, without the two SA
-SCORED_PHONES = {"dev": 15057, "test": 7215}  # of the 39, q dropped
-SHOWN = 5  # of many faults of one kind
+SENTENCES = 8  # sentences of each speaker, without the two SA sentences
+SCORED_PHONES = {"dev": 15057, "test": 7215}  # folded to 39 phones, without q
+SHOWN = 5  # number of faults of one kind in a message
 
-# TRAIN|TEST / DRn / SPEAKER / SENTENCE . WAV|PHN|WAV.wav, of the path from the corpus's root
+# TRAIN|TEST / DRn / SPEAKER / SENTENCE . WAV|PHN|WAV.wav, in a path relative to the corpus's root
 _FILE = re.compile(
     r"(?:.*/)?(train|test)/dr(\d)/([fm][a-z0-9]{4})/(s[aix]\d+)\.(wav|phn|wav\.wav)", re.IGNORECASE
 )
@@ -59,15 +59,16 @@ _LIST = re.compile(r"(?:.*/)?doc/(dev|test)_spk\.list", re.IGNORECASE)
 
 @dataclass
 class Utterance:
-    """One sentence by one speaker, as it lies in the corpus.
+    """A sentence of a speaker, with its files in the corpus.
 
     Attributes:
-        utt_id: ``faks0_sx43``.
-        speaker: ``faks0``.
-        top: train or test, the directory of the corpus.
-        dialect: 1 to 8, the number of its DR directory.
-        wavs: its recordings; the first that can be read counts.
-        phn: its phones' times.
+        utt_id: the name, such as ``faks0_sx43``.
+        speaker: the speaker, such as ``faks0``.
+        top: the top directory in the corpus, train or test.
+        dialect: the number of the DR directory, 1 to 8.
+        directory: the directory of the files.
+        wavs: the recordings, of which the first readable one is used.
+        phn: the file with the times of the phones.
     """
 
     utt_id: str
@@ -83,11 +84,13 @@ Phones = list[tuple[int, int, str]]  # start and end in samples, phone
 
 
 def main(
-    corpus: Annotated[Path, Argument(metavar="CORPUS", help="where TRAIN and TEST are")],
-    data_dir: Annotated[Path, Argument(metavar="DATA_DIR", help="gets train, dev and test")],
+    corpus: Annotated[
+        Path, Argument(metavar="CORPUS", help="directory of TIMIT, with TRAIN and TEST")
+    ],
+    data_dir: Annotated[Path, Argument(metavar="DATA_DIR", help="folder for the data directories")],
     allow_partial: Annotated[
         bool,
-        Option("--allow-partial/--no-allow-partial", help="go on with other counts than TIMIT's"),
+        Option("--allow-partial/--no-allow-partial", help="accept a corpus with other counts"),
     ] = False,
     include_sa: Annotated[
         bool, Option("--include-sa/--no-include-sa", help="keep the SA sentences")
@@ -113,29 +116,29 @@ def main(
 
 
 def _check_places(corpus: Path, data_dir: Path) -> None:
-    """Keep what is written away from what is read."""
+    """Check the directories, so that nothing is written into the corpus or over other files."""
     if not corpus.is_dir():
         raise DataError(f"{corpus}: no such directory; give the one that holds TRAIN and TEST")
     source, target = corpus.resolve(), data_dir.resolve()
     inside = target.is_relative_to(source)
     if inside or any(source.is_relative_to(target / part) for part in PARTS):
-        raise UsageError(f"{data_dir}: would write into the corpus {corpus}; name another place")
+        raise UsageError(f"{data_dir}: this would change the corpus {corpus}; give another DATA_DIR")
     for part in PARTS:
         old = data_dir / part
         if old.exists() and not (old / "wav.scp").exists() and any(old.iterdir()):
-            raise UsageError(f"{old}: is there and is no data directory; name another DATA_DIR")
+            raise UsageError(f"{old}: exists and is not a data directory; give another DATA_DIR")
 
 
 # ---- reading the corpus ------------------------------------------------------------------------
 
 
 def scan_corpus(corpus: Path) -> tuple[list[Utterance], dict[str, Path]]:
-    """All utterances, sorted, and the speakers' lists of the corpus's DOC by part.
+    """All utterances, sorted, and the lists of speakers in DOC of the corpus, by part.
 
-    Only paths from the root are looked at, so that the root's own name does not matter.
+    Only paths relative to the root are used, so that the name of the root has no influence.
 
     Raises:
-        DataError: no utterances, or one that is there twice.
+        DataError: there are no utterances, or one occurs twice.
     """
     found: dict[str, Utterance] = {}
     lists: dict[str, Path] = {}
@@ -146,7 +149,7 @@ def scan_corpus(corpus: Path) -> tuple[list[Utterance], dict[str, Path]]:
             _add_file(found, corpus / path, *(group.lower() for group in match.groups()))
     if not found:
         raise DataError(
-            f"{corpus}: no TRAIN/DRn/SPEAKER/SENTENCE.WAV or .PHN in it; give TIMIT's directory"
+            f"{corpus}: has no TRAIN/DRn/SPEAKER/SENTENCE.WAV or .PHN; give the directory of TIMIT"
         )
     return [found[utt_id] for utt_id in sorted(found)], lists
 
@@ -171,7 +174,7 @@ def _add_file(
     utterance = found.setdefault(utt_id, Utterance(utt_id, speaker, top, dialect, path.parent))
     if utterance.directory != path.parent or (kind == "phn" and utterance.phn is not None):
         other = utterance.phn or utterance.wavs[0]
-        raise DataError(f"{path}: {utt_id} is also {other}; keep one of the copies")
+        raise DataError(f"{path}: {utt_id} is also in {other}; keep one of the copies")
     if kind == "phn":
         utterance.phn = path
     elif kind == "wav":
@@ -181,11 +184,11 @@ def _add_file(
 
 
 def read_phn(path: Path, known: Iterable[str]) -> Phones:
-    """The phones of a .PHN file and their times in samples.
+    """Read the phones of a .PHN file and their times in samples.
 
     Raises:
-        DataError: a line without three fields, times that are no numbers or go back, a phone
-            that is not among ``known``, or no phones. Names file and line.
+        DataError: a line does not have three fields, times are not ascending numbers, a phone is
+            not in ``known``, or there are no phones. Names the file and the line.
     """
     phones: Phones = []
     for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
@@ -197,24 +200,24 @@ def read_phn(path: Path, known: Iterable[str]) -> Phones:
                 f"{path}:{number}: expected START END PHONE in samples, not {line!r}; correct it"
             ) from None
         if end < start or start < (phones[-1][0] if phones else 0):
-            raise DataError(f"{path}:{number}: times go back: {line!r}; correct it")
+            raise DataError(f"{path}:{number}: the times do not ascend: {line!r}; correct it")
         if phone not in known:
             raise DataError(
-                f'{path}:{number}: unknown phone "{phone}"; correct it to one of the 61'
+                f'{path}:{number}: unknown phone "{phone}"; correct it to one of the 61 phones'
             )
         phones.append((start, end, phone))
     if not phones:
-        raise DataError(f"{path}:1: no phones; restore the file from the corpus")
+        raise DataError(f"{path}:1: has no phones; restore the file from the corpus")
     return phones
 
 
 def _readable(wavs: list[Path]) -> tuple[Path, float]:
-    """The first recording that can be read, and its duration in seconds."""
+    """The first readable recording, and its duration in seconds."""
     for wav in wavs[:-1]:
         try:
             return wav, audio_duration_s(str(wav))
         except AudioError as error:
-            log.warning("%s; taking %s", error, wavs[wavs.index(wav) + 1])
+            log.warning("%s; using %s instead", error, wavs[wavs.index(wav) + 1])
     return wavs[-1], audio_duration_s(str(wavs[-1]))
 
 
@@ -222,7 +225,7 @@ def _readable(wavs: list[Path]) -> tuple[Path, float]:
 
 
 def _speaker_lists(of_corpus: dict[str, Path]) -> dict[str, set[str]]:
-    """The dev and test speakers: from the corpus if it has both lists, else from conf."""
+    """The dev and test speakers, from the corpus if it has both lists, otherwise from conf."""
     paths = {part: CONF / f"{part}_spk.list" for part in ("dev", "test")}
     if of_corpus.keys() >= paths.keys():
         paths = of_corpus
@@ -233,7 +236,7 @@ def _speaker_lists(of_corpus: dict[str, Path]) -> dict[str, set[str]]:
 def split(
     utterances: Iterable[Utterance], lists: dict[str, set[str]]
 ) -> dict[str, list[Utterance]]:
-    """train: all of TRAIN; dev and test: the listed speakers under TEST."""
+    """The parts: train has all speakers of TRAIN, dev and test the listed speakers of TEST."""
     parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
     for utterance in utterances:
         if utterance.top == "train":
@@ -243,19 +246,19 @@ def split(
                 parts[part].append(utterance)
     missing = sorted(set.union(*lists.values()) - {u.speaker for p in parts for u in parts[p]})
     if missing:
-        log.warning("dev or test speakers that are not under TEST: %s", _some(missing))
+        log.warning("these dev or test speakers are not under TEST: %s", _some(missing))
     return parts
 
 
 def _check_pairs(utterances: list[Utterance]) -> None:
-    """Every recording has its phones, and the other way round."""
-    alone = [str(u.wavs[0]) for u in utterances if u.phn is None]
-    unheard = [str(u.phn) for u in utterances if not u.wavs]
+    """Raise DataError if a recording has no phones, or phones have no recording."""
+    without_phn = [str(u.wavs[0]) for u in utterances if u.phn is None]
+    without_wav = [str(u.phn) for u in utterances if not u.wavs]
     faults = []
-    if alone:
-        faults.append(f"{_some(alone)}: no .PHN beside it")
-    if unheard:
-        faults.append(f"{_some(unheard)}: no .WAV beside it")
+    if without_phn:
+        faults.append(f"{_some(without_phn)}: the .PHN file is missing")
+    if without_wav:
+        faults.append(f"{_some(without_wav)}: the .WAV file is missing")
     if faults:
         raise DataError("; ".join(faults) + "; restore the files from the corpus")
 
@@ -268,7 +271,13 @@ def _check_counts(
     include_sa: bool,
     allow_partial: bool,
 ) -> None:
-    """Compare with the published counts: stop, or with ``allow_partial`` only say so."""
+    """Compare with the published counts.
+
+    Raises:
+        DataError: the counts differ (with ``allow_partial``, a warning is logged instead), or a
+        part
+            has no utterances.
+    """
     faults = []
     each = SENTENCES + 2 * include_sa
     for part, utterances in parts.items():
@@ -287,15 +296,16 @@ def _check_counts(
             faults.append(f"speakers of {part} without {each} utterances: {_some(odd)}")
     if faults and not allow_partial:
         raise DataError(
-            f"not the whole of TIMIT: {'; '.join(faults)}; restore it, or say --allow-partial"
+            f"this is not the whole of TIMIT: {'; '.join(faults)}; restore it, or give "
+            "--allow-partial"
         )
     if faults:
-        log.warning("not the whole of TIMIT, as allowed: %s", "; ".join(faults))
+        log.warning("this is not the whole of TIMIT: %s", "; ".join(faults))
     for part, utterances in parts.items():
         if not utterances:
             raise DataError(
-                f"{part}: no utterances; a corpus with other speakers names them in "
-                "DOC/dev_spk.list and DOC/test_spk.list"
+                f"{part}: has no utterances; list the speakers of this corpus in DOC/dev_spk.list "
+                "and DOC/test_spk.list"
             )
 
 
@@ -313,7 +323,7 @@ def _write_part(
     phones: dict[str, Phones],
     wavs: dict[str, tuple[Path, float]],
 ) -> None:
-    """Write a data directory under another name, then put it in the old one's place."""
+    """Write a data directory under another name, then replace the old one."""
     with replaced_directory(directory) as partial:
         for name, table in _tables(utterances, phones, wavs).items():
             write_map(partial / name, table)
@@ -338,7 +348,7 @@ def _tables(
 
 
 def _ctm(utterances: list[Utterance], phones: dict[str, Phones]) -> str:
-    """NIST's time marks: utterance, channel, start and duration in seconds, phone."""
+    """The lines of a CTM file: utterance, channel, start and duration in seconds, phone."""
     return "".join(
         f"{u.utt_id} 1 {start / RATE:.6f} {(end - start) / RATE:.6f} {phone}\n"
         for u in utterances

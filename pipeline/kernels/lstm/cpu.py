@@ -218,7 +218,7 @@ class _Operands:
     def __init__(self, gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> None:
         self.d, self.g = gates.shape[1:]
         self.p = recurrence.w_hidden.shape[2]
-        self.size = self.g // 4 if recurrence.kind == "lstm" else self.g
+        self.size = self.g // 4 if recurrence.cell == "lstm" else self.g
         self.nothing = gates.new_empty(0)
         self.frames = (ragged.active.numpy(), ragged.offsets.numpy())
         self.w_hidden = recurrence.w_hidden.contiguous()
@@ -257,7 +257,7 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     operands = _Operands(gates, recurrence, ragged)
     rows, d, size, p = ragged.rows, operands.d, operands.size, operands.p
     h, before = gates.new_empty(rows, d, p), gates.new_empty(rows, d, p)
-    cells = gates.new_empty(rows, d, size) if recurrence.kind == "lstm" else None
+    cells = gates.new_empty(rows, d, size) if recurrence.cell == "lstm" else None
     outputs = gates.new_empty(rows, d, size) if recurrence.projection is not None else None
     arrays = [flat(operands.nothing if x is None else x) for x in (h, cells, before, outputs)]
     gates_ = flat(gates)

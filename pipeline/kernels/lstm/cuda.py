@@ -58,7 +58,7 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     hidden = gates.new_empty(rows, directions, width)
     activated = torch.empty_like(gates, memory_format=torch.contiguous_format)
     cells = outputs = None
-    if weights.kind == "lstm":
+    if weights.cell == "lstm":
         cells = gates.new_empty(rows, directions, size, dtype=torch.float32)
         if weights.projection is not None:
             outputs = gates.new_empty(rows, directions, size)
@@ -176,7 +176,7 @@ def _precision(dtype: torch.dtype) -> str:
 
 def _forward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
-    if weights.kind == "tanh":
+    if weights.cell == "tanh":
         return [make("tanh_step", make.size, make.size, 64)]
     launches = [make("lstm_step", make.size, make.width, 64, **make.lstm)]
     if weights.projection is not None:
@@ -187,7 +187,7 @@ def _forward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> lis
 def _backward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
     size, width = make.size, make.width
-    if weights.kind == "tanh":
+    if weights.cell == "tanh":
         return [make("tanh_step_back", size, size, 128)]
     if weights.projection is None:
         return [make("lstm_step_back", size, 4 * size, 128, **make.lstm)]

@@ -18,7 +18,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pipeline.kernels.engines import affine, engine, product
-from pipeline.kernels.lstm.plain import Recurrence, Sweep
+from pipeline.kernels.lstm.plain import GATES, Recurrence, Sweep
 from pipeline.kernels.ragged import Ragged, layout, pack, unpack
 
 
@@ -49,68 +49,81 @@ def peephole_lstm(
         ValueError: lengths or weights that do not fit.
     """
     ragged = layout(lengths, x.shape[1])
-    rows = lstm_rows(pack(x, ragged), ragged, w_input, w_hidden, peepholes, bias, projection)
-    return unpack(rows, ragged)
+    recurrence = Recurrence("lstm", w_hidden, peepholes, projection)
+    return unpack(recurrent_rows(pack(x, ragged), ragged, w_input, bias, recurrence), ragged)
 
 
 def tanh_rnn(x: Tensor, lengths: Tensor, w_input: Tensor, w_hidden: Tensor, bias: Tensor) -> Tensor:
     """A (bidirectional) tanh layer, [G13] eq. 1. Shapes as `peephole_lstm`, H in place of 4H."""
     ragged = layout(lengths, x.shape[1])
-    return unpack(tanh_rows(pack(x, ragged), ragged, w_input, w_hidden, bias), ragged)
+    recurrence = Recurrence("tanh", w_hidden)
+    return unpack(recurrent_rows(pack(x, ragged), ragged, w_input, bias, recurrence), ragged)
 
 
-def lstm_rows(
-    rows: Tensor,
-    ragged: Ragged,
-    w_input: Tensor,
-    w_hidden: Tensor,
-    peepholes: Tensor | None,
-    bias: Tensor,
-    projection: Tensor | None = None,
-) -> Tensor:
-    """`peephole_lstm` on rows: (R, F) -> (R, D·P)."""
-    recurrence = Recurrence("lstm", w_hidden, peepholes, projection)
-    return _layer(rows, ragged, w_input, bias, recurrence)
-
-
-def tanh_rows(
-    rows: Tensor, ragged: Ragged, w_input: Tensor, w_hidden: Tensor, bias: Tensor
-) -> Tensor:
-    """`tanh_rnn` on rows: (R, F) -> (R, D·H)."""
-    return _layer(rows, ragged, w_input, bias, Recurrence("tanh", w_hidden))
-
-
-def _layer(
+def recurrent_rows(
     rows: Tensor, ragged: Ragged, w_input: Tensor, bias: Tensor, recurrence: Recurrence
 ) -> Tensor:
-    _check(rows, ragged, w_input, bias, recurrence)
-    hidden: Tensor = _Layer.apply(
-        rows,
-        w_input,
-        bias,
-        recurrence.w_hidden,
-        recurrence.peepholes,
-        recurrence.projection,
-        recurrence.kind,
-        ragged,
+    """A layer over the rows of a batch: input projection and sweep as one function.
+
+    Args:
+        rows: (R, F).
+        ragged: where the rows stand.
+        w_input: (D, G, F), G gates of the cell.
+        bias: (D, G).
+        recurrence: the cell and its weights.
+
+    Returns:
+        (R, D·P).
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    d, gates, features = w_input.shape
+    _check(
+        recurrence,
+        {
+            "x": (rows, (ragged.rows, features)),
+            "w_input": (w_input, (d, recurrence.cells * GATES[recurrence.cell], features)),
+            "bias": (bias, (d, gates)),
+        },
+        d,
     )
+    hidden: Tensor = _Layer.apply(rows, w_input, bias, *recurrence[1:], recurrence.cell, ragged)
+    return hidden
+
+
+def sweep_rows(gates: Tensor, ragged: Ragged, recurrence: Recurrence) -> Tensor:
+    """A layer from its gates, for one whose input projection is normalised before it recurs.
+
+    Args:
+        gates: pre-activations W_x x_t + b after any normalisation, (R, D, G).
+        ragged: where the rows stand.
+        recurrence: the cell and its weights.
+
+    Returns:
+        (R, D·P).
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    d = gates.shape[1]
+    wanted = (ragged.rows, d, recurrence.cells * GATES[recurrence.cell])
+    _check(recurrence, {"gates": (gates, wanted)}, d)
+    hidden: Tensor = _Sweep.apply(gates, *recurrence[1:], recurrence.cell, ragged)
     return hidden
 
 
 def _check(
-    rows: Tensor, ragged: Ragged, w_input: Tensor, bias: Tensor, recurrence: Recurrence
+    recurrence: Recurrence, inputs: dict[str, tuple[Tensor, tuple[int, ...]]], d: int
 ) -> None:
     """Raise ValueError, naming the shapes, where they do not fit."""
-    d, gates, _ = w_input.shape
-    kind, w_hidden, peepholes, projection = recurrence
-    size = gates // 4 if kind == "lstm" else gates
+    cell, w_hidden, peepholes, projection = recurrence
+    size, gates = recurrence.cells, recurrence.cells * GATES[cell]
     width = size if projection is None else projection.shape[1]
-    wanted = {
-        "x": (rows, (ragged.rows, w_input.shape[2])),
-        "w_input": (w_input, (d, size * (4 if kind == "lstm" else 1), w_input.shape[2])),
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        **inputs,
         "w_hidden": (w_hidden, (d, gates, width)),
         "peepholes": (peepholes, (d, 3, size)),
-        "bias": (bias, (d, gates)),
         "projection": (projection, (d, width, size)),
     }
     for name, (tensor, shape) in wanted.items():
@@ -118,6 +131,48 @@ def _check(
             raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not {shape}")
     if d not in (1, 2):
         raise ValueError(f"a layer has 1 or 2 directions, not {d}")
+
+
+class _Sweep(Function):
+    """Gates (R, D, G) -> hidden vectors (R, D·P)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gates: Tensor,
+        w_hidden: Tensor,
+        peepholes: Tensor | None,
+        projection: Tensor | None,
+        cell: str,
+        ragged: Ragged,
+    ) -> Tensor:
+        recurrence = Recurrence(cell, w_hidden, peepholes, projection)
+        own = gates.clone(memory_format=torch.contiguous_format)  # the sweep writes over it
+        hidden, sweep = engine("lstm", gates).forward(own, recurrence, ragged)
+        ctx.save_for_backward(w_hidden, peepholes, projection, *sweep)
+        ctx.cell, ctx.ragged = cell, ragged
+        flat: Tensor = hidden.reshape(ragged.rows, -1)
+        return flat
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        w_hidden, peepholes, projection, *saved = ctx.saved_tensors
+        recurrence = Recurrence(ctx.cell, w_hidden, peepholes, projection)
+        return (*_sweep_back(grads[0], Sweep(*saved), recurrence, ctx.ragged), None, None)
+
+
+def _sweep_back(
+    grad: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of the gates (R, D, G), w_hidden, peepholes and projection from that of h."""
+    d_gates, d_hidden, d_peepholes = engine("lstm", sweep.gates).backward(
+        grad.reshape(sweep.before.shape), sweep, recurrence, ragged
+    )
+    d_projection = None
+    if d_hidden is not None and sweep.outputs is not None:
+        d_projection = _by_direction(d_hidden, sweep.outputs)
+    return d_gates, _by_direction(d_gates, sweep.before), d_peepholes, d_projection
 
 
 class _Layer(Function):
@@ -132,15 +187,15 @@ class _Layer(Function):
         w_hidden: Tensor,
         peepholes: Tensor | None,
         projection: Tensor | None,
-        kind: str,
+        cell: str,
         ragged: Ragged,
     ) -> Tensor:
         d, g, f = w_input.shape
         gates = affine(rows, w_input.reshape(d * g, f), bias.reshape(d * g)).view(-1, d, g)
-        recurrence = Recurrence(kind, w_hidden, peepholes, projection)
+        recurrence = Recurrence(cell, w_hidden, peepholes, projection)
         hidden, sweep = engine("lstm", gates).forward(gates, recurrence, ragged)
         ctx.save_for_backward(rows, w_input, w_hidden, peepholes, projection, *sweep)
-        ctx.kind, ctx.ragged = kind, ragged
+        ctx.cell, ctx.ragged = cell, ragged
         flat: Tensor = hidden.reshape(len(rows), -1)
         return flat
 
@@ -148,23 +203,15 @@ class _Layer(Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         rows, w_input, w_hidden, peepholes, projection, *saved = ctx.saved_tensors
-        recurrence, sweep = Recurrence(ctx.kind, w_hidden, peepholes, projection), Sweep(*saved)
+        recurrence = Recurrence(ctx.cell, w_hidden, peepholes, projection)
         d, g, f = w_input.shape
-        d_gates, d_hidden, d_peepholes = engine("lstm", sweep.gates).backward(
-            grads[0].reshape(sweep.before.shape), sweep, recurrence, ctx.ragged
-        )
+        d_gates, *of_weights = _sweep_back(grads[0], Sweep(*saved), recurrence, ctx.ragged)
         flat = d_gates.view(len(rows), d * g)
-        d_rows = product(flat, w_input.reshape(d * g, f)) if ctx.needs_input_grad[0] else None
-        d_projection = None
-        if d_hidden is not None and sweep.outputs is not None:
-            d_projection = _by_direction(d_hidden, sweep.outputs)
         return (
-            d_rows,
+            product(flat, w_input.reshape(d * g, f)) if ctx.needs_input_grad[0] else None,
             product(flat.t(), rows).view(w_input.shape),
             flat.sum(dim=0).view(d, g),
-            _by_direction(d_gates, sweep.before),
-            d_peepholes,
-            d_projection,
+            *of_weights,
             None,
             None,
         )
@@ -180,7 +227,7 @@ def _by_direction(gradients: Tensor, inputs: Tensor) -> Tensor:
 def peephole_lstm_step(
     projected: Tensor, h: Tensor, c: Tensor, w_hidden: Tensor, peepholes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One step of one direction, for search, where the inputs come one at a time.
+    """One step of an LSTM of one direction: see `Recurrence.step`.
 
     Args:
         projected: W_x x_t + b, (N, 4H).
@@ -192,9 +239,4 @@ def peephole_lstm_step(
     Returns:
         (h_t, c_t), each (N, H).
     """
-    x_i, x_f, x_c, x_o = torch.addmm(projected, h, w_hidden.t()).chunk(4, dim=1)
-    i = torch.sigmoid(x_i + peepholes[0] * c)
-    f = torch.sigmoid(x_f + peepholes[1] * c)
-    c = f * c + i * torch.tanh(x_c)
-    o = torch.sigmoid(x_o + peepholes[2] * c)
-    return o * torch.tanh(c), c
+    return Recurrence("lstm", w_hidden, peepholes).step(projected, h, c)

@@ -19,19 +19,68 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged
 
+GATES = {"lstm": 4, "tanh": 1}  # columns of the pre-activations for each cell, by its name
+
 
 class Recurrence(NamedTuple):
-    """The weights a sweep needs; ``kind`` is "lstm" or "tanh"."""
+    """What recurs in a layer of D directions: the cell, by its name, and its weights.
 
-    kind: str
-    w_hidden: Tensor  # (D, 4H, P); (D, H, H) for a tanh layer
+    Layers and search share it: an engine sweeps it over whole sequences, and `step` advances one
+    direction of it by one step.
+    """
+
+    cell: str  # a name of `GATES`
+    w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, H for a tanh layer
     peepholes: Tensor | None = None  # (D, 3, H), from the cell to the i, f and o gates
-    projection: Tensor | None = None  # (D, P, H), [S14]
+    projection: Tensor | None = None  # (D, P, H), the recurrent projection of [S14]
 
     @property
     def cells(self) -> int:
         """H."""
-        return self.w_hidden.shape[1] // (4 if self.kind == "lstm" else 1)
+        return self.w_hidden.shape[-2] // GATES[self.cell]
+
+    def to(self, dtype: torch.dtype) -> "Recurrence":
+        """The same weights in another type of numbers."""
+        _, w_hidden, peepholes, projection = self
+        return Recurrence(
+            self.cell,
+            w_hidden.to(dtype),
+            None if peepholes is None else peepholes.to(dtype),
+            None if projection is None else projection.to(dtype),
+        )
+
+    def direction(self, d: int) -> "Recurrence":
+        """The weights of one direction, without the axis of the directions."""
+        _, w_hidden, peepholes, projection = self
+        return Recurrence(
+            self.cell,
+            w_hidden[d],
+            None if peepholes is None else peepholes[d],
+            None if projection is None else projection[d],
+        )
+
+    def step(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of a `direction`, for search, where the inputs come one at a time.
+
+        Args:
+            projected: W_x x_t + b, (N, G).
+            h: h_{t-1}, (N, P).
+            c: c_{t-1}, (N, H); a tanh layer has none and returns it as it is.
+
+        Returns:
+            h_t (N, P) and c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
+        """
+        gates = torch.addmm(projected, h, self.w_hidden.t())
+        if self.cell == "tanh":
+            return torch.tanh(gates), c
+        x_i, x_f, x_c, x_o = gates.chunk(4, dim=1)
+        if self.peepholes is not None:
+            x_i, x_f = x_i + self.peepholes[0] * c, x_f + self.peepholes[1] * c
+        c = torch.sigmoid(x_f) * c + torch.sigmoid(x_i) * torch.tanh(x_c)
+        if self.peepholes is not None:
+            x_o = x_o + self.peepholes[2] * c
+        m = torch.sigmoid(x_o) * torch.tanh(c)
+        return (m if self.projection is None else m @ self.projection.t()), c
 
 
 class Sweep(NamedTuple):
@@ -58,7 +107,7 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     size, width = recurrence.cells, recurrence.w_hidden.shape[2]
     hidden = gates.new_empty(rows, directions, width)
     cells = outputs = None
-    if recurrence.kind == "lstm":
+    if recurrence.cell == "lstm":
         cells = gates.new_empty(rows, directions, size, dtype=state_dtype(gates.dtype))
         if recurrence.projection is not None:
             outputs = gates.new_empty(rows, directions, size)
@@ -169,13 +218,9 @@ def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
 
 def _direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
     """The weights of one direction; the peepholes, which meet the cell states, in their dtype."""
-    _, w_hidden, peepholes, projection = recurrence
-    return Recurrence(
-        recurrence.kind,
-        w_hidden[d].to(dtype),
-        None if peepholes is None else peepholes[d].to(state_dtype(dtype)),
-        None if projection is None else projection[d].to(dtype),
-    )
+    weights = recurrence.direction(d)
+    peepholes = None if weights.peepholes is None else weights.peepholes.to(state_dtype(dtype))
+    return weights.to(dtype)._replace(peepholes=peepholes)
 
 
 def _lstm_step(gate: Tensor, c: Tensor, peepholes: Tensor | None) -> Tensor:

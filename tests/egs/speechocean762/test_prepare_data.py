@@ -97,12 +97,12 @@ def replace(path: Path, old: str, new: str) -> None:
     [
         ("resource/text-phone", "000010000.3\tIH0_B Z_E\n", "", "each word of 000010000"),
         ("resource/text-phone", "000010000.3\tIH0_B", "000010000.3\tIX0_B", "phone 'IX0_B'"),
-        ("resource/text-phone", "000010000.3\t", "000010000.4\t", "000010000.4 is there twice"),
+        ("resource/text-phone", "000010000.3\t", "000010000.4\t", "000010000.4 occurs twice"),
         ("resource/text-phone", "000010000.3\t", "000010000\t", "000010000 is not of the form"),
-        ("train/wav.scp", "000010000.WAV", "1.WAV", "SPEAKER0001/1.WAV; unpack it again"),
-        ("train/wav.scp", "000010000\t", "x\t", "000010000, x not in both text and wav.scp"),
-        ("train/utt2spk", "000010000 ", "y ", "000010000, y not in both text and utt2spk"),
-        ("train/spk2gender", "0001\tf\n", "", "0001 missing"),
+        ("train/wav.scp", "000010000.WAV", "1.WAV", "SPEAKER0001/1.WAV; unpack the corpus again"),
+        ("train/wav.scp", "000010000\t", "x\t", "not in both text and wav.scp: 000010000, x"),
+        ("train/utt2spk", "000010000 ", "y ", "not in both text and utt2spk: 000010000, y"),
+        ("train/spk2gender", "0001\tf\n", "", "lacks 0001"),
         ("train/text", "000010000\t" + SENTENCE, "000010000", "train/text:1: expected a key"),
     ],
 )

@@ -85,7 +85,7 @@ def test_layout_and_last_line(run_bin: Run, tiny: Path) -> None:
     assert (tiny / "DOC" / "SPKRINFO.TXT").read_text().count("\n") == 6
     before = digests(tiny)
     again = run_bin(PROGRAM, *TINY, tiny, check=True).stderr.decode()
-    assert "is there already" in again
+    assert "already exists" in again
     assert "Done 40 utterances, 0 failed, 4 speakers, 0.0" in again.splitlines()[-1]
     assert again.splitlines()[-1].endswith("phones, synthetic")
     assert digests(tiny) == before
@@ -101,7 +101,7 @@ def test_other_options_or_a_foreign_directory(run_bin: Run, tiny: Path, tmp_path
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     done = run_bin(PROGRAM, *TINY, tmp_path / "mine")
     assert done.returncode == 2
-    assert b"is no demo corpus" in done.stderr
+    assert b"is not a demo corpus" in done.stderr
     (tmp_path / "mine").rename(tmp_path / "new.tmp")
     done = run_bin(PROGRAM, *TINY, tmp_path / "new")
     assert done.returncode == 2

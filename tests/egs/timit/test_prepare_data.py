@@ -171,7 +171,7 @@ def test_refuses_to_write_into_the_corpus(prepare: Run, tmp_path: Path, where: s
     before = listing(corpus)
     done = prepare("--allow-partial", corpus, corpus / where)
     assert done.returncode == 2
-    assert b"would write into the corpus" in done.stderr
+    assert b"would change the corpus" in done.stderr
     assert listing(corpus) == before
 
 
@@ -230,11 +230,11 @@ def test_a_partial_corpus_stops(prepare: Run, tmp_path: Path) -> None:
         ("0 10 h# x\n", ":1: expected START END PHONE"),
         ("0 10 h#\n\n", ":2: expected START END PHONE"),
         ("0 10.5 h#\n", ":1: expected START END PHONE"),
-        ("0 10 h#\n20 15 aa\n", ":2: times go back"),
-        ("10 20 h#\n0 10 aa\n", ":2: times go back"),
+        ("0 10 h#\n20 15 aa\n", ":2: the times do not ascend"),
+        ("10 20 h#\n0 10 aa\n", ":2: the times do not ascend"),
         ("0 10 h#\n10 20 sil\n", ':2: unknown phone "sil"'),
         ("0 10 h#\n10 20 AA\n", ':2: unknown phone "AA"'),
-        ("", ":1: no phones"),
+        ("", ":1: has no phones"),
     ],
 )
 def test_faults_of_phn_files(prepare: Run, tmp_path: Path, content: str, message: str) -> None:
@@ -254,7 +254,7 @@ def test_a_missing_file_is_named(prepare: Run, tmp_path: Path, gone: str, kept: 
     stem.with_suffix(gone).unlink()
     done = prepare("--allow-partial", corpus, tmp_path / "out")
     assert done.returncode == 1
-    assert f"{stem.with_suffix(kept)}: no {gone} beside it" in done.stderr.decode()
+    assert f"{stem.with_suffix(kept)}: the {gone} file is missing" in done.stderr.decode()
 
 
 def test_a_damaged_recording_is_named(prepare: Run, tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ from pipeline.kernels.lstm import reference
 from pipeline.kernels.lstm.layer import (
     peephole_lstm,
     peephole_lstm_step,
+    recurrent_rows,
+    sweep_rows,
     tanh_rnn,
 )
+from pipeline.kernels.lstm.plain import GATES, Recurrence
+from pipeline.kernels.ragged import layout, pack, unpack
 
 torch.set_num_threads(1)
 
@@ -228,6 +232,83 @@ def test_step_by_step_is_the_sequence() -> None:
         hidden.append(h)
     whole = peephole_lstm(x, n, w_input, w_hidden, peepholes, bias)
     torch.testing.assert_close(torch.stack(hidden, dim=1), whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("cell", "projects"), [("lstm", False), ("lstm", True), ("tanh", False)])
+def test_a_recurrence_by_steps_is_the_sequence(cell: str, projects: bool) -> None:
+    """One object serves the layer and the search, with a projection as well."""
+    w_input, w_hidden, *peepholes, bias = random_weights(1, 3, 4, gates=GATES[cell])
+    projection = None
+    if projects:
+        projection = random_weights(1, 4, 2, gates=1)[0]
+        w_hidden = w_hidden[:, :, :2].contiguous()
+    recurrence = Recurrence(cell, w_hidden, *(peepholes or [None]), projection)
+    x, n = random_batch([6, 6], 3)
+    ragged = layout(n, 6)
+    h, c = torch.zeros(2, w_hidden.shape[2]).double(), torch.zeros(2, 4).double()
+    hidden, one = [], recurrence.direction(0)
+    for t in range(6):
+        h, c = one.step(x[:, t] @ w_input[0].t() + bias[0], h, c)
+        hidden.append(h)
+    rows = recurrent_rows(pack(x, ragged), ragged, w_input, bias, recurrence)
+    whole = unpack(rows, ragged)
+    torch.testing.assert_close(torch.stack(hidden, dim=1), whole, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("cell", "projects"), [("lstm", False), ("lstm", True), ("tanh", False)])
+def test_from_gates_it_is_the_same_layer(cell: str, projects: bool, dtype: torch.dtype) -> None:
+    """A norm may stand before the sweep; without one, values and gradients are the layer's."""
+    w_input, w_hidden, *peepholes, bias = random_weights(2, 3, 4, gates=GATES[cell])
+    projection = None
+    if projects:
+        projection = random_weights(2, 4, 2, gates=1)[0]
+        w_hidden = w_hidden[:, :, :2].contiguous()
+    given = [w_input, bias, w_hidden, *(peepholes or [None]), projection]
+    weights = [None if w is None else w.to(dtype).requires_grad_() for w in given]
+    x, n = random_batch([5, 3, 1], 3)
+    ragged = layout(n, 5)
+    rows = pack(x.to(dtype), ragged)
+    results = []
+    for fused in (True, False):
+        recurrence = Recurrence(cell, *weights[2:])
+        if fused:
+            out = recurrent_rows(rows, ragged, weights[0], weights[1], recurrence)
+        else:
+            gates = torch.einsum("rf,dgf->rdg", rows, weights[0]) + weights[1]
+            kept = gates.clone()
+            out = sweep_rows(gates, ragged, recurrence)
+            assert torch.equal(gates, kept)  # another function may still need them
+        known = [w for w in weights if w is not None]
+        results.append([out, *torch.autograd.grad(out.square().sum(), known)])
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (1e-9, 1e-11)
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+
+
+def test_a_norm_before_the_sweep() -> None:
+    """Gradients flow through both, by finite differences."""
+    _, w_hidden, peepholes, _ = random_weights(2, 3, 2)
+    ragged = layout(torch.tensor([3, 2]), 3)
+
+    def normalised(gates: Tensor, gain: Tensor, w_hidden: Tensor) -> Tensor:
+        norm = (gates - gates.mean(dim=0)) / gates.std(dim=0) * gain
+        return sweep_rows(norm, ragged, Recurrence("lstm", w_hidden, peepholes))
+
+    gates = torch.randn(5, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    gain = torch.full((8,), 1.5, dtype=torch.float64)
+    inputs = [x.clone().requires_grad_() for x in (gates, gain, w_hidden)]
+    assert torch.autograd.gradcheck(normalised, inputs)
+
+
+@pytest.mark.parametrize("name", ["gates", "w_hidden", "peepholes"])
+def test_gates_that_do_not_fit_are_named(name: str) -> None:
+    _, w_hidden, peepholes, _ = random_weights(1, 3, 2)
+    shapes = {"gates": torch.zeros(4, 1, 8), "w_hidden": w_hidden, "peepholes": peepholes}
+    shapes[name] = shapes[name][..., :-1]
+    recurrence = Recurrence("lstm", shapes["w_hidden"].float(), shapes["peepholes"].float())
+    with pytest.raises(ValueError, match=f"{name} has the shape"):
+        sweep_rows(shapes["gates"], layout(torch.tensor([4]), 4), recurrence)
 
 
 def test_one_step_by_hand() -> None:

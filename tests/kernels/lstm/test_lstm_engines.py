@@ -50,7 +50,7 @@ def engines() -> list[Engine]:
 
 class Case(NamedTuple):
     lengths: list[int]
-    kind: str = "lstm"
+    cell: str = "lstm"
     directions: int = 2
     peepholes: bool = True
     projection: int = 0
@@ -64,8 +64,8 @@ KINDS = [
     {"projection": 3},
     {"projection": 7, "directions": 1},
     {"projection": 2, "peepholes": False},
-    {"kind": "tanh"},
-    {"kind": "tanh", "directions": 1},
+    {"cell": "tanh"},
+    {"cell": "tanh", "directions": 1},
 ]
 LENGTHS = [[5, 3, 1, 4], [1], [7], [2, 0, 6, 6], [0, 0], [3] * 4]
 LENGTHS = [[4, 2, 0, 1], [0, 0]] if IS_INTERPRETED else LENGTHS
@@ -93,11 +93,11 @@ def problem(case: Case, *, seed: int = 0) -> Problem:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     d, h, p = case.directions, case.cells, case.projection or case.cells
-    columns = 4 * h if case.kind == "lstm" else h
+    columns = 4 * h if case.cell == "lstm" else h
     recurrence = Recurrence(
-        case.kind,
+        case.cell,
         draw(d, columns, p) / 2,
-        draw(d, 3, h) if case.peepholes and case.kind == "lstm" else None,
+        draw(d, 3, h) if case.peepholes and case.cell == "lstm" else None,
         draw(d, p, h) if case.projection else None,
     )
     ragged = layout(torch.tensor(case.lengths), max(case.lengths) + 1)
@@ -145,7 +145,7 @@ def one_direction(gates: Tensor, recurrence: Recurrence, d: int) -> list[list[Te
     steps = []
     for projected in gates:
         total = projected + w_hidden[d] @ h
-        if recurrence.kind == "tanh":
+        if recurrence.cell == "tanh":
             h = total.tanh()
             steps.append([h, h, c, h])
             continue
@@ -195,7 +195,7 @@ def by_autograd(given: Problem) -> Solution:
     hidden, outputs, cells, activated = (v.detach() for v in (hidden, outputs, cells, activated))
     if rows:
         total.backward()
-    is_lstm, is_projected = recurrence.kind == "lstm", recurrence.projection is not None
+    is_lstm, is_projected = recurrence.cell == "lstm", recurrence.projection is not None
     d_hidden = torch.zeros_like(given.grad_h)
     for (row, d), h in reached.items():
         d_hidden[row, d] = h.grad
@@ -264,7 +264,7 @@ def by_reference(x: Tensor, lengths: list[int], weights: dict[str, Tensor | None
 
 
 @each_engine
-@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"kind": "tanh"}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"cell": "tanh"}], ids=str)
 @pytest.mark.parametrize("lengths", [[5, 3, 1, 4], [2, 0, 6]], ids=str)
 def test_values_are_those_of_the_reference(lengths: list[int], kind: dict, engine: Engine) -> None:
     given = problem(Case(lengths, **kind))
@@ -277,7 +277,7 @@ def test_values_are_those_of_the_reference(lengths: list[int], kind: dict, engin
     ragged = layout(torch.tensor(lengths), 7)
     gates = torch.einsum("rf,dgf->rdg", pack(x, ragged), w_input) + bias
     weights = {**given.recurrence._asdict(), "w_input": w_input, "bias": bias}
-    del weights["kind"]
+    del weights["cell"]
     given = Problem(
         gates, given.recurrence, ragged, torch.zeros(ragged.rows, *given.grad_h.shape[1:])
     )
@@ -351,7 +351,7 @@ def test_neighbours_change_nothing(engine: Engine) -> None:
 
 
 @each_engine
-@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"kind": "tanh"}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"cell": "tanh"}], ids=str)
 def test_saturated_gates_stay_finite(kind: dict, engine: Engine) -> None:
     given = problem(Case([9, 4], **kind))
     got = solve(given._replace(gates=1e4 * given.gates), engine)
