@@ -122,7 +122,9 @@ def _check_places(corpus: Path, data_dir: Path) -> None:
     source, target = corpus.resolve(), data_dir.resolve()
     inside = target.is_relative_to(source)
     if inside or any(source.is_relative_to(target / part) for part in PARTS):
-        raise UsageError(f"{data_dir}: this would change the corpus {corpus}; give another DATA_DIR")
+        raise UsageError(
+            f"{data_dir}: this would change the corpus {corpus}; give another DATA_DIR"
+        )
     for part in PARTS:
         old = data_dir / part
         if old.exists() and not (old / "wav.scp").exists() and any(old.iterdir()):
