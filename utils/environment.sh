@@ -1,9 +1,9 @@
-# Sourced. Puts a Python environment with the pinned dependencies, bin/ and utils/ on PATH.
+# Sourced by recipes. It puts a Python with the pinned dependencies, bin/ and utils/ on PATH.
 #
 #   REQUIREMENTS=requirements-dev.txt . utils/environment.sh   (default: requirements.txt)
 #
-# An environment that is active and has what is needed is used as it is. Otherwise .venv is made
-# in the project's root at the first call; later calls find it finished and start at once.
+# An active environment that has all dependencies is used as it is. Otherwise the first call makes
+# .venv in the root of the project, and later calls use that.
 
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _requirements=$_root/${REQUIREMENTS:-requirements.txt}

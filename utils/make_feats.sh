@@ -9,8 +9,8 @@
 # Writes FEATS_DIR/feats_NAME.JOB.{ark,scp}, then DATA_DIR/{feats.scp,utt2num_frames,frame_shift}
 # and DATA_DIR/conf, which says how the features were made. The name of the --conf file chooses the
 # program: fbank.conf, mfcc.conf or spectrogram.conf. Without --delta-conf no deltas are added. When
-# it is run again after a failure, only the jobs that are missing are run. A recording that cannot be
-# read fails its job; --skip-bad true leaves such recordings out (run fix_data_dir.py afterwards).
+# it is run again after a failure, only the jobs that are missing are run. A recording that cannot
+# be read fails its job; --skip-bad true leaves such recordings out (run fix_data_dir.py afterwards).
 set -euo pipefail
 
 nj=2             # number of jobs; at most one for each utterance

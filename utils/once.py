@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a command unless it was already done with the same inputs and its outputs are still whole.
+"""Run a command, unless it was run before and neither its inputs nor its outputs have changed.
 
 Usage: once.py [--inputs A,B …] [--outputs C,D …] [--via "WORD …"] STAMP COMMAND [ARGUMENT …]
 
@@ -7,14 +7,15 @@ e.g.: once.py --inputs data/train/wav.scp,conf/fbank.conf --outputs data/train/f
         exp/.done/feats_train make_feats.sh data/train feats
 
 STAMP records the command line and a digest of every input and output. If all of them are as
-recorded, nothing is run. Otherwise the command is run, and on success STAMP is written. A
-directory stands for the files in it and below it, and scp:FILE for FILE and the files that it
-names. Files above 4 MiB, those in folders of a directory and those named by an scp are known by
-size and time of change, others by content. --via is what runs the command, such as "slurm.py LOG".
-It, and options that change no result (--nj, --cmd, --device, --threads), are no part of the record.
+recorded, nothing is run. Otherwise the command is run, and STAMP is written if it succeeds. A
+directory stands for all files below it, and scp:FILE for FILE and the files that it names. Files
+above 4 MiB, files in the folders of a directory, and files that an scp names are compared by size
+and time of change, all others by content. --via names the program that runs the command, such as
+"slurm.py LOG". It is not recorded, nor are options that change no result: --nj, --cmd, --device and
+--threads.
 
-Exit status: that of COMMAND; 1 if it left out an output or an input is missing; 2 for usage;
-126 or 127 if there is no such COMMAND to run.
+Exit status: that of COMMAND; 1 if an input is missing or COMMAND did not make an output; 2 for
+wrong usage; 126 or 127 if there is no such COMMAND to run.
 
 See also: run.py
 """

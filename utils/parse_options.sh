@@ -1,21 +1,23 @@
-# Sourced by bash scripts, after they gave their options' variables defaults:
+# Sourced by bash scripts after they have set the variables of their options to the defaults:
 #
-#   nj=4             # an option --nj N
-#   clean=false      # an option --clean true|false: the default says that it is one or the other
+#   nj=4             # makes an option --nj N
+#   clean=false      # makes an option --clean true|false, because the default is one of the two
 #   . parse_options.sh || exit 2
 #
-# Takes --name value and --name=value off the front of "$@" ("-" in a name stands for "_"), up to
-# the first word that is no option, or "--". A name whose variable the script has not set is an
-# error. --config FILE is read first, lines of name=value; what was typed wins. --help prints
-# $help_message, or else the comment at the head of the script, and exits with 0. A command
-# (--cmd, --train-cmd) cannot be empty. Errors exit with 2. Works under set -eu.
+# It takes --name value and --name=value off the front of "$@", up to the first word that is no
+# option, or "--"; "-" in a name stands for "_" in the variable. A name whose variable the script
+# has not set is an error. The lines name=value of --config FILE are read first, so the command line
+# wins over them. --help prints $help_message, or else the comment at the head of the script, and
+# exits with 0. A command (--cmd, --train-cmd) cannot be empty. Errors exit with 2. It works under
+# set -eu.
 
 _options_fail() {
   echo "ERROR ($(basename "$0")) $1" >&2
   exit 2
 }
 
-# The options of the script: the variables that it sets at the start of a line, and that exist.
+# Prints the options of the script: the variables that it sets at the start of a line, and that are
+# set now.
 _options_known() {
   local _known
   sed -n 's/^\(export \)\{0,1\}\([a-z][a-zA-Z0-9_]*\)=.*/\2/p' "$0" 2>/dev/null |
@@ -52,7 +54,7 @@ _options_split() {
   _name=${_name//-/_}
 }
 
-# Sets the variable "$1" to "$2", if it may be; "$3" is where that was read.
+# Sets the variable "$1" to "$2" if that is allowed; "$3" says where it was read.
 _options_set() {
   local shown=--${1//_/-}
   if ! [[ $1 =~ ^[a-z][a-zA-Z0-9_]*$ ]] || [ -z "${!1+set}" ]; then
@@ -71,7 +73,7 @@ _options_set() {
   printf -v "$1" '%s' "$2"
 }
 
-# The values of --config among "$@", one a line, and --help, which wins over any error.
+# Prints the values of --config among "$@", one on each line, or --help, which wins over any error.
 _options_first() {
   while [ $# -gt 0 ]; do
     case $1 in

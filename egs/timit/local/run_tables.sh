@@ -6,8 +6,8 @@
 #   local/run_tables.sh --corpus DIR --rows "ctc_3l_250h trans_3l_250h"
 #   local/run_tables.sh --rows ctc_1l_250h --epochs 2   a try on the demo corpus
 #
-# --rows "NAME …"             rows to train; default: all. conf/rows/NAME.row says which architecture
-#                             a row has, its phases of training, and the paper's number
+# --rows "NAME …"             rows to train; default: all. conf/rows/NAME.row has the architecture of
+#                             a row, its phases of training, and the paper's number
 # --corpus DIR                TIMIT; without it, the demo corpus
 # --epochs N                  at most so many epochs in each phase
 # --beam W                    width of the beam; default: the papers'

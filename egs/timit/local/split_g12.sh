@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# split_g12.sh: data directories as [G12] section 3.1 has them: 39 phones, and a validation set that
-# is held out of the training set at random.
+# split_g12.sh: make the data directories of [G12] section 3.1, which have 39 phones, and a
+# validation set that is held out of the training set at random.
 #
 # Usage: split_g12.sh [--held-out N] --map MAP DATA_DIR OUT_DIR
 #
@@ -17,7 +17,7 @@ fi
 from=$1 to=$2
 all=$(wc -l < "$from/train/text")
 if [ "$held_out" -ge "$all" ]; then
-  echo "ERROR (split_g12.sh) cannot hold $held_out of $all utterances out; lower --held-out" >&2
+  echo "ERROR (split_g12.sh) cannot hold out $held_out of $all utterances; lower --held-out" >&2
   exit 1
 fi
 subset_data_dir.py "$from/train" "$held_out" "$to/held_out"
