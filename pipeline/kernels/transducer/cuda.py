@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.kernels.transducer import plain
-from pipeline.kernels.transducer.plain import Arrows, Lattice, compute_dtype, thresholds
+from pipeline.kernels.transducer.plain import Arrows, Joint, Lattice, compute_dtype, thresholds
 
 __all__ = ["arrows", "available", "joint_arrows", "joint_gradient", "logits_gradient", "sweep"]
 
@@ -144,20 +144,12 @@ def _tile(sizes: dict[str, tuple[int, int]], vocab: int, dtype: torch.dtype) -> 
     }
 
 
-def joint_arrows(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-) -> Arrows:
+def joint_arrows(joint: Joint) -> Arrows:
     """See `plain.joint_arrows`."""
-    inputs = (rows, columns, weight, bias, targets, logit_lengths, target_lengths)
+    rows, columns, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
+    inputs = joint[:-1]
     if rows.dtype == torch.float64:
-        return plain.joint_arrows(*inputs, blank)
+        return plain.joint_arrows(joint)
     n, frames, size = rows.shape
     width, vocab = columns.shape[1], len(bias)
     found = _empty_arrows(rows, width)
@@ -172,27 +164,19 @@ def joint_arrows(
 
 
 def joint_gradient(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-    log_norm: Tensor,
-    lattice: Lattice,
+    joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `plain.joint_gradient`."""
-    inputs = (rows, columns, weight, bias, targets, logit_lengths, target_lengths)
+    rows, columns, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
+    inputs = joint[:-1]
     if rows.dtype == torch.float64:
-        return plain.joint_gradient(*inputs, blank, log_norm, lattice)
+        return plain.joint_gradient(joint, log_norm, lattice)
     n, frames, size = rows.shape
     width, vocab = columns.shape[1], len(bias)
     span = _span(n, frames, width * size)
     chunks = _ceil_div(frames, span)
     programs = min(n * chunks, PROGRAMS, max(1, PARTIAL // (vocab * size)))
-    least = thresholds(lattice, logit_lengths, target_lengths)
+    least = thresholds(lattice, joint.logit_lengths, joint.target_lengths)
     of_cells = [x.contiguous() for x in (log_norm, lattice.null, lattice.label, least)]
     d_rows = rows.new_zeros(rows.shape, dtype=torch.float32)
     d_columns = d_rows.new_zeros(n, chunks, width, size)

@@ -37,7 +37,7 @@ from pipeline.kernels.compiler.simd import (
 )
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import exp, halves, tanh
-from pipeline.kernels.transducer.plain import Arrows, Lattice
+from pipeline.kernels.transducer.plain import Arrows, Joint, Lattice
 
 FEW = 48  # prefixes of a frame that are joined at a time
 BATCH = 192  # cells of the backward pass that are joined at a time
@@ -298,17 +298,9 @@ class _Operands:
         run_parallel([lambda k=k, piece=piece: work(k, piece) for k, piece in pieces])  # type: ignore[misc]
 
 
-def joint_arrows(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-) -> Arrows:
+def joint_arrows(joint: Joint) -> Arrows:
     """See `plain.joint_arrows`; float32 or float64."""
+    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
     operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
     n, frames, width = len(rows), rows.shape[1], columns.shape[1]
     null, label = (rows.new_empty(n, frames, width) for _ in range(2))
@@ -325,18 +317,10 @@ def joint_arrows(
 
 
 def joint_gradient(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-    log_norm: Tensor,
-    lattice: Lattice,
+    joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `plain.joint_gradient`; float32 or float64."""
+    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
     operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
     vocab, size, width = operands.vocab, operands.size, columns.shape[1]
     backwards = packed_panels(operands.weight, transposed=False)

@@ -104,16 +104,20 @@ def logits_gradient(
 # ---- the joiner of [G13] -------------------------------------------------------------------------
 
 
-def joint_arrows(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-) -> Arrows:
+class Joint(NamedTuple):
+    """What the joiner of [G13] reads of a batch, and its output layer."""
+
+    encoder: Tensor  # W_lh l_t + b_h, (N, T, J), anything in the padding
+    predictor: Tensor  # W_ph p_u, (N, U+1, J), anything in the padding
+    weight: Tensor  # W_hy, (V, J)
+    bias: Tensor  # b_y, (V,)
+    targets: Tensor  # (N, U) token ids
+    logit_lengths: Tensor  # (N,) frames
+    target_lengths: Tensor  # (N,) tokens
+    blank: int
+
+
+def joint_arrows(joint: Joint) -> Arrows:
     """`arrows` of the logits W tanh(row_t + column_u) + b, [G13] eq. 16-17, some frames at a time.
 
     Args:
@@ -123,6 +127,7 @@ def joint_arrows(
         bias: b, (V,).
         targets, logit_lengths, target_lengths, blank: as in `arrows`.
     """
+    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
     dtype = compute_dtype(rows)
     rows, columns, weight, bias = (x.to(dtype) for x in (rows, columns, weight, bias))
     shape = (*rows.shape[:2], columns.shape[1])
@@ -141,22 +146,14 @@ def joint_arrows(
 
 
 def joint_gradient(
-    rows: Tensor,
-    columns: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    targets: Tensor,
-    logit_lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-    log_norm: Tensor,
-    lattice: Lattice,
+    joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of rows, columns, weight and bias, from logits that are computed once more.
 
     ``lattice`` is that of `sweep` times the upstream gradient; ``log_norm`` is of `joint_arrows`.
     Cells below `thresholds` are left out. In the dtype computed in; the order of all sums is fixed.
     """
+    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
     dtype = compute_dtype(rows)
     rows, columns, weight, bias = (x.to(dtype) for x in (rows, columns, weight, bias))
     outs = [torch.zeros_like(x) for x in (rows, columns, weight, bias)]

@@ -299,12 +299,12 @@ def test_nothing_is_kept_when_no_gradient_is_needed() -> None:
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
-        ("tanh", {0: torch.zeros(4, 5)}, r"rows are \(N, T, J\)"),
-        ("tanh", {1: torch.zeros(3, 5, 7)}, r"columns \(N, U\+1, J\)"),
-        ("tanh", {1: torch.zeros(4, 5, 8)}, r"columns \(N, U\+1, J\)"),
-        ("tanh", {2: torch.zeros(6, 8)}, "rows need J = 8 columns, not 7"),
+        ("tanh", {0: torch.zeros(4, 5)}, r"the encoder's are \(N, T, J\)"),
+        ("tanh", {1: torch.zeros(3, 5, 7)}, r"predictor's \(N, U\+1, J\)"),
+        ("tanh", {1: torch.zeros(4, 5, 8)}, r"predictor's \(N, U\+1, J\)"),
+        ("tanh", {2: torch.zeros(6, 8)}, "encoder's need J = 8 numbers, not 7"),
         ("tanh", {3: torch.zeros(5)}, "bias V = 6 numbers"),
-        ("sum", {1: torch.zeros(4, 5, 5)}, r"columns \(N, U\+1, V\)"),
+        ("sum", {1: torch.zeros(4, 5, 5)}, r"predictor's \(N, U\+1, V\)"),
         ("sum", {1: torch.zeros(4, 3, 6)}, r"U\+1 = 3, so targets need 2"),
     ],
 )

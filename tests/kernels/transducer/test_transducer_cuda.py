@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.kernels.transducer import cuda as transducer_cuda
 from pipeline.kernels.transducer import plain as transducer_plain
-from pipeline.kernels.transducer.plain import Arrows, Lattice
+from pipeline.kernels.transducer.plain import Arrows, Joint, Lattice
 
 torch.set_num_threads(1)
 
@@ -122,10 +122,11 @@ class Problem(NamedTuple):
         """An engine's arrows, lattice and gradients of the joiner's inputs, upstream 1."""
         inputs = [x.to(DEVICE, dtype) for x in self.joiner]
         tail = (self.targets.to(DEVICE), *(x.to(DEVICE) for x in self.lengths))
-        arrows = module.joint_arrows(*inputs, *tail, self.blank)  # type: ignore[attr-defined]
+        joint = Joint(*inputs, *tail, self.blank)
+        arrows = module.joint_arrows(joint)  # type: ignore[attr-defined]
         lattice = module.sweep(arrows.null, arrows.label, *tail[1:])  # type: ignore[attr-defined]
         gradients = module.joint_gradient(  # type: ignore[attr-defined]
-            *inputs, *tail, self.blank, arrows.log_norm, lattice
+            joint, arrows.log_norm, lattice
         )
         return arrows, lattice, gradients
 
@@ -253,7 +254,7 @@ def test_nan_upstream_is_not_hidden() -> None:
     arrows, lattice, _ = one.on(transducer_cuda, torch.float32)
     lattice.null[0] *= torch.nan
     lattice.label[0] *= torch.nan
-    gradients = transducer_cuda.joint_gradient(*inputs, *tail, 0, arrows.log_norm, lattice)
+    gradients = transducer_cuda.joint_gradient(Joint(*inputs, *tail, 0), arrows.log_norm, lattice)
     assert gradients[0][0].isnan().all()
     assert not gradients[0][1].isnan().any()
     assert gradients[2].isnan().any()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.kernels.transducer import plain as transducer_plain
 from pipeline.kernels.transducer import reference
-from pipeline.kernels.transducer.plain import Arrows, Lattice
+from pipeline.kernels.transducer.plain import Arrows, Joint, Lattice
 
 torch.set_num_threads(1)
 
@@ -111,7 +111,7 @@ class On:
     def arrows(self, *, joint: bool = False) -> Arrows:
         tail = (self.targets, *self.lengths, self.problem.blank)
         if joint:
-            return self.kernels.joint_arrows(*self.joiner, *tail)
+            return self.kernels.joint_arrows(Joint(*self.joiner, *tail))
         return self.kernels.arrows(self.logits, *tail)
 
     def sweep(self, arrows: Arrows) -> Lattice:
@@ -131,9 +131,8 @@ class On:
     def joint_gradient(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         arrows = self.arrows(joint=True)
         lattice = self.upstream(self.sweep(arrows))
-        return self.kernels.joint_gradient(
-            *self.joiner, self.targets, *self.lengths, self.problem.blank, arrows.log_norm, lattice
-        )
+        joint = Joint(*self.joiner, self.targets, *self.lengths, self.problem.blank)
+        return self.kernels.joint_gradient(joint, arrows.log_norm, lattice)
 
     def close(self, found: Tensor, wanted: Tensor | np.ndarray, scale: float = 1.0) -> None:
         assert found.device.type == self.engine.device
