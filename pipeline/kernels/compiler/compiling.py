@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
+from numba.core.ccallback import CFunc
+from numba.core.registry import cpu_target
 from torch import Tensor
 
 _config: Any = numba.config
@@ -165,12 +167,30 @@ def _compiled(function: Callable[..., Any], signature: Any) -> int:
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
+        if (kept := _kept(function, signature)) is not None:
+            return kept
         compiled: Any = numba.cfunc(signature, cache=_can_keep(), error_model="numpy")(function)
     except RuntimeError:  # numba found no folder to write to
         compiled = numba.cfunc(signature, error_model="numpy")(function)
     finally:
         _config.CACHE_DIR = before
     return int(compiled.address)
+
+
+def _kept(function: Callable[..., Any], signature: Any) -> int | None:
+    """The address of code that an earlier process has left in `cache_folder`, if it has.
+
+    As numba finds it, but without all that numba needs to compile, which takes longer to import
+    than this code takes to load.
+    """
+    if not cache_folder().is_dir():
+        return None
+    cfunc: Any = CFunc(function, (signature.args, signature.return_type), {}, {"error_model": "numpy"})
+    cfunc.enable_caching()
+    result = cfunc._cache._load_overload(cfunc._sig, cpu_target.target_context)
+    if result is None:
+        return None
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name))
 
 
 def _can_keep() -> bool:
