@@ -286,7 +286,7 @@ def test_another_command_does_not_write_over_a_running_one(here: Here, cluster) 
     first = here.start("slurm.py", "JOB=1:2", "log/x.JOB.log", "sleep", "60")
     wait(lambda: len(running(cluster)) == 2)
     err = here.run("slurm.py", "JOB=1:2", "log/x.JOB.log", "true", status=2)
-    assert "with another command, still writes there; wait for it, or scancel" in err
+    assert "of another command still writes to this log; wait for it, or run scancel" in err
     first.send_signal(signal.SIGINT)
     assert first.wait(60) == 130
     assert not running(cluster)

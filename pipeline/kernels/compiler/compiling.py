@@ -185,7 +185,8 @@ def _kept(function: Callable[..., Any], signature: Any) -> int | None:
     """
     if not cache_folder().is_dir():
         return None
-    cfunc: Any = CFunc(function, (signature.args, signature.return_type), {}, {"error_model": "numpy"})
+    as_called = (signature.args, signature.return_type)
+    cfunc: Any = CFunc(function, as_called, {}, {"error_model": "numpy"})
     cfunc.enable_caching()
     result = cfunc._cache._load_overload(cfunc._sig, cpu_target.target_context)
     if result is None:

@@ -55,11 +55,6 @@ def llvm_vector(vector: Vector) -> Any:
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def address(context: Any, builder: Any, array: Any, value: Any, offset: Any) -> Any:
-    """Pointer to element ``offset``."""
-    return builder.gep(value, [offset])
-
-
 def mask(builder: Any, vector: Vector, count: Any) -> Any:
     """True in the first ``count`` lanes."""
     kind = ir.VectorType(ir.IntType(64), vector.lanes)
@@ -118,11 +113,11 @@ def beyond(typingctx: Any, pointer: Any, count: Any) -> Any:
 
 @intrinsic
 def load(typingctx: Any, array: Any, offset: Any, count: Any) -> Any:
-    """Elements offset … of a contiguous array, zero from lane ``count`` on."""
+    """Elements offset … of the array at a pointer, zero from lane ``count`` on."""
     vector = Vector(array.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]])
         return masked_load(builder, vector, pointer, mask(builder, vector, args[2]))
 
     return vector(array, types.intp, types.intp), codegen
@@ -134,7 +129,7 @@ def load_or(typingctx: Any, array: Any, offset: Any, count: Any, other: Any) -> 
     vector = Vector(array.dtype)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]])
         otherwise = _as_vector(context, builder, vector, other, args[3])
         return masked_load(builder, vector, pointer, mask(builder, vector, args[2]), otherwise)
 
@@ -143,10 +138,10 @@ def load_or(typingctx: Any, array: Any, offset: Any, count: Any, other: Any) -> 
 
 @intrinsic
 def store(typingctx: Any, array: Any, offset: Any, count: Any, value: Any) -> Any:
-    """Write the first ``count`` lanes to elements offset … of a contiguous array."""
+    """Write the first ``count`` lanes to elements offset … of the array at a pointer."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]])
         masked_store(builder, value, args[3], pointer, mask(builder, value, args[2]))
         return context.get_dummy_value()
 
@@ -158,7 +153,7 @@ def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
     """Ask for element ``offset``, which need not exist, to be brought near."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = address(context, builder, array, args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]])
         pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
         flag = ir.IntType(32)
         function_type = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
