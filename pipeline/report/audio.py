@@ -20,7 +20,7 @@ Key = tuple[str, str]  # set, utterance
 
 @dataclass(frozen=True)
 class Player:
-    """A recording to be heard."""
+    """A recording to listen to."""
 
     uri: str
     duration_s: float

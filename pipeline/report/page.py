@@ -65,7 +65,7 @@ def render(
     measures = {score.name for score in scores}
     interval = next((score.interval for score in scores if score.interval), None)
     return environment.get_template("template.html").render(
-        title=title or "What " + _listed([name for name, _ in models]) + " hear",
+        title=title or "What " + _listed([name for name, _ in models]) + " recognise",
         rules=_rules(sets),
         summary=_summary(sets, [facts for _, facts in models]),
         style=(HERE / "style.css").read_text(encoding="utf-8"),

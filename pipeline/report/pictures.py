@@ -22,15 +22,15 @@ CAPTIONS = {
     "epoch whose weights are kept.",
     "sweep": "Above, error rate with its insertions and deletions; below, the time of encoder and "
     "search as a share of the duration of the speech.",
-    "confusions": "Rows are what was said, columns what was heard, in percent of the row; the last "
-    "column is what was missed, the last row what was added.",
+    "confusions": "Rows are what was said, columns what was recognised, in percent of the row; the "
+    "last column is what was missed, the last row what was added.",
     "lattice": "Forward variables, backward variables and their product over the lattice: time to "
     "the right, labels emitted upwards; below, the spectrogram. Each diagonal of the product sums "
     "to Pr(y|x), [G12] Fig. 2 and eq. 19.",
-    "transducer": "What the output at the crosshair hangs on: frames and frequencies below, labels "
-    "emitted before at the left, [G12] Fig. 3.",
-    "ctc": "What the outputs in red hang on: the derivative of their log-odds with respect to the "
-    "filter bank, [G13] Fig. 3.",
+    "transducer": "What the output at the crosshair depends on: frames and frequencies below, "
+    "labels emitted before at the left, [G12] Fig. 3.",
+    "ctc": "What the outputs in red depend on: the derivative of their log-odds with respect to "
+    "the filter bank, [G13] Fig. 3.",
     "posteriors": "How probable each token is at each time, the blank in grey; below, where "
     "reference and hypothesis stand, and the spectrogram.",
 }

@@ -15,7 +15,7 @@ from pipeline.report.model_facts import ModelFacts, read_model
 from pipeline.report.page import render
 from pipeline.report.pictures import Gallery
 from pipeline.report.scores import Decoding, find_decodings, labels
-from pipeline.report.selection import Heard, heard_by_all, typical, worst_and_best
+from pipeline.report.selection import Recognised, recognised_by_all, typical, worst_and_best
 from pipeline.report.views import (
     PictureSet,
     TestSet,
@@ -34,7 +34,7 @@ class ReportOptions:
         title: at its head; empty: one that names the models.
         sets: which ``decode_SET``; all that are scored if empty.
         utts: utterances whose pictures are drawn; if empty, a typical one of the first set.
-        audio: how many recordings may be heard.
+        audio: how many recordings may be recognised.
         worst: how many of the worst utterances of each set are shown.
         best: how many of the best.
         pictures: whether anything is drawn.
@@ -69,12 +69,12 @@ def make_report(models: Sequence[Path], options: ReportOptions) -> str:
         by_set.setdefault(decoding.set_name, []).append(decoding)
     facts = {model: read_model(model) for model in models}
     names = labels(models)
-    heard = {name: heard_by_all(by_set[name]) for name in sorted(by_set)}
-    chosen = {n: worst_and_best(heard[n], options.worst, options.best) for n in heard}
-    drawn = _to_draw(heard, options)
-    wanted = _to_hear(by_set, chosen, drawn)[: options.audio]
+    recognised = {name: recognised_by_all(by_set[name]) for name in sorted(by_set)}
+    chosen = {n: worst_and_best(recognised[n], options.worst, options.best) for n in recognised}
+    drawn = _to_draw(recognised, options)
+    wanted = _to_listen_to(by_set, chosen, drawn)[: options.audio]
     players, audio_notes = make_players(wanted)
-    sets = [_test_set(by_set[n], facts, names, chosen[n], players) for n in heard]
+    sets = [_test_set(by_set[n], facts, names, chosen[n], players) for n in recognised]
     gallery = Gallery(names) if options.pictures else None
     for test_set in sets:
         _add_pictures(test_set, by_set[test_set.name], drawn, gallery, players)
@@ -89,30 +89,32 @@ def make_report(models: Sequence[Path], options: ReportOptions) -> str:
     )
 
 
-def _to_draw(heard: Mapping[str, Sequence[Heard]], options: ReportOptions) -> list[Key]:
+def _to_draw(recognised: Mapping[str, Sequence[Recognised]], options: ReportOptions) -> list[Key]:
     """(set, utterance) of each utterance whose pictures are drawn."""
     if not options.utts and options.pictures:
-        first = next((name for name in heard if heard[name]), None)
-        found = typical(heard[first]) if first is not None else None
+        first = next((name for name in recognised if recognised[name]), None)
+        found = typical(recognised[first]) if first is not None else None
         return [(first, found)] if first is not None and found is not None else []
     drawn = []
     for utt_id in dict.fromkeys(options.utts):
-        sets = [name for name, group in heard.items() if any(h.utt_id == utt_id for h in group)]
+        sets = [
+            name for name, group in recognised.items() if any(h.utt_id == utt_id for h in group)
+        ]
         if not sets:
             raise UsageError(
-                f"--utt={utt_id}: no such utterance in {', '.join(heard)}; "
+                f"--utt={utt_id}: no such utterance in {', '.join(recognised)}; "
                 "the first column of DECODE_DIR/scoring/alignments has their names"
             )
         drawn += [(name, utt_id) for name in sets]
     return drawn if options.pictures else []
 
 
-def _to_hear(
+def _to_listen_to(
     by_set: Mapping[str, Sequence[Decoding]],
-    chosen: Mapping[str, Sequence[Heard]],
+    chosen: Mapping[str, Sequence[Recognised]],
     drawn: Sequence[Key],
 ) -> list[tuple[Decoding, str]]:
-    """Utterances by how much one wants to hear them: those drawn, then each set's in turn."""
+    """Utterances worth listening to, first those drawn, then those of each set in turn."""
     turns = zip_longest(*([(name, h.utt_id) for h in group] for name, group in chosen.items()))
     keys = dict.fromkeys([*drawn, *(key for turn in turns for key in turn if key is not None)])
     return [(by_set[name][0], utt_id) for name, utt_id in keys]
@@ -122,7 +124,7 @@ def _test_set(
     decodings: Sequence[Decoding],
     facts: Mapping[Path, ModelFacts],
     names: Mapping[Path, str],
-    chosen: Sequence[Heard],
+    chosen: Sequence[Recognised],
     players: Mapping[Key, Player],
 ) -> TestSet:
     """All systems on one set, without pictures."""

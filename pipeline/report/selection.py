@@ -10,8 +10,8 @@ TYPICAL_TOKENS = range(8, 31)  # few enough for a picture to be read
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One utterance as several systems heard it.
+class Recognised:
+    """One utterance as several systems recognised it.
 
     Attributes:
         best: whether it stands among the best, not the worst.
@@ -39,8 +39,8 @@ class Heard:
         return "".join(k for k in ERRORS if any(k in v.kinds for v in self.versions.values()))
 
 
-def heard_by_all(decodings: Sequence[Decoding]) -> list[Heard]:
-    """Every utterance of a set that all its systems with alignments have heard, by id."""
+def recognised_by_all(decodings: Sequence[Decoding]) -> list[Recognised]:
+    """Every utterance of a set that all its systems with alignments have recognised, by id."""
     tables = {i: d.utterances for i, d in enumerate(decodings) if d.utterances}
     if not tables:
         return []
@@ -50,29 +50,31 @@ def heard_by_all(decodings: Sequence[Decoding]) -> list[Heard]:
         versions = {i: table[utt_id] for i, table in tables.items()}
         errors = sum(v.errors for v in versions.values())
         tokens = sum(v.ref_tokens for v in versions.values())
-        found.append(Heard(utt_id, False, versions, errors, tokens))
+        found.append(Recognised(utt_id, False, versions, errors, tokens))
     return found
 
 
-def worst_and_best(heard: Sequence[Heard], worst: int, best: int) -> list[Heard]:
+def worst_and_best(recognised: Sequence[Recognised], worst: int, best: int) -> list[Recognised]:
     """The worst, worst first, then the best, best first; none twice.
 
     Utterances go by their errors a token; of equally good ones the longer is the better, of
     equally bad ones the longer is the worse.
     """
-    by_worst = sorted(heard, key=lambda h: (-h.rate, -h.ref_tokens, h.utt_id))[:worst]
+    by_worst = sorted(recognised, key=lambda h: (-h.rate, -h.ref_tokens, h.utt_id))[:worst]
     taken = {h.utt_id for h in by_worst}
-    rest = [h for h in heard if h.utt_id not in taken]
+    rest = [h for h in recognised if h.utt_id not in taken]
     by_best = sorted(rest, key=lambda h: (h.rate, -h.ref_tokens, h.utt_id))[:best]
-    good = [Heard(h.utt_id, True, h.versions, h.errors, h.ref_tokens) for h in by_best]
+    good = [Recognised(h.utt_id, True, h.versions, h.errors, h.ref_tokens) for h in by_best]
     return [*by_worst, *good]
 
 
-def typical(heard: Sequence[Heard]) -> str | None:
+def typical(recognised: Sequence[Recognised]) -> str | None:
     """The utterance whose error rate is nearest to that of all, of a length that fits a picture."""
-    tokens = sum(h.ref_tokens for h in heard)
+    tokens = sum(h.ref_tokens for h in recognised)
     if not tokens:
         return None
-    rate = 100.0 * sum(h.errors for h in heard) / tokens
-    sized = [h for h in heard if h.ref_tokens // len(h.versions) in TYPICAL_TOKENS] or heard
+    rate = 100.0 * sum(h.errors for h in recognised) / tokens
+    sized = [
+        h for h in recognised if h.ref_tokens // len(h.versions) in TYPICAL_TOKENS
+    ] or recognised
     return min(sized, key=lambda h: (abs(h.rate - rate), h.utt_id)).utt_id

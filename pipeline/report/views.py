@@ -11,7 +11,7 @@ from pipeline.report.comparisons import MAIN_TEST, Comparison
 from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Picture
 from pipeline.report.scores import EPS, Decoding
-from pipeline.report.selection import Heard
+from pipeline.report.selection import Recognised
 from pipeline.scoring.counts import ErrorCounts
 
 GROUP_TITLES = {"speaker": "By speaker", "gender": "By sex", "dialect": "By dialect region"}
@@ -78,9 +78,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Card:
-    """An utterance: who speaks, what was said, how each system heard it."""
+    """An utterance: who speaks, what was said, how each system recognised it."""
 
-    heard: Heard
+    recognised: Recognised
     speaker: str
     words: str
     search: str  # what the text filter looks into
@@ -202,15 +202,15 @@ def _group(name: str, tables: Sequence[Mapping[str, ErrorCounts]]) -> Group:
     return Group(title, title.removeprefix("By "), rows, max(rates, default=0.0))
 
 
-def make_card(heard: Heard, texts: Texts, player: Player | None) -> Card:
+def make_card(recognised: Recognised, texts: Texts, player: Player | None) -> Card:
     """What is shown of an utterance."""
-    speaker, words = texts.speaker(heard.utt_id), texts.words(heard.utt_id)
-    found = [heard.utt_id, speaker, words]
-    for version in heard.versions.values():
+    speaker, words = texts.speaker(recognised.utt_id), texts.words(recognised.utt_id)
+    found = [recognised.utt_id, speaker, words]
+    for version in recognised.versions.values():
         found += [ref if ref == hyp else f"{_bare(ref)}>{_bare(hyp)}" for ref, hyp in version.pairs]
         found += [hyp for ref, hyp in version.pairs if ref != hyp]
     search = " ".join(dict.fromkeys(" ".join(found).lower().split()))
-    return Card(heard, speaker, words, search, player)
+    return Card(recognised, speaker, words, search, player)
 
 
 def _bare(token: str) -> str:

@@ -101,7 +101,7 @@ def test_nbest(decode, feats, write, tmp_path, kind, beam):
 
 @pytest.mark.parametrize("beam", [1, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_utterance_in_which_nothing_is_heard_is_alone_on_its_line(
+def test_an_utterance_in_which_nothing_is_recognised_is_alone_on_its_line(
     copy, decode, feats, write, tmp_path, kind, beam
 ):
     from safetensors.torch import load_file, save_file

@@ -24,7 +24,7 @@ from pipeline.report.scores import (
     read_alignments,
     recipe_root,
 )
-from pipeline.report.selection import heard_by_all, typical, worst_and_best
+from pipeline.report.selection import recognised_by_all, typical, worst_and_best
 from pipeline.report.views import make_systems, rivals_of
 
 PLAIN = ReportOptions(pictures=False)
@@ -166,9 +166,9 @@ def test_damaged_weights_are_a_sentence(scored: Path) -> None:
 
 
 def test_the_worst_and_the_best_by_errors_a_token(scored: Path) -> None:
-    heard = heard_by_all(find_decodings(models(scored)))
-    assert [h.utt_id for h in heard] == ["amy-1", "amy-2", "bob-1", "bob-2"]
-    chosen = worst_and_best(heard, 2, 3)
+    recognised = recognised_by_all(find_decodings(models(scored)))
+    assert [h.utt_id for h in recognised] == ["amy-1", "amy-2", "bob-1", "bob-2"]
+    chosen = worst_and_best(recognised, 2, 3)
     # amy-2: 3 errors of 4 tokens in both systems; bob-2: 2 of 4; amy-1: 2 of 6; bob-1: none.
     assert [(h.utt_id, h.best) for h in chosen] == [
         ("amy-2", False),
@@ -176,12 +176,12 @@ def test_the_worst_and_the_best_by_errors_a_token(scored: Path) -> None:
         ("bob-1", True),
         ("amy-1", True),
     ]
-    assert worst_and_best(heard, 0, 0) == []
+    assert worst_and_best(recognised, 0, 0) == []
 
 
 def test_the_typical_utterance_is_as_good_as_all(scored: Path) -> None:
-    heard = heard_by_all(find_decodings(models(scored)))
-    assert typical(heard) == "amy-1"  # 33 %, where all together have 27 %
+    recognised = recognised_by_all(find_decodings(models(scored)))
+    assert typical(recognised) == "amy-1"  # 33 %, where all together have 27 %
     assert typical([]) is None
 
 
@@ -286,7 +286,7 @@ def test_the_page_holds_the_numbers(scored: Path) -> None:
     assert "one – dev 30.77 21.77 – 39.77" in text
     assert "4 / 13" in text
     assert "two best – dev 23.08" in text
-    assert "b heard as c" in text
+    assert "b recognised as c" in text
     assert "train_ctc.py 'a b'" in text
     assert "commit c0ffee · seed 7" in text
     assert "WORDS OF amy-1" in text
@@ -397,7 +397,7 @@ def test_damaged_curves_are_told_in_plain_words(scored: Path) -> None:
 
 
 def test_tokens_written_from_the_right_keep_their_order(scored: Path) -> None:
-    """What was said stands before what was heard, in whatever script."""
+    """What was said stands before what was recognised, in whatever script."""
     edit_score(models(scored)[0], lambda data: data.update(confusions=[["שלום", "הבית", 3]]))
     page = make_report(models(scored), PLAIN)
     assert "<bdi>שלום</bdi> → <bdi>הבית</bdi>" in page

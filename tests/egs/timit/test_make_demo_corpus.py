@@ -224,7 +224,7 @@ def test_sounds_are_what_the_labels_say(small: Path) -> None:
 # ---- its modules -------------------------------------------------------------------------------
 
 
-def test_a_seventh_of_the_words_is_only_heard_in_test() -> None:
+def test_a_seventh_of_the_words_occurs_only_in_test() -> None:
     held_out = demo_sentences.vocabulary(True) - demo_sentences.vocabulary(False)
     assert len(demo_sentences.vocabulary()) > 300
     assert len(held_out) > 30
