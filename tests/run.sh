@@ -3,7 +3,7 @@
 #
 # e.g.: ./tests/run.sh                     style, types, and the default suite (minutes)
 #       ./tests/run.sh -m slow             the slow tests
-#       ./tests/run.sh tests/test_tables.py -k truncated
+#       ./tests/run.sh tests/tables/test_tables.py -k truncated
 set -euo pipefail
 cd "$(dirname "$0")/.."
 REQUIREMENTS=requirements-dev.txt

@@ -34,7 +34,7 @@ class ReportOptions:
         title: at its head; empty: one that names the models.
         sets: which ``decode_SET``; all that are scored if empty.
         utts: utterances whose pictures are drawn; if empty, a typical one of the first set.
-        audio: how many recordings may be recognised.
+        audio: how many recordings may be listened to.
         worst: how many of the worst utterances of each set are shown.
         best: how many of the best.
         pictures: whether anything is drawn.

@@ -1,4 +1,4 @@
-"""CTC's forward-backward sums on a GPU: launches the Triton programs of `ctc_triton.py`.
+"""CTC's forward-backward sums on a GPU: launches the Triton programs of `triton.py`.
 
 `sweep` as in `plain.py`. Nothing is added by atomics, so each run gives the same bytes.
 """

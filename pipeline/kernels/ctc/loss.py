@@ -1,7 +1,7 @@
 """CTC's log-loss, [G13] section 3.1, with the same bytes on every run and every device.
 
 torch's own is right, but not reproducible on CUDA, where it adds with atomics, and slower on a CPU.
-The sums over alignments are an engine's: `ctc_plain.py`, `ctc_cpu.py`, `ctc_cuda.py`.
+The sums over alignments are an engine's: `plain.py`, `cpu.py`, `cuda.py`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""CTC's log-loss as its equations are printed, in loops: the reference of `ctc_loss.py`.
+"""CTC's log-loss as its equations are printed, in loops: the reference of `loss.py`.
 
 A. Graves, S. Fernández, F. Gomez, J. Schmidhuber, "Connectionist Temporal Classification", ICML
 2006 (section 4.1), which [G13] section 3.1 uses.

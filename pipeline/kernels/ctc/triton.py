@@ -1,4 +1,4 @@
-"""The programs of `ctc_cuda.py`, in Triton: float64 in the log domain.
+"""The programs of `cuda.py`, in Triton: float64 in the log domain.
 
 Of an utterance, ``frames`` is T in the tensors and ``width`` the states S = 2U + 1 of an alignment:
 a blank before, between and after the tokens.

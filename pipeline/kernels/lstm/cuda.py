@@ -1,4 +1,4 @@
-"""The sweep of the recurrent layers on a GPU: launches the Triton programs of `lstm_triton.py`.
+"""The sweep of the recurrent layers on a GPU: launches the Triton programs of `triton.py`.
 
 Functions and tensors as in `plain.py`, for float32, bfloat16 and float16. One launch computes
 one time step of all directions and sequences: recurrent product, gates, cell and hidden state of a
@@ -121,7 +121,7 @@ def _weights(recurrence: Recurrence, dtype: torch.dtype) -> Recurrence:
 
 
 class Launch(NamedTuple):
-    """A program of `lstm_triton.py`, its grid, its constants and Triton's options."""
+    """A program of `triton.py`, its grid, its constants and Triton's options."""
 
     program: str
     grid: tuple[int, int, int]
@@ -230,7 +230,7 @@ def _run(
 
 
 def _table(tensors: Mapping[str, Tensor | None], ragged: Ragged, frames: int) -> Tensor:
-    """The table of `lstm_triton.py`, on the CPU."""
+    """The table of `triton.py`, on the CPU."""
     slots = _programs()
     head = torch.zeros(slots.OFFSETS.value, dtype=torch.int64)
     head[slots.FRAMES.value] = frames

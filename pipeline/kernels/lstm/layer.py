@@ -1,8 +1,8 @@
 """Recurrent layers with peepholes, one or both directions, for batches of any lengths.
 
-The reference is `lstm_reference.py`. What is done differently, for speed: frames are kept as rows
+The reference is `reference.py`. What is done differently, for speed: frames are kept as rows
 without padding (`ragged.py`), all input projections of both directions are one matrix product
-before the sweep, the sweep itself is an engine's (`lstm_plain.py`, `lstm_cpu.py`, `lstm_cuda.py`),
+before the sweep, the sweep itself is an engine's (`plain.py`, `cpu.py`, `cuda.py`),
 and the weights' gradients are whole-sequence products after it.
 
 Weights of D directions are stacked along a first axis: ``w_input`` (D, 4H, F), ``w_hidden``

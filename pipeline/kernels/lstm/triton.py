@@ -1,4 +1,4 @@
-"""The programs of `lstm_cuda.py`, in Triton: one time step of a recurrent sweep each.
+"""The programs of `cuda.py`, in Triton: one time step of a recurrent sweep each.
 
 A program computes a tile: ``SEQUENCES`` sequences by ``COLUMNS`` cells of one direction. It reads
 what the launches before it wrote, and no program of a launch reads what another of the same launch
@@ -6,7 +6,7 @@ writes, so that nothing has to be waited for but the launch before.
 
 All that differs from batch to batch stands in ``table`` (int64, on the device): the step at which
 the launches begin, the number of frames T, the addresses of the tensors, the first row of each
-frame. The tensors are those of `lstm_plain.py`, contiguous, with rows of D·G, D·P or D·H numbers;
+frame. The tensors are those of `plain.py`, contiguous, with rows of D·G, D·P or D·H numbers;
 cell states, peepholes and everything element by element are float32.
 """
 

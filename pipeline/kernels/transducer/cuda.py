@@ -1,4 +1,4 @@
-"""The transducer's lattice on a GPU: launches the Triton programs of `transducer_triton.py`.
+"""The transducer's lattice on a GPU: launches the Triton programs of `triton.py`.
 
 Functions and tensors as in `plain.py`. Products of float32 matrices are computed in
 float32, in TF32 where `torch.backends.cuda.matmul` allows it; those of half precision, which TF32

@@ -1,4 +1,4 @@
-"""The programs of `transducer_cuda.py`, in Triton.
+"""The programs of `cuda.py`, in Triton.
 
 Lattices (N, T, U+1) are contiguous; ``frames`` and ``width`` are T and U+1, ``size`` is J and
 ``vocab`` V. Everything that grows with the batch is indexed with 64 bits. Products and sums of the
