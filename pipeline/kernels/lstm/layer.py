@@ -151,7 +151,7 @@ class _Sweep(Function):
         hidden, sweep = engine("lstm", gates).forward(own, recurrence, ragged)
         ctx.save_for_backward(w_hidden, peepholes, projection, *sweep)
         ctx.cell, ctx.ragged = cell, ragged
-        flat: Tensor = hidden.reshape(ragged.rows, -1)
+        flat: Tensor = hidden.flatten(1)
         return flat
 
     @staticmethod
@@ -196,7 +196,7 @@ class _Layer(Function):
         hidden, sweep = engine("lstm", gates).forward(gates, recurrence, ragged)
         ctx.save_for_backward(rows, w_input, w_hidden, peepholes, projection, *sweep)
         ctx.cell, ctx.ragged = cell, ragged
-        flat: Tensor = hidden.reshape(len(rows), -1)
+        flat: Tensor = hidden.flatten(1)
         return flat
 
     @staticmethod

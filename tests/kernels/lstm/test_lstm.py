@@ -348,3 +348,17 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(out.pow(2).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_batch_of_empty_sequences_gives_zeros(requires_grad: bool) -> None:
+    weights = [torch.randn(*shape) for shape in [(2, 4, 3), (2, 4, 4), (2, 4)]]
+    for weight in weights:
+        weight.requires_grad_(requires_grad)
+    output = tanh_rnn(torch.randn(2, 5, 3), torch.tensor([0, 0]), *weights)
+    assert torch.equal(output, torch.zeros(2, 5, 8))
+    if requires_grad:
+        output.sum().backward()
+        for weight in weights:
+            assert weight.grad is not None
+            assert not weight.grad.any()
