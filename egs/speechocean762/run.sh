@@ -14,7 +14,7 @@
 # --device cpu|cuda|auto      where trainings and searches compute
 # --model FILE.toml           architecture of the networks
 # --regime DIR                folder of the options of the trainings
-# --beam W                    width of the beam
+# --beam N                    beam: number of hypotheses kept
 # --utt UTTERANCE             which utterance of the last set is drawn
 # --allow-partial true        accept a corpus that is not whole
 # --config FILE               any of these, a line of name=value each

@@ -60,9 +60,9 @@ def train_ctc() -> None:
 def train_transducer() -> None:
     """A training step of a transducer with a joiner of [G13]."""
     _encoded(2, trains=True)
-    rows, columns = _random(1, FRAMES, CELLS), _random(1, LABELS + 1, CELLS)
+    encoder, predictor = _random(1, FRAMES, CELLS), _random(1, LABELS + 1, CELLS)
     weights = _random(VOCAB, CELLS), _random(VOCAB)
-    joint_transducer_loss(rows, columns, *weights, *_targets(), blank=0).backward()
+    joint_transducer_loss(encoder, predictor, *weights, *_targets(), blank=0).backward()
 
 
 def train_predictor() -> None:

@@ -10,7 +10,7 @@
 #                             a row, its phases of training, and the paper's number
 # --corpus DIR                TIMIT; without it, the demo corpus
 # --epochs N                  at most so many epochs in each phase
-# --beam W                    width of the beam; default: the papers'
+# --beam N                    beam: number of hypotheses kept; default: the papers'
 # --held-out N                size of [G12]'s validation set, utterances of the training set; 184
 # --work DIR                  folder of data/, feats/, exp/ and the demo corpus
 # --nj N                      number of jobs of features and search

@@ -133,6 +133,21 @@ def _check(
         raise ValueError(f"a layer has 1 or 2 directions, not {d}")
 
 
+def _swept(
+    ctx: Any, gates: Tensor, recurrence: Recurrence, ragged: Ragged, *inputs: Tensor
+) -> Tensor:
+    """Hidden vectors (R, D·P) from gates (R, D, G), which the sweep writes over.
+
+    ``ctx`` keeps ``inputs``, the recurrence's weights and what the sweep back needs, in this order.
+    """
+    hidden, sweep = engine("lstm", gates).forward(gates, recurrence, ragged)
+    ctx.cell, *weights = recurrence
+    ctx.save_for_backward(*inputs, *weights, *sweep)
+    ctx.ragged = ragged
+    flat: Tensor = hidden.flatten(1)
+    return flat
+
+
 class _Sweep(Function):
     """Gates (R, D, G) -> hidden vectors (R, D·P)."""
 
@@ -146,13 +161,8 @@ class _Sweep(Function):
         cell: str,
         ragged: Ragged,
     ) -> Tensor:
-        recurrence = Recurrence(cell, w_hidden, peepholes, projection)
-        own = gates.clone(memory_format=torch.contiguous_format)  # the sweep writes over it
-        hidden, sweep = engine("lstm", gates).forward(own, recurrence, ragged)
-        ctx.save_for_backward(w_hidden, peepholes, projection, *sweep)
-        ctx.cell, ctx.ragged = cell, ragged
-        flat: Tensor = hidden.flatten(1)
-        return flat
+        own = gates.clone(memory_format=torch.contiguous_format)
+        return _swept(ctx, own, Recurrence(cell, w_hidden, peepholes, projection), ragged)
 
     @staticmethod
     @once_differentiable
@@ -193,11 +203,7 @@ class _Layer(Function):
         d, g, f = w_input.shape
         gates = affine(rows, w_input.reshape(d * g, f), bias.reshape(d * g)).view(-1, d, g)
         recurrence = Recurrence(cell, w_hidden, peepholes, projection)
-        hidden, sweep = engine("lstm", gates).forward(gates, recurrence, ragged)
-        ctx.save_for_backward(rows, w_input, w_hidden, peepholes, projection, *sweep)
-        ctx.cell, ctx.ragged = cell, ragged
-        flat: Tensor = hidden.flatten(1)
-        return flat
+        return _swept(ctx, gates, recurrence, ragged, rows, w_input)
 
     @staticmethod
     @once_differentiable

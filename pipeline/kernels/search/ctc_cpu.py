@@ -1,6 +1,6 @@
 """CTC's searches on a CPU, in compiled functions that run without the interpreter's lock.
 
-`beam_search` is here, `prefix_search` in `ctc_prefix_search_cpu.py`; see `ctc_search_plain.py`.
+`beam_search` is here, `prefix_search` in `ctc_prefix_search_cpu.py`; see `ctc_plain.py`.
 
 The beam search forms few of a frame's W · V extensions. From the frame before it guesses how far
 the W-th best prefix lies below the best one, and goes through the tokens, from the most probable
@@ -75,14 +75,14 @@ class Pool(NamedTuple):
 
 
 @array_part
-def _new_beam(width, state):
+def _new_beam(beam_size, state):
     """Room for W prefixes; the first is the empty one."""
-    ids = np.empty((4, width), np.int32)
-    mantissas, exponents = np.empty((3, width)), np.empty((3, width), np.int64)
+    ids = np.empty((4, beam_size), np.int32)
+    mantissas, exponents = np.empty((3, beam_size)), np.empty((3, beam_size), np.int64)
     ids[0, 0], ids[1, 0], ids[2, 0], ids[3, 0] = 0, -1, 0, state
     for part in range(3):
         mantissas[part, 0], exponents[part, 0] = 0.0 if part == LABEL else 0.5, 1
-    fused, scores = np.zeros(width), np.zeros(width)
+    fused, scores = np.zeros(beam_size), np.zeros(beam_size)
     return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
 
 
@@ -93,9 +93,9 @@ def _new_row(vocab):
 
 
 @array_part
-def _new_pool(width, vocab):
-    room = 4 * width + 64
-    first, following = np.empty(width, np.int32), np.empty(width, np.int32)
+def _new_pool(beam_size, vocab):
+    room = 4 * beam_size + 64
+    first, following = np.empty(beam_size, np.int32), np.empty(beam_size, np.int32)
     barred = np.empty(vocab, np.int32)
     return Pool(np.empty(room), np.empty(room, np.int64), first, following, barred)
 
@@ -158,13 +158,13 @@ def _find_children(tree, nodes, count, first, following):
 
 
 @array_part
-def _bounds(before, after, count, width):
+def _bounds(before, after, count, beam_size):
     """No score of W prefixes is below the first; none without what is fused is above the second."""
     least, greatest = np.inf, -np.inf
     for n in range(count):
         least = min(least, after[n])
         greatest = max(greatest, after[n], before[n])
-    return least if count == width else -np.inf, greatest
+    return least if count == beam_size else -np.inf, greatest
 
 
 @array_part
@@ -310,17 +310,17 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 
 
 @array_kernel
-def _beam_search(log_probs, tops, width, blank, model, reach, highest, null, count):
+def _beam_search(log_probs, tops, beam_size, blank, model, reach, highest, null, count):
     """The prefixes, the last beam, and how many are in it.
 
     ``highest`` is the greatest of ``reach``, ``null`` the blank alone, and ``count`` how many
     prefixes there are at first, 1.
     """
     frames, vocab = log_probs.shape
-    tree = new_tree(min(frames * width + 1, max(1 << 15, 8 * width)))
-    beam, after = _new_beam(width, model.start), _new_beam(width, model.start)
-    stays = _new_beam(width, model.start)
-    row, pool = _new_row(vocab), _new_pool(width, vocab)
+    tree = new_tree(min(frames * beam_size + 1, max(1 << 15, 8 * beam_size)))
+    beam, after = _new_beam(beam_size, model.start), _new_beam(beam_size, model.start)
+    stays = _new_beam(beam_size, model.start)
+    row, pool = _new_row(vocab), _new_pool(beam_size, vocab)
     spread = np.inf
     for t in range(frames):
         for k in range(vocab):
@@ -329,20 +329,20 @@ def _beam_search(log_probs, tops, width, blank, model, reach, highest, null, cou
         _compute(row, beam.tokens, count)
         _stay(tree, beam, count, row, blank, stays)
         _find_children(tree, beam.nodes, count, pool.first, pool.following)
-        least, greatest = _bounds(beam.scores, stays.scores, count, width)
+        least, greatest = _bounds(beam.scores, stays.scores, count, beam_size)
         while True:
             bound = max(least, greatest - spread)
             margin = highest + SLACK * (1.0 + abs(bound))
             order = _descending(row.logs, blank, bound - greatest - margin)
             _compute(row, order, len(order))
             found = _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool)
-            if found >= width or bound == least:
+            if found >= beam_size or bound == least:
                 break
             spread += 3.0 * abs(spread) + 1.0 if spread < 1e3 else np.inf
         spread = np.inf
-        if found >= width:
+        if found >= beam_size:
             last = _select(tree, beam, vocab, blank, pool.scores, pool.numbers, found)
-            found, spread = width, greatest - last + WIDER * abs(greatest - last)
+            found, spread = beam_size, greatest - last + WIDER * abs(greatest - last)
         set_places(beam.nodes, tree.places, count, False)
         tree = with_room(tree, found)
         _keep(tree, beam, stays, row, model, blank, pool, found, after)
@@ -352,12 +352,12 @@ def _beam_search(log_probs, tops, width, blank, model, reach, highest, null, cou
 
 
 def beam_search(
-    log_probs: np.ndarray, tops: np.ndarray, width: int, blank: int, model: Automaton
+    log_probs: np.ndarray, tops: np.ndarray, beam_size: int, blank: int, model: Automaton
 ) -> list[Entry]:
-    """See `ctc_search_plain.beam_search`."""
+    """See `ctc_plain.beam_search`."""
     reach = model.log_probs.max(axis=1)
     of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
-    tree, beam, count = _beam_search(log_probs, tops, width, blank, model, *of_reach, 1)
+    tree, beam, count = _beam_search(log_probs, tops, beam_size, blank, model, *of_reach, 1)
     lengths = beam.lengths[:count]
     tokens = spelling(tree.parents, tree.tokens, beam.nodes[:count], lengths).tolist()
     ends = lengths.cumsum().tolist()

@@ -101,14 +101,14 @@ class _Beam(NamedTuple):
 
 
 def beam_search(
-    log_probs: Array, tops: Array, width: int, blank: int, model: Automaton
+    log_probs: Array, tops: Array, beam_size: int, blank: int, model: Automaton
 ) -> list[Entry]:
     """Beam search over label prefixes.
 
     Args:
         log_probs: log Pr(k|t), (T, V).
         tops: the greatest of each frame, (T,), finite.
-        width: prefixes kept after each frame.
+        beam_size: prefixes kept after each frame.
         blank: id of ∅.
         model: what tokens add to a score.
 
@@ -118,13 +118,13 @@ def beam_search(
     one, zero = _exp(np.zeros(1)), _exp(np.full(1, -np.inf))
     beam = _Beam([()], one, zero, np.full(1, model.start), np.zeros(1))
     for row in log_probs - tops[:, None]:
-        beam = _advance(beam, _exp(row), width, blank, model)
+        beam = _advance(beam, _exp(row), beam_size, blank, model)
     logs = _plus(beam.blank, beam.label).log()
     columns = (logs.tolist(), beam.fused.tolist(), beam.states.tolist())
     return [Entry(*entry) for entry in zip(beam.prefixes, *columns, strict=True)]
 
 
-def _advance(beam: _Beam, row: Powers, width: int, blank: int, model: Automaton) -> _Beam:
+def _advance(beam: _Beam, row: Powers, beam_size: int, blank: int, model: Automaton) -> _Beam:
     """One frame: every prefix stays (by a blank, or by its last label again) or grows by one."""
     count, vocab = len(beam.prefixes), len(row.mantissas)
     last = np.array([y[-1] if y else blank for y in beam.prefixes], np.int64)
@@ -142,7 +142,7 @@ def _advance(beam: _Beam, row: Powers, width: int, blank: int, model: Automaton)
     stay = _plus(stay_blank, stay_label)
     added = beam.fused[:, None] + model.log_probs[beam.states]
     scores = np.concatenate([stay.log() + beam.fused, (grown.log() + added).ravel()])
-    kept = _best(scores, width, beam.prefixes, vocab)
+    kept = _best(scores, beam_size, beam.prefixes, vocab)
     old, (source, tokens) = kept[kept < count], np.divmod(kept[kept >= count] - count, vocab)
     new = grown.at(source, tokens)
     nothing = _exp(np.full(len(source), -np.inf))
@@ -168,14 +168,14 @@ def _spelt(number: int, prefixes: list[Prefix], vocab: int) -> Prefix:
     return (*prefixes[source], token)
 
 
-def _best(scores: Array, width: int, prefixes: list[Prefix], vocab: int) -> Ids:
-    """The numbers of the best candidates: at most ``width``, none of them impossible."""
+def _best(scores: Array, beam_size: int, prefixes: list[Prefix], vocab: int) -> Ids:
+    """The numbers of the best candidates: at most ``beam_size``, none of them impossible."""
     possible = np.flatnonzero(scores > -np.inf)
-    if len(possible) <= width:
+    if len(possible) <= beam_size:
         return possible
-    least = np.partition(scores, -width)[-width]
+    least = np.partition(scores, -beam_size)[-beam_size]
     above, level = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
-    wanted = width - len(above)
+    wanted = beam_size - len(above)
     if len(level) > wanted:
         spelt = sorted((_spelt(n, prefixes, vocab), n) for n in level.tolist())
         spelt.sort(key=lambda item: len(item[0]))

@@ -1,4 +1,4 @@
-"""CTC's prefix search on a CPU, in compiled functions: `ctc_search_plain.prefix_search`.
+"""CTC's prefix search on a CPU, in compiled functions: `ctc_plain.prefix_search`.
 
 All labels by which a prefix can grow are summed at once, several in a vector.
 """

@@ -1,6 +1,6 @@
 """What CTC's compiled searches are made of: probabilities that do not underflow, and prefixes.
 
-A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_search_plain.py`.
+A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_plain.py`.
 """
 
 from typing import NamedTuple

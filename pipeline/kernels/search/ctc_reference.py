@@ -1,4 +1,4 @@
-"""CTC's searches as they are described, in loops: the reference of `ctc_search.py`.
+"""CTC's searches as they are described, in loops: the reference of `ctc.py`.
 
 The sources are named there. Probabilities are taken over the greatest of their frame, which changes
 no order among strings, and makes those of the most probable labels exact.
@@ -155,7 +155,7 @@ def all_strings(log_probs: np.ndarray, most: int, blank: int = 0) -> dict[Prefix
 
 
 def prefix_search(log_probs: np.ndarray, blank: int = 0, threshold: float = 0.995) -> Hypothesis:
-    """See `ctc_search.ctc_prefix_search`; without a limit, for possible strings."""
+    """See `ctc.ctc_prefix_search`; without a limit, for possible strings."""
     tokens: Prefix = ()
     log_prob = 0.0
     section: list[np.ndarray] = []

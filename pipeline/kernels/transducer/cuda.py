@@ -146,19 +146,19 @@ def _tile(sizes: dict[str, tuple[int, int]], vocab: int, dtype: torch.dtype) -> 
 
 def joint_arrows(joint: Joint) -> Arrows:
     """See `plain.joint_arrows`."""
-    rows, columns, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
+    encoder, predictor, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
     inputs = joint[:-1]
-    if rows.dtype == torch.float64:
+    if encoder.dtype == torch.float64:
         return plain.joint_arrows(joint)
-    n, frames, size = rows.shape
-    width, vocab = columns.shape[1], len(bias)
-    found = _empty_arrows(rows, width)
+    n, frames, size = encoder.shape
+    width, vocab = predictor.shape[1], len(bias)
+    found = _empty_arrows(encoder, width)
     t_blocks, u_blocks = _ceil_div(frames, TILE_FRAMES), _ceil_div(width, TILE_PREFIXES)
-    with torch.cuda.device_of(rows):
+    with torch.cuda.device_of(encoder):
         _programs().joint_arrows_kernel[(n * t_blocks * u_blocks,)](
             *(x.contiguous() for x in inputs), *found,
             frames, width, size, vocab, blank, t_blocks, u_blocks,
-            **_tile(FORWARD_TILE, vocab, rows.dtype),
+            **_tile(FORWARD_TILE, vocab, encoder.dtype),
         )  # fmt: skip
     return found
 
@@ -167,27 +167,28 @@ def joint_gradient(
     joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `plain.joint_gradient`."""
-    rows, columns, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
+    encoder, predictor, bias, blank = joint.encoder, joint.predictor, joint.bias, joint.blank
     inputs = joint[:-1]
-    if rows.dtype == torch.float64:
+    if encoder.dtype == torch.float64:
         return plain.joint_gradient(joint, log_norm, lattice)
-    n, frames, size = rows.shape
-    width, vocab = columns.shape[1], len(bias)
+    n, frames, size = encoder.shape
+    width, vocab = predictor.shape[1], len(bias)
     span = _span(n, frames, width * size)
     chunks = _ceil_div(frames, span)
     programs = min(n * chunks, PROGRAMS, max(1, PARTIAL // (vocab * size)))
     least = thresholds(lattice, joint.logit_lengths, joint.target_lengths)
     of_cells = [x.contiguous() for x in (log_norm, lattice.null, lattice.label, least)]
-    d_rows = rows.new_zeros(rows.shape, dtype=torch.float32)
-    d_columns = d_rows.new_zeros(n, chunks, width, size)
-    d_weight, d_bias = d_rows.new_zeros(programs, vocab, size), d_rows.new_zeros(programs, vocab)
-    with torch.cuda.device_of(rows):
+    d_encoder = encoder.new_zeros(encoder.shape, dtype=torch.float32)
+    d_predictor = d_encoder.new_zeros(n, chunks, width, size)
+    d_weight = d_encoder.new_zeros(programs, vocab, size)
+    d_bias = d_encoder.new_zeros(programs, vocab)
+    with torch.cuda.device_of(encoder):
         _programs().joint_gradient_kernel[(programs,)](
-            *(x.contiguous() for x in inputs), *of_cells, d_rows, d_columns, d_weight, d_bias,
+            *(x.contiguous() for x in inputs), *of_cells, d_encoder, d_predictor, d_weight, d_bias,
             frames, width, size, vocab, blank, chunks, span, n * chunks,
-            **_tile(BACKWARD_TILE, vocab, rows.dtype),
+            **_tile(BACKWARD_TILE, vocab, encoder.dtype),
         )  # fmt: skip
-    return d_rows, d_columns.sum(dim=1), d_weight.sum(dim=0), d_bias.sum(dim=0)
+    return d_encoder, d_predictor.sum(dim=1), d_weight.sum(dim=0), d_bias.sum(dim=0)
 
 
 def _span(batch: int, frames: int, column_numbers: int) -> int:

@@ -67,17 +67,18 @@ def _exponentials(x: Floats, count: int, factored: int, out: Floats) -> None:
 
 
 @part
-def join(rows, r0, columns, c0, factored, out, o0, size):
-    """tanh(row + column), [G13] eq. 16; ``factored`` inputs are e^2row and e^2column."""
+def join(encoder, e0, predictor, p0, factored, out, o0, size):
+    """tanh(f + g), [G13] eq. 16, of encoder and predictor; ``factored``: of e^2f and e^2g."""
     if factored != 0:  # tanh(x) = 1 - 2 / (1 + e^2x)
         for j in range(0, size, lanes(out)):
             left = size - j
-            grown = 1.0 + load(rows, r0 + j, left) * load(columns, c0 + j, left)
+            grown = 1.0 + load(encoder, e0 + j, left) * load(predictor, p0 + j, left)
             store(out, o0 + j, left, 1.0 - 2.0 / grown)
     else:
         for j in range(0, size, lanes(out)):
             left = size - j
-            store(out, o0 + j, left, tanh(load(rows, r0 + j, left) + load(columns, c0 + j, left)))
+            summed = load(encoder, e0 + j, left) + load(predictor, p0 + j, left)
+            store(out, o0 + j, left, tanh(summed))
 
 
 @part
@@ -108,7 +109,7 @@ def log_sum_exp(x, x0, padded):
 
 @kernel
 def _joint_arrows(
-    function: int, rows: Floats, columns: Floats, factored: int, panels: Floats, bias: Floats,
+    function: int, encoder: Floats, predictor: Floats, factored: int, panels: Floats, bias: Floats,
     padded: int, targets: Longs, width: int, size: int, u_len: int, blank: int, null: Floats,
     label: Floats, norm: Doubles, hidden: Floats, logits: Floats, first: int, last: int,
 ) -> None:  # fmt: skip
@@ -118,11 +119,11 @@ def _joint_arrows(
     """
     mode = simd.flush_denormals()
     for t in range(first, last):
-        row, cell = t * size, t * width
+        frame, cell = t * size, t * width
         for u0 in range(0, u_len + 1, FEW):
             count = min(FEW, u_len + 1 - u0)
             for i in range(count):
-                join(rows, row, columns, (u0 + i) * size, factored, hidden, i * size, size)
+                join(encoder, frame, predictor, (u0 + i) * size, factored, hidden, i * size, size)
             output_rows(function, hidden, count, size, panels, bias, logits, padded)
             for i in range(count):
                 u, at = u0 + i, i * padded
@@ -167,7 +168,7 @@ def _weight_gradient(function, logits, padded, hidden, size, cells, vocab, d_wei
 
 @part
 def _hidden_gradient(function, logits, padded, hidden, size, cells, vocab, panels, out):
-    """∂L/∂(row + column): (g W) (1 - h²) for a batch of cells."""
+    """∂L/∂(f + g), the sum of `join`: (∂L/∂logits W) (1 - h²) for a batch of cells."""
     panel = TILE_VECTORS * lanes(hidden)
     for at in range(cells * size):
         out[at] = 0.0
@@ -182,15 +183,15 @@ def _hidden_gradient(function, logits, padded, hidden, size, cells, vocab, panel
 
 @kernel
 def _joint_gradient(
-    function: int, rows: Floats, columns: Floats, factored: int, panels: Floats, bias: Floats,
+    function: int, encoder: Floats, predictor: Floats, factored: int, panels: Floats, bias: Floats,
     padded: int, backwards: Floats, targets: Longs, width: int, size: int, vocab: int, u_len: int,
     blank: int, norm: Doubles, null: Floats, label: Floats, threshold: float, first: int,
-    last: int, d_rows: Floats, d_columns: Floats, d_weight: Floats, d_bias: Floats,
+    last: int, d_encoder: Floats, d_predictor: Floats, d_weight: Floats, d_bias: Floats,
     hidden: Floats, logits: Floats, scratch: Floats, batch: Longs,
 ) -> None:  # fmt: skip
     """Frames first … last of an utterance, to which the memory belongs.
 
-    ``d_columns`` … ``d_bias`` are this piece's alone. ``hidden``, ``logits``, ``scratch`` and
+    ``d_predictor`` … ``d_bias`` are this piece's alone. ``hidden``, ``logits``, ``scratch`` and
     ``batch``, which has the frame and prefix of each cell, have room for `BATCH` cells.
     """
     mode = simd.flush_denormals()
@@ -198,7 +199,7 @@ def _joint_gradient(
     while t < last:
         cell = t * width + u
         if not abs(null[cell] + label[cell]) <= threshold:  # NaN goes on
-            join(rows, t * size, columns, u * size, factored, hidden, count * size, size)
+            join(encoder, t * size, predictor, u * size, factored, hidden, count * size, size)
             batch[2 * count], batch[2 * count + 1] = t, u
             count += 1
         u += 1
@@ -216,8 +217,8 @@ def _joint_gradient(
             _hidden_gradient(function, logits, padded, hidden, size, count, vocab, backwards,
                              scratch)  # fmt: skip
             for i in range(count):
-                _add(scratch, i * size, d_rows, batch[2 * i] * size, size)
-                _add(scratch, i * size, d_columns, batch[2 * i + 1] * size, size)
+                _add(scratch, i * size, d_encoder, batch[2 * i] * size, size)
+                _add(scratch, i * size, d_predictor, batch[2 * i + 1] * size, size)
             count = 0
     simd.restore_denormals(mode)
 
@@ -245,15 +246,15 @@ class _Operands:
 
     def __init__(
         self,
-        rows: Tensor,
-        columns: Tensor,
+        encoder: Tensor,
+        predictor: Tensor,
         weight: Tensor,
         bias: Tensor,
         targets: Tensor,
         lengths: tuple[Tensor, Tensor],
     ) -> None:
         self.vocab, self.size = weight.shape
-        self.width, self.targets = columns.shape[1], targets.contiguous()
+        self.width, self.targets = predictor.shape[1], targets.contiguous()
         self.weight = weight.detach().contiguous()
         self.function = panel_products(weight.dtype)
         self.panels = packed_panels(self.weight, transposed=True)
@@ -261,25 +262,25 @@ class _Operands:
         self.bias = self.weight.new_full((self.padded,), FAR_BELOW)
         self.bias[: self.vocab] = bias.detach()
         self.frames, self.labels = lengths[0].tolist(), lengths[1].tolist()
-        self.rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
-        self.columns = torch.empty_like(columns, memory_format=torch.contiguous_format)
-        self.factored = [0] * len(rows)
-        sources = rows.detach().contiguous(), columns.detach().contiguous()
-        run_parallel([lambda n=n: self._prepare(n, *sources) for n in range(len(rows))])  # type: ignore[misc]
+        self.encoder = torch.empty_like(encoder, memory_format=torch.contiguous_format)
+        self.predictor = torch.empty_like(predictor, memory_format=torch.contiguous_format)
+        self.factored = [0] * len(encoder)
+        sources = encoder.detach().contiguous(), predictor.detach().contiguous()
+        run_parallel([lambda n=n: self._prepare(n, *sources) for n in range(len(encoder))])  # type: ignore[misc]
 
-    def _prepare(self, n: int, rows: Tensor, columns: Tensor) -> None:
+    def _prepare(self, n: int, encoder: Tensor, predictor: Tensor) -> None:
         """Exponentials of T + U vectors instead of T · U where the numbers allow it."""
-        dtype = rows.dtype
+        dtype = encoder.dtype
         counts = self.frames[n] * self.size, (self.labels[n] + 1) * self.size
-        most = max(_most[dtype](rows[n], counts[0]), _most[dtype](columns[n], counts[1]))
+        most = max(_most[dtype](encoder[n], counts[0]), _most[dtype](predictor[n], counts[1]))
         self.factored[n] = int(most < FACTORED)
-        _exponentials[dtype](rows[n], counts[0], self.factored[n], self.rows[n])
-        _exponentials[dtype](columns[n], counts[1], self.factored[n], self.columns[n])
+        _exponentials[dtype](encoder[n], counts[0], self.factored[n], self.encoder[n])
+        _exponentials[dtype](predictor[n], counts[1], self.factored[n], self.predictor[n])
 
     def inputs(self, n: int) -> tuple[Any, ...]:
         """What both kernels read first, of utterance n."""
         return (
-            self.function, self.rows[n], self.columns[n], self.factored[n], self.panels,
+            self.function, self.encoder[n], self.predictor[n], self.factored[n], self.panels,
             self.bias, self.padded,
         )  # fmt: skip
 
@@ -300,12 +301,12 @@ class _Operands:
 
 def joint_arrows(joint: Joint) -> Arrows:
     """See `plain.joint_arrows`; float32 or float64."""
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
-    operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
-    n, frames, width = len(rows), rows.shape[1], columns.shape[1]
-    null, label = (rows.new_empty(n, frames, width) for _ in range(2))
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths, blank = joint
+    operands = _Operands(encoder, predictor, weight, bias, targets, (logit_lengths, target_lengths))
+    n, frames, width = len(encoder), encoder.shape[1], predictor.shape[1]
+    null, label = (encoder.new_empty(n, frames, width) for _ in range(2))
     norm = torch.empty_like(null, dtype=torch.float64)
-    compiled = _joint_arrows[rows.dtype]
+    compiled = _joint_arrows[encoder.dtype]
 
     def job(_: int, k: int, first: int, last: int) -> None:
         compiled(*operands.inputs(k), operands.targets[k], width, operands.size,
@@ -320,22 +321,22 @@ def joint_gradient(
     joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `plain.joint_gradient`; float32 or float64."""
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
-    operands = _Operands(rows, columns, weight, bias, targets, (logit_lengths, target_lengths))
-    vocab, size, width = operands.vocab, operands.size, columns.shape[1]
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths, blank = joint
+    operands = _Operands(encoder, predictor, weight, bias, targets, (logit_lengths, target_lengths))
+    vocab, size, width = operands.vocab, operands.size, predictor.shape[1]
     backwards = packed_panels(operands.weight, transposed=False)
     cells = [x.contiguous() for x in (log_norm, lattice.null, lattice.label)]
-    at_end = lattice.null[torch.arange(len(rows)), logit_lengths - 1, target_lengths]
+    at_end = lattice.null[torch.arange(len(encoder)), logit_lengths - 1, target_lengths]
     # The last blank has the posterior 1: what stands there is the upstream gradient.
-    thresholds = (at_end.abs() * torch.finfo(rows.dtype).eps / 2 / width).tolist()
-    d_rows, d_columns = torch.zeros_like(rows.contiguous()), torch.zeros_like(columns.contiguous())
-    d_weight, d_bias = rows.new_zeros(PIECES, vocab, size), rows.new_zeros(PIECES, vocab)
+    thresholds = (at_end.abs() * torch.finfo(encoder.dtype).eps / 2 / width).tolist()
+    d_encoder, d_predictor = (torch.zeros_like(x.contiguous()) for x in (encoder, predictor))
+    d_weight, d_bias = encoder.new_zeros(PIECES, vocab, size), encoder.new_zeros(PIECES, vocab)
     partial: dict[tuple[int, int], Tensor] = {}
-    compiled = _joint_gradient[rows.dtype]
+    compiled = _joint_gradient[encoder.dtype]
 
     def job(piece: int, k: int, first: int, last: int) -> None:
-        partial[k, piece] = rows.new_zeros(operands.labels[k] + 1, size)
-        outs = d_rows[k], partial[k, piece], d_weight[piece], d_bias[piece]
+        partial[k, piece] = encoder.new_zeros(operands.labels[k] + 1, size)
+        outs = d_encoder[k], partial[k, piece], d_weight[piece], d_bias[piece]
         hidden, logits = operands.room(BATCH)
         batch = torch.empty(2 * BATCH, dtype=torch.int64)
         compiled(*operands.inputs(k), backwards, operands.targets[k], width, size, vocab,
@@ -343,6 +344,6 @@ def joint_gradient(
                  *outs, hidden, logits, torch.empty_like(hidden), batch)  # fmt: skip
 
     operands.run(job)
-    for (k, _), columns_of in sorted(partial.items()):
-        d_columns[k, : len(columns_of)] += columns_of
-    return d_rows, d_columns, d_weight.sum(dim=0), d_bias.sum(dim=0)
+    for (k, _), part_of in sorted(partial.items()):
+        d_predictor[k, : len(part_of)] += part_of
+    return d_encoder, d_predictor, d_weight.sum(dim=0), d_bias.sum(dim=0)

@@ -32,7 +32,7 @@ def joint_transducer_loss(
     blank: int = -1,
     reduction: str = "mean",
 ) -> Tensor:
-    """The loss of logits W tanh(row_t + column_u) + b, [G13] eq. 16-18, [G12] eq. 17.
+    """The loss of logits W tanh(f_t + g_u) + b, [G13] eq. 16-18, [G12] eq. 17.
 
     Args:
         encoder: what the encoder gives for each frame, (N, T, J): W_lh l_t + b_h.

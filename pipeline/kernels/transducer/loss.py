@@ -1,6 +1,6 @@
 """The transducer's log-loss over padded batches, with an exact gradient.
 
-The reference is `transducer_loss_reference.py`; the work is done by an engine
+The reference is `reference.py`; the work is done by an engine
 (`plain.py`, `cpu.py`, `cuda.py`). Where the logits come from a
 joiner, `joint_loss.py` gives the same loss without having them all in memory.
 """

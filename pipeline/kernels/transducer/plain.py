@@ -118,23 +118,18 @@ class Joint(NamedTuple):
 
 
 def joint_arrows(joint: Joint) -> Arrows:
-    """`arrows` of the logits W tanh(row_t + column_u) + b, [G13] eq. 16-17, some frames at a time.
+    """`arrows` of the logits W tanh(f_t + g_u) + b, [G13] eq. 16-17, some frames at a time.
 
-    Args:
-        rows: (N, T, J), anything in the padding.
-        columns: (N, U+1, J), anything in the padding.
-        weight: W, (V, J).
-        bias: b, (V,).
-        targets, logit_lengths, target_lengths, blank: as in `arrows`.
+    f is the encoder's, g the predictor's of the `Joint`; anything may stand in their padding.
     """
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
-    dtype = compute_dtype(rows)
-    rows, columns, weight, bias = (x.to(dtype) for x in (rows, columns, weight, bias))
-    shape = (*rows.shape[:2], columns.shape[1])
-    found = Arrows(*(rows.new_zeros(shape, dtype=d) for d in (dtype, dtype, torch.float64)))
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths, blank = joint
+    dtype = compute_dtype(encoder)
+    encoder, predictor, weight, bias = (x.to(dtype) for x in (encoder, predictor, weight, bias))
+    shape = (*encoder.shape[:2], predictor.shape[1])
+    found = Arrows(*(encoder.new_zeros(shape, dtype=d) for d in (dtype, dtype, torch.float64)))
     following = next_labels(targets, len(bias))
-    for n, frames, prefixes in _tiles(rows, columns, weight, logit_lengths, target_lengths):
-        hidden = torch.tanh(rows[n, frames, None] + columns[n, prefixes])
+    for n, frames, prefixes in _tiles(encoder, predictor, weight, logit_lengths, target_lengths):
+        hidden = torch.tanh(encoder[n, frames, None] + predictor[n, prefixes])
         logits = torch.nn.functional.linear(hidden, weight, bias)
         log_norm = _log_norm(logits)
         index = following[n, prefixes].expand(len(logits), -1)[..., None]
@@ -148,24 +143,24 @@ def joint_arrows(joint: Joint) -> Arrows:
 def joint_gradient(
     joint: Joint, log_norm: Tensor, lattice: Lattice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of rows, columns, weight and bias, from logits that are computed once more.
+    """The gradients of encoder, predictor, weight and bias, from logits computed once more.
 
     ``lattice`` is that of `sweep` times the upstream gradient; ``log_norm`` is of `joint_arrows`.
     Cells below `thresholds` are left out. In the dtype computed in; the order of all sums is fixed.
     """
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, blank = joint
-    dtype = compute_dtype(rows)
-    rows, columns, weight, bias = (x.to(dtype) for x in (rows, columns, weight, bias))
-    outs = [torch.zeros_like(x) for x in (rows, columns, weight, bias)]
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths, blank = joint
+    dtype = compute_dtype(encoder)
+    encoder, predictor, weight, bias = (x.to(dtype) for x in (encoder, predictor, weight, bias))
+    outs = [torch.zeros_like(x) for x in (encoder, predictor, weight, bias)]
     following = next_labels(targets, len(bias))
     least = thresholds(lattice, logit_lengths, target_lengths)
-    for n, frames, prefixes in _tiles(rows, columns, weight, logit_lengths, target_lengths):
+    for n, frames, prefixes in _tiles(encoder, predictor, weight, logit_lengths, target_lengths):
         null, label = lattice.null[n, frames, prefixes], lattice.label[n, frames, prefixes]
         # A NaN, which comes with the upstream gradient, is not below anything.
         t, u = (~((null + label).abs() <= least[n])).nonzero(as_tuple=True)
         if not len(t):
             continue
-        hidden = torch.tanh(rows[n, frames][t] + columns[n, prefixes][u])
+        hidden = torch.tanh(encoder[n, frames][t] + predictor[n, prefixes][u])
         logits = torch.addmm(bias, hidden, weight.t())
         g = _less(logits, log_norm[n, frames, prefixes][t, u, None])
         g.exp_().mul_((null + label)[t, u, None])
@@ -173,7 +168,7 @@ def joint_gradient(
         g.scatter_add_(1, following[n, u, None], -label[t, u, None])
         g.masked_fill_(g.abs() < NEGLIGIBLE, 0.0)
         # A tile with zeros for what was left out: adding by index has no fixed order on a GPU.
-        d_sums = rows.new_zeros(*null.shape, rows.shape[2])
+        d_sums = encoder.new_zeros(*null.shape, encoder.shape[2])
         d_sums[t, u] = (g @ weight) * (1 - hidden * hidden)
         outs[0][n, frames] += d_sums.sum(dim=1)
         outs[1][n, prefixes] += d_sums.sum(dim=0)
@@ -183,14 +178,14 @@ def joint_gradient(
 
 
 def _tiles(
-    rows: Tensor,
-    columns: Tensor,
+    encoder: Tensor,
+    predictor: Tensor,
     weight: Tensor,
     logit_lengths: Tensor,
     target_lengths: Tensor,
 ) -> Iterator[tuple[int, slice, slice]]:
     """Utterance, frames and prefixes of pieces of the batch's lattices, without the padding."""
-    limit = TILE.get(rows.device.type, LARGE_TILE)
+    limit = TILE.get(encoder.device.type, LARGE_TILE)
     lengths = zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)
     for n, (t_len, u_len) in enumerate(lengths):
         step = max(1, limit // ((u_len + 1) * max(weight.shape)))

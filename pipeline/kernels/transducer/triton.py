@@ -242,7 +242,7 @@ def _tanh(x):
 
 @triton.jit
 def _join(row, column, inside, j, size):
-    """tanh(row + column), [G13] eq. 16, of cells (M,) and numbers j: (M, HIDDEN); 0 outside."""
+    """tanh(f + g), [G13] eq. 16, of cells (M,) and numbers j: (M, HIDDEN); 0 outside."""
     mask = inside[:, None] & (j < size)[None, :]
     x = tl.load(row[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float32)
     x += tl.load(column[:, None] + j[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -268,7 +268,7 @@ def _joint_logits(
 
 @triton.jit
 def joint_arrows_kernel(
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, null, label, norm,
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths, null, label, norm,
     frames, width, size, vocab, blank, t_blocks, u_blocks,
     FRAMES: tl.constexpr, PREFIXES: tl.constexpr, OUTPUTS: tl.constexpr, HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -284,7 +284,7 @@ def joint_arrows_kernel(
         inside = (t < t_len) & (u <= u_len)
         has_label = inside & (u < u_len)
         target = tl.load(targets + n * (width - 1) + u, mask=has_label, other=-1)
-        row, column = rows + (n * frames + t) * size, columns + (n * width + u) * size
+        row, column = encoder + (n * frames + t) * size, predictor + (n * width + u) * size
         top = tl.full((FRAMES * PREFIXES,), -INF, tl.float32)
         total = tl.zeros((FRAMES * PREFIXES,), tl.float32)
         of_null = tl.zeros((FRAMES * PREFIXES,), tl.float32)
@@ -304,15 +304,15 @@ def joint_arrows_kernel(
 
 @triton.jit
 def joint_gradient_kernel(
-    rows, columns, weight, bias, targets, logit_lengths, target_lengths, norm, null, label, least,
-    d_rows, d_columns, d_weight, d_bias,
+    encoder, predictor, weight, bias, targets, logit_lengths, target_lengths,
+    norm, null, label, least, d_encoder, d_predictor, d_weight, d_bias,
     frames, width, size, vocab, blank, chunks, span, items,
     FRAMES: tl.constexpr, PREFIXES: tl.constexpr, OUTPUTS: tl.constexpr, HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """An item is ``span`` frames of an utterance; the programs take ``items`` in turns.
 
-    Of d_rows an item has its own part, of d_columns its own copy (items, U+1, J); d_weight and
+    Of d_encoder an item has its own part, of d_predictor its own copy (items, U+1, J); d_weight and
     d_bias are a copy for each program. Nothing else adds to these, so no sum's order is left open.
     """
     program = tl.program_id(0).to(tl.int64)
@@ -339,10 +339,10 @@ def joint_gradient_kernel(
                     target = tl.load(targets + n * (width - 1) + u, mask=has_label, other=-1)
                     log_norm = tl.load(norm + cell, mask=active, other=0.0)
                     _tile_gradient(
-                        rows + (n * frames + t) * size, columns + (n * width + u) * size,
+                        encoder + (n * frames + t) * size, predictor + (n * width + u) * size,
                         active, log_norm, p_null, p_label, target, weight, bias,
-                        d_rows + (n * frames + t0) * size, last - t0,
-                        d_columns + (tl.cast(item, tl.int64) * width + u0) * size, u_len + 1 - u0,
+                        d_encoder + (n * frames + t0) * size, last - t0,
+                        d_predictor + (tl.cast(item, tl.int64) * width + u0) * size, u_len + 1 - u0,
                         d_weight, d_bias, size, vocab, blank,
                         FRAMES, PREFIXES, OUTPUTS, HIDDEN, PRECISION,
                     )  # fmt: skip
@@ -351,7 +351,7 @@ def joint_gradient_kernel(
 @triton.jit
 def _tile_gradient(
     row, column, active, log_norm, p_null, p_label, target, weight, bias,
-    d_rows, row_count, d_columns, column_count, d_weight, d_bias, size, vocab, blank,
+    d_encoder, row_count, d_predictor, column_count, d_weight, d_bias, size, vocab, blank,
     FRAMES: tl.constexpr, PREFIXES: tl.constexpr, OUTPUTS: tl.constexpr, HIDDEN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -379,9 +379,9 @@ def _tile_gradient(
             tl.store(d_weight + at, sums, mask=mask)
             d = tl.dot(g, w, input_precision=PRECISION) * (1.0 - h * h)
             d = tl.reshape(d, (FRAMES, PREFIXES, HIDDEN))
-            _add(d_rows + f[:, None] * size + j[None, :], tl.sum(d, 1),
+            _add(d_encoder + f[:, None] * size + j[None, :], tl.sum(d, 1),
                  (f < row_count)[:, None] & j_mask)  # fmt: skip
-            _add(d_columns + p[:, None] * size + j[None, :], tl.sum(d, 0),
+            _add(d_predictor + p[:, None] * size + j[None, :], tl.sum(d, 0),
                  (p < column_count)[:, None] & j_mask)  # fmt: skip
         tl.debug_barrier()
 

@@ -95,6 +95,7 @@ SHAPES = {
     "no labels": ((6, 2), (0, 0)),
     "more labels than frames": ((2, 3), (6, 4)),
     "several tiles": ((33, 20, 9), (17, 3, 12)),
+    "many labels": ((7, 3), (101, 47)),
 }
 
 
