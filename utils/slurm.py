@@ -150,7 +150,7 @@ def report(submission, failed):
     log = settings.log_of(first)
     print(f"---- end of {log}:\n{last_lines(log)}\n----", file=sys.stderr)
     for why in sorted(set(failed.values())):
-        jobs = [job for job, reason in failed.items() if reason == why]
+        jobs = sorted(job for job, reason in failed.items() if reason == why)
         advice = next((text for word, text in _ADVICE.items() if word in why), "")
         which = f"{settings.name} {ranges(jobs)}: " if settings.name else ""
         say(f"{which}{why}{'; ' if advice else ''}{advice}")

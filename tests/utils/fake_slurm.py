@@ -19,6 +19,13 @@ def tasks(job):
     return sorted(p for p in FAKE.glob(f"{job}_*") if p.suffix == "")
 
 
+def put(place, text):
+    """Write whole: another process may read at any time."""
+    temporary = place.with_suffix(f".{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(place)
+
+
 def sbatch(words):
     job = str(len(list(FAKE.glob("*.job"))) + 1)
     (FAKE / f"{job}.job").write_text("")
@@ -34,7 +41,7 @@ def sbatch(words):
     sys.stdout.flush()
     for number in numbers:
         task = FAKE / f"{job}_{number or 0}"
-        task.write_text("RUNNING None")
+        put(task, "RUNNING None")
         environment = {**os.environ, "SLURM_JOB_ID": job, "SLURMD_NODENAME": "n1"}
         if number is not None:
             environment["SLURM_ARRAY_TASK_ID"] = str(number)
@@ -49,10 +56,10 @@ def task(words):
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # sbatch is called with signals blocked
     place = Path(words[0])
     child = subprocess.Popen(["bash", words[1]], start_new_session=True)
-    Path(f"{place}.pid").write_text(str(child.pid))
+    put(Path(f"{place}.pid"), str(child.pid))
     code = child.wait()
     if place.read_text().startswith("RUNNING"):
-        place.write_text("COMPLETED None" if code == 0 else "FAILED NonZeroExitCode")
+        put(place, "COMPLETED None" if code == 0 else "FAILED NonZeroExitCode")
 
 
 def squeue(words):
@@ -72,7 +79,7 @@ def scancel(words):
     for place in tasks(job) if not number else [FAKE / words[0]]:
         if not place.read_text().startswith(("RUNNING", "PENDING")):
             continue
-        place.write_text("CANCELLED None")
+        put(place, "CANCELLED None")
         while not Path(f"{place}.pid").exists():
             time.sleep(0.01)
         os.killpg(int(Path(f"{place}.pid").read_text()), signal.SIGTERM)

@@ -131,6 +131,12 @@ def test_failures_are_named_with_what_to_do(run: Run, tmp_path: Path) -> None:
     assert lines[-1] == "slurm.py: 2 / 4 failed, log is in x.*.log"
 
 
+def test_failed_jobs_are_named_in_order_whichever_failed_first(run: Run) -> None:
+    words = ("sleep", "$((4-JOB))", ";", "test", "JOB", "-gt", "2")
+    done = run("JOB=1:3", "x.JOB.log", *words)
+    assert "slurm.py: JOB 1-2: code 1" in done.stderr.splitlines()
+
+
 def test_only_what_failed_is_run_again(run: Run, fake: Path, tmp_path: Path) -> None:
     words = ("JOB=1:3", "x.JOB.log", "echo", "JOB", ">>", "out", ";", "test", "-e", "ok.JOB")
     (tmp_path / "here" / "ok.2").touch()
