@@ -172,19 +172,20 @@ def _toy_set(toy: Toy, folder: Path, utterances: int, seed: int, noise: int) -> 
     toy.write_feats(folder, feats)
 
 
+def make_toy_corpus(path: Path, *, utterances: int = 4, seed: int = 1) -> Toy:
+    """Make a toy corpus with its tokens and an architecture that reads it."""
+    toy = Toy(path)
+    _toy_set(toy, toy.train, utterances, seed, 1)
+    _toy_set(toy, toy.dev, utterances, seed, 2)  # the same said again
+    (path / "tokens.txt").write_text("<blk> 0\na 1\nb 2\nc 3\n")
+    (path / "model.toml").write_text(ARCHITECTURE)
+    return toy
+
+
 @pytest.fixture(scope="session")
 def make_toy() -> Callable[..., Toy]:
-    """Make a toy corpus with its tokens and an architecture that reads it."""
-
-    def make(path: Path, *, utterances: int = 4, seed: int = 1) -> Toy:
-        toy = Toy(path)
-        _toy_set(toy, toy.train, utterances, seed, 1)
-        _toy_set(toy, toy.dev, utterances, seed, 2)  # the same said again
-        (path / "tokens.txt").write_text("<blk> 0\na 1\nb 2\nc 3\n")
-        (path / "model.toml").write_text(ARCHITECTURE)
-        return toy
-
-    return make
+    """`make_toy_corpus`."""
+    return make_toy_corpus
 
 
 @pytest.fixture

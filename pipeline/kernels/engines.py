@@ -1,7 +1,9 @@
 """Which engine computes a kernel for a tensor: compiled for the CPU, Triton for a GPU, plain torch.
 
 This is the only dispatch. The engines of a family have the same functions; each is imported when it
-is first needed. The environment variable ``PIPELINE_KERNELS=plain`` chooses plain torch everywhere.
+is first needed. In the environment ``PIPELINE_KERNELS=plain`` chooses plain torch everywhere, and
+``PIPELINE_KERNELS=triton`` the Triton programs for tensors on the CPU too, in Triton's interpreter:
+set ``TRITON_INTERPRET=1`` with it.
 """
 
 import importlib
@@ -52,10 +54,15 @@ DTYPES = {
 
 def engine(family: str, x: Tensor) -> ModuleType:
     """The module of a family of `ENGINES` that computes for the device and dtype of ``x``."""
-    engines, kind = ENGINES[family], x.device.type
+    engines, kind = ENGINES[family], _kind(x)
     if kind not in engines or x.dtype not in DTYPES[kind] or not _has(kind):
         kind = "plain"
     return importlib.import_module(engines[kind])
+
+
+def _kind(x: Tensor) -> str:
+    """The kind of engine for the device of ``x``."""
+    return "cuda" if os.environ.get("PIPELINE_KERNELS") == "triton" else x.device.type
 
 
 @cache
@@ -76,7 +83,7 @@ def _has(kind: str) -> bool:
 
 def is_compiled(x: Tensor) -> bool:
     """Whether the compiled kernels of the CPU compute for this tensor."""
-    return x.device.type == "cpu" and x.dtype in DTYPES["cpu"] and _has("cpu")
+    return _kind(x) == "cpu" and x.dtype in DTYPES["cpu"] and _has("cpu")
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

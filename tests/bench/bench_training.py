@@ -22,6 +22,7 @@ from pipeline.nn.models import TransducerModel, build_model
 from pipeline.training.dataset import Batch
 from pipeline.training.objectives.objective import Metric
 from pipeline.training.objectives.transducer import TransducerObjective
+from pipeline.training.step import GradientSum
 from pipeline.training.weight_noise import weight_noise
 
 FRAMES, LABELS, TOKENS, FEATURES, CELLS = 304, 38, 62, 123, 250
@@ -55,7 +56,9 @@ def sgemm_rate(rounds: int) -> float:
     return best
 
 
-def make_step(count: int, noise: float, device: str = "cpu") -> Callable[[], None]:
+def make_step(
+    count: int, noise: float, device: str = "cpu", precision: str = "float32"
+) -> Callable[[], None]:
     """An update as `pipeline.training.loop` does it, on ``count`` utterances."""
     model = build_model(load_model_config(CONFIG), num_tokens=TOKENS)
     assert isinstance(model, TransducerModel)
@@ -72,14 +75,13 @@ def make_step(count: int, noise: float, device: str = "cpu") -> Callable[[], Non
         torch.randint(1, TOKENS, (count, LABELS), generator=generator),
         torch.full((count,), LABELS),
     ).to(torch.device(device))
+    gradient = GradientSum(objective, list(model.parameters()), torch.device(device), precision)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with weight_noise(model, noise, generator):
-            objective.losses(batch).sum().backward()
+            gradient.add(batch)
         optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
 
     return step
 

@@ -97,6 +97,16 @@ def test_by_device(
     assert engines.engine("lstm", x) == f"pipeline.kernels.lstm.{kind}"
 
 
+def test_triton_on_a_cpu_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter; for what its programs cannot compute with, plain torch."""
+    monkeypatch.setenv("PIPELINE_KERNELS", "triton")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert engine_name("lstm", torch.zeros(1)) == "pipeline.kernels.lstm.cuda"
+    assert engine_name("ctc", torch.zeros(1, dtype=torch.float64)).endswith("plain")
+    assert engine_name("ctc_search", torch.zeros(1)).endswith("plain")
+    assert not engines.is_compiled(torch.zeros(1))
+
+
 def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The kernels of the CPU compute all the same."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else 1)
