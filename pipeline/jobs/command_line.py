@@ -66,7 +66,7 @@ class Settings:
         if not 1 <= self.first <= self.last:
             what = f"{self.first}:{self.last}"
             raise Usage(f"{self.name}={what}: job numbers must be 1 or more, and ascend")
-        if self.last > self.first and self.name not in self.log:
+        if self.last > self.first and len(self.parts(self.log)) == 1:
             raise Usage(f"{self.log}: all jobs would write this log; put {self.name} in its name")
 
     def _take_options(self, words: list[str]) -> list[str]:
@@ -97,8 +97,25 @@ class Settings:
         return int(value)
 
     def substitute(self, text: str, job: object) -> str:
-        """``text`` with the name of the array replaced by the number of a job."""
-        return text.replace(self.name, str(job)) if self.name else text
+        """``text`` with the name of the array replaced by the number of a job.
+
+        The name within the path of the current folder stays, as in /data/JOBS/exp for JOB.
+        """
+        return str(job).join(self.parts(text))
+
+    def parts(self, text: str) -> list[str]:
+        """The parts of ``text`` between which the number of a job stands."""
+        if not self.name:
+            return [text]
+        here = {os.getcwd(), os.environ.get("PWD") or os.getcwd()}
+        kept = [re.escape(folder) for folder in here if self.name in folder]
+        parts = [""]
+        for word in re.split(f"({'|'.join([*kept, self.name])})", text):
+            if word == self.name:
+                parts.append("")
+            else:
+                parts[-1] += word
+        return parts
 
     def log_of(self, job: int) -> str:
         """The log of a job."""

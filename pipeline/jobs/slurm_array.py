@@ -28,8 +28,7 @@ TASK = """\
 cd {folder} || exit 1
 unset SLURM_EXPORT_ENV
 job=${{SLURM_ARRAY_TASK_ID:-{first}}}
-command={command} log={log} name={name}
-if [ -n "$name" ]; then command=${{command//$name/$job}} log=${{log//$name/$job}}; fi
+command={command} log={log}
 started=$(date +%s)
 {{
   printf '# %s\\n# Started at %s\\n' "${{command//$'\\n'/$'\\n# '}}" "$(date)"
@@ -184,7 +183,8 @@ class Submission:
             Unreachable: it cannot be submitted, or its number is not found out; nothing of it runs
                 then, or the message says how to end what may run.
         """
-        settings, self.jobs = self.settings, jobs
+        settings, self.jobs, clusters = self.settings, jobs, clusters_of(words)
+        self.cluster = clusters[0] if len(clusters) == 1 else ""
         for job in jobs:  # remove the logs of older runs
             Path(settings.log_of(job)).unlink(missing_ok=True)
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
@@ -195,14 +195,12 @@ class Submission:
             data=TASK.format(
                 folder=shlex.quote(os.getcwd()),
                 first=settings.first,
-                command=shlex.quote(settings.command),
-                log=shlex.quote(settings.log),
-                name=shlex.quote(settings.name),
+                command='"$job"'.join(map(shlex.quote, settings.parts(settings.command))),
+                log='"$job"'.join(map(shlex.quote, settings.parts(settings.log))),
                 threads=settings.number("num-threads", 1),
             ),
         )
         self._write()
-        clusters = clusters_of(words)
         words = [*words, "--parsable", "--open-mode=append", f"--job-name={self.title}"]
         words.append(f"--output={self._output()}")
         if settings.name:
@@ -220,7 +218,7 @@ class Submission:
             self._look_up(f"{error}{hint}", clusters)
         else:
             if len(found) == 1:
-                self.id, self.cluster = found[0]
+                self.id, self.cluster = found[0].id, found[0].cluster or self.cluster
             else:
                 problem = f"{words[0]}: its output does not tell the number of the array"
                 remedy = "let it print what --parsable asks for, on a line of its own"

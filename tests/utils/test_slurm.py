@@ -385,6 +385,18 @@ def test_ctrl_c_cancels_ours_alone_by_number_and_name(
         assert " --name=x.all." in line
 
 
+@pytest.mark.parametrize("option", ["-M alpha", "-Malpha", "--clusters=alpha", "--cluster alpha"])
+def test_the_cluster_that_the_configuration_names_is_asked(
+    run: Run, fake: Path, option: str
+) -> None:
+    (fake.parent / "slurm.conf").write_text(
+        f"command sbatch {option}\ndefault gpu=0\noption gpu=0\n"
+    )
+    done = run("--config", f"{fake.parent}/slurm.conf", "x.log", "true")
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("squeue -M alpha ") for line in calls(fake, "squeue"))
+
+
 def test_no_number_and_no_such_array_is_refused(run: Run, fake: Path, wrap: Callable) -> None:
     wrap("sbatch", "echo 2026 is a good year")
     done = run("JOB=1:2", "log/x.JOB.log", "true")
@@ -469,7 +481,9 @@ def test_a_job_that_slurm_never_finishes_tidying_up(start, fake: Path) -> None:
 # ---- odd names and numbers -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["a,b c", "JOBS it's", 'q"u\\ote', "p%a%j", "$HOME `x`", "ü;&"])
+@pytest.mark.parametrize(
+    "folder", ["a,b c", "JOBS it's", "JOB", 'q"u\\ote', "p%a%j", "$HOME `x`", "ü;&"]
+)
 def test_odd_characters_in_logs_and_folders(
     environment: dict[str, str], fake: Path, tmp_path: Path, folder: str
 ) -> None:
@@ -480,7 +494,8 @@ def test_odd_characters_in_logs_and_folders(
             words, cwd=tmp_path / folder, env=environment, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        path = tmp_path / folder / log.replace("JOB", "2")
+        inside = log.removeprefix(f"{tmp_path}/{folder}/")
+        path = tmp_path / folder / inside.replace("JOB", "2")
         assert "\njob 2\n" in path.read_text()
     for line in calls(fake, "sbatch"):
         title = re.search(r"--job-name=(.*?) --output=", line)
