@@ -46,6 +46,9 @@ def main(
     min_correct: Annotated[
         int, Option(help="consecutive correct tokens that separate two segments")
     ] = 2,
+    metric: Annotated[
+        str, Option(help="name of the error rate, such as CER; empty: PER with --map, else WER")
+    ] = "",
     as_json: Annotated[
         bool, Option("--json/--no-json", help="print JSON, with all details")
     ] = False,
@@ -62,6 +65,8 @@ def main(
         raise UsageError(
             f"{len(names)} names for {len(hyp_rspecifiers)} systems; give one --name for each"
         )
+    if metric and len(metric.split()) != 1:
+        raise UsageError(f"--metric must be one word, such as PER, not {metric!r}")
     if len(set(names)) != len(names):
         raise UsageError("two systems have the same name; give each its own --name")
     texts = read_systems(ref_rspecifier, hyp_rspecifiers, fold=options.fold(), mode=mode)
@@ -82,7 +87,8 @@ def main(
     if as_json:
         print(json.dumps(as_data(names, totals, results, options), indent=2, ensure_ascii=False))
     else:
-        print(table(names, totals, results, note=bracket(options)), end="")
+        rate = metric or ("PER" if options.map else "WER")
+        print(table(names, totals, results, metric=rate, note=bracket(options)), end="")
     tally = Tally()
     tally.ok(len(texts.utt_ids))
     log.info("rule: %s", options.describe())

@@ -109,8 +109,9 @@ def make_data(path: Path) -> None:
     random, lines = np.random.default_rng(0), {"wav.scp": "", "text": "", "utt2spk": ""}
     path.mkdir(parents=True)
     for utt in ("s2-b", "s1-a", "s2-a", "s1-b"):
-        wav = path / f"{utt}.wav"
-        soundfile.write(wav, 0.1 * random.standard_normal(8000), 16000, subtype="PCM_16")
+        wav, form = path / f"{utt}.wav", "NIST" if "demo" in path.parts else "WAV"  # SPHERE
+        samples = 0.1 * random.standard_normal(8000)
+        soundfile.write(wav, samples, 16000, format=form, subtype="PCM_16")
         speaker = utt.partition("-")[0]
         values = (wav, "sil aa b sil", speaker)
         for file, value in zip(lines, values, strict=True):
@@ -127,7 +128,7 @@ def test_a_corpus_of_ones_own_and_a_step_of_kaldis(clone: Path) -> None:
     own = block(README, "Bring Kaldi data and swap a step")
     swapped = block(ROOT / "docs" / "kaldi.md", "Features by Kaldi")
     for kaldis in ("compute-fbank-feats", "add-deltas"):
-        assert f"{kaldis} " in swapped
+        assert f"{kaldis} " in swapped  # which reads no SPHERE; extract_segments.py gives it RIFF
         swapped = swapped.replace(f"{kaldis} ", f"{kaldis.replace('-', '_')}.py ")
     assert own.count("train_ctc.py") == swapped.count("train_ctc.py") == 1
     python = str(Path(sys.executable).parent)
@@ -143,7 +144,13 @@ def test_a_corpus_of_ones_own_and_a_step_of_kaldis(clone: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    exp = clone / "egs" / "timit" / "exp"
+    recipe = clone / "egs" / "timit"
+    stream = [sys.executable, ROOT / "bin" / "extract_segments.py", "scp:data_kaldi/dev/wav.scp"]
+    stream += ["data_kaldi/dev/whole", "ark:-"]
+    cut = subprocess.run(stream, cwd=recipe, capture_output=True, check=True)
+    assert cut.stdout.startswith(b"s1-a RIFF")
+    assert (recipe / "demo/data/dev/s1-a.wav").read_bytes().startswith(b"NIST_1A")
+    exp = recipe / "exp"
     for model in ("ctc", "ctc_kaldi"):
         assert (exp / model / "final.safetensors").exists()
         assert (exp / model / "front_end").is_dir() == (model == "ctc")

@@ -31,6 +31,7 @@ See also: slurm.py, split_data.py, once.py
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,6 @@ from pipeline.jobs.command_line import (
 )
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE_S = float(os.environ.get("RUN_GRACE_S", "30"))  # time for stopped jobs to end by themselves
 
 
 class Stopped(Exception):
@@ -77,10 +77,21 @@ def processors():
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def slots(settings):
-    """The environments of the jobs that may run in parallel, one for each."""
+def grace_s():
+    """The time in seconds for stopped jobs to end by themselves. Raises Usage if it is not one."""
+    value = os.environ.get("RUN_GRACE_S", "30")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", value):
+        raise Usage(
+            f"the environment variable RUN_GRACE_S must be a number of seconds, not {value!r}"
+        )
+    return float(value)
+
+
+def slots(settings, jobs):
+    """The environments of the jobs that may run in parallel, one for each; at most ``jobs``."""
     gpus = settings.number("gpu", 0)
     at_once = settings.number("max-jobs-run", 1) if settings.options["max-jobs-run"] else 0
+    at_once = min(at_once, jobs)
     if not gpus:
         return [{}] * (at_once or processors())
     names = gpu_names()
@@ -145,8 +156,8 @@ class Runner:
     Jobs start with the original signal mask of this program.
     """
 
-    def __init__(self, settings):
-        self.settings, self.running, self.failed = settings, {}, []
+    def __init__(self, settings, grace):
+        self.settings, self.grace, self.running, self.failed = settings, grace, {}, []
         stopping = {s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.awaited = stopping | {signal.SIGCHLD}
@@ -192,7 +203,7 @@ class Runner:
         jobs = list(self.running.values())
         for job in jobs:
             job.signal(signal.SIGTERM)
-        end = time.monotonic() + GRACE_S
+        end = time.monotonic() + self.grace
         while jobs and time.monotonic() < end:
             self._reap()
             jobs = [job for job in jobs if job.signal(0)]
@@ -220,7 +231,8 @@ def main(words):
     """Run the jobs of a command line and return the exit status."""
     try:
         settings = Settings(words)
-        jobs, free = pick(settings), slots(settings)
+        jobs = pick(settings)
+        free, grace = slots(settings, len(jobs)), grace_s()
         settings.number("num-threads", 1)
     except HelpWanted:
         print((__doc__ or "").strip())
@@ -234,7 +246,7 @@ def main(words):
         for job in jobs:
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
         with shown_log(settings):
-            failed = Runner(settings).run(jobs, free)
+            failed = Runner(settings, grace).run(jobs, free)
     except Stopped as stopped:
         name = signal.Signals(stopped.args[0]).name
         print(f"run.py: stopped by {name}; all jobs were ended", file=sys.stderr)

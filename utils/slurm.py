@@ -29,6 +29,7 @@ e.g.: slurm.py --mem 2G --time 0:30:00 JOB=1:50 exp/log/decode.JOB.log decode_ct
 See also: run.py, split_data.py, decode.sh
 """
 
+import shutil
 import signal
 import sys
 import time
@@ -44,12 +45,14 @@ from pipeline.jobs.command_line import (
     pick,
     shown_log,
 )
-from pipeline.jobs.slurm_array import Submission, Unreachable, ranges, tasks_of
+from pipeline.jobs.slurm_array import Submission, Unreachable, ranges
 from pipeline.jobs.slurm_options import SlurmOptions
+from pipeline.jobs.slurm_output import ENDING, PAUSED, WAITING
 
 LOG_DELAY_S = 20.0  # time for the log of an ended job to become visible here
 LOST_S = 60.0  # time after which a job that Slurm does not know counts as lost
 REPORT_S = 30.0  # time between two lines of progress
+ENDING_S = 300.0  # time after which a job that Slurm does not finish tidying up counts as ended
 
 
 class Stopped(Exception):
@@ -75,7 +78,7 @@ class Watch:
         self.submission, self.settings = submission, submission.settings
         self.failed = {}  # job -> reason
         self.done = set()
-        self._waiting_since = {}
+        self._waiting_since, self._ending_since, self._told = {}, {}, set()
         self._reported, self._reported_at = "", time.monotonic()
 
     def run(self):
@@ -83,12 +86,13 @@ class Watch:
         begun = time.monotonic()
         while True:
             try:
-                tasks = tasks_of(self.submission.id)
+                tasks = self.submission.tasks()
             except Unreachable as error:
                 self._report(f"Slurm does not answer ({error}); still trying")
             else:
                 for job in self.submission.jobs:
                     self._look(job, tasks.get(job if self.settings.name else 0))
+                self._tell_obstacles(tasks)
                 self._report(self._counts(tasks))
                 if len(self.done) + len(self.failed) == len(self.submission.jobs):
                     return
@@ -100,9 +104,10 @@ class Watch:
             return
         if task is not None and task.is_held:
             self.submission.cancel_job(job)
-            self.failed[job] = f"held by Slurm ({task.reason})"
+            why = [x for x in (task.state, task.reason) if x not in ("PENDING", "None", "")]
+            self.failed[job] = f"held by Slurm ({', '.join(why)})"
             return
-        if task is not None and task.is_active:
+        if task is not None and task.is_active and not self._lingers(job, task):
             self._waiting_since.pop(job, None)
             return
         state = task.state if task else None
@@ -117,13 +122,37 @@ class Watch:
         elif time.monotonic() - since >= patience:
             self.failed[job] = state or "lost by Slurm"
 
+    def _lingers(self, job, task):
+        """Whether a job has ended as far as its log says, or long ago, but Slurm still ends it."""
+        if task.state not in ENDING:
+            self._ending_since.pop(job, None)
+            return False
+        since = self._ending_since.setdefault(job, time.monotonic())
+        done = exit_code(self.settings.log_of(job)) == 0
+        return done or time.monotonic() - since >= ENDING_S
+
+    def _tell_obstacles(self, tasks):
+        """Say once, at once, which jobs will not go on until a person acts."""
+        found = {}
+        for job, task in tasks.items():
+            if task.obstacle and job not in self.done and job not in self.failed:
+                found.setdefault(task.obstacle, []).append(job)
+        for obstacle, jobs in found.items():
+            if obstacle not in self._told:
+                self._told.add(obstacle)
+                which = f"{self.settings.name} {ranges(sorted(jobs))}" if self.settings.name else ""
+                advice = "see scontrol show job; slurm.py waits; Ctrl-C cancels the array"
+                say(f"job {self.submission.id}: {which or 'it'}: {obstacle}; {advice}")
+
     def _counts(self, tasks):
         active = [task for task in tasks.values() if task.is_active]
-        running = sum(task.state != "PENDING" for task in active)
+        running = sum(task.state not in WAITING for task in active)
+        paused = Counter(task.obstacle for task in active if task.state in PAUSED)
         ended = len(self.done) + len(self.failed)
         waiting = max(0, len(self.submission.jobs) - ended - running)
-        reasons = Counter(task.reason for task in active if task.state == "PENDING")
+        reasons = Counter(task.reason for task in active if task.state in WAITING)
         why = f" ({reasons.most_common(1)[0][0]})" if reasons and not running else ""
+        why += "".join(f", {count} of the running {state}" for state, count in paused.items())
         text = f"{len(self.done)} done, {running} running, {len(self.failed)} failed"
         return f"job {self.submission.id}: {text}, {waiting} waiting{why}"
 
@@ -220,6 +249,11 @@ def main(words):
         settings.number("gpu", 0)
         if settings.options["max-jobs-run"]:
             settings.number("max-jobs-run", 1)
+        if options.command_place and not shutil.which(options.command[0]):
+            raise Usage(
+                f"{options.command_place}: {options.command[0]}: no such program here; correct the "
+                "line, or is Slurm not installed?"
+            )
         return work(settings, arguments)
     except HelpWanted:
         print((__doc__ or "").strip())

@@ -15,7 +15,14 @@ from typing import Self
 
 RAW = re.compile(r"[|&;(){}!]|\|\||&&|\|&|(?:\d*|&)(?:<|>>?)(?:&\d+|&-|[^\s<>|&;()\"']*)")
 PLAIN = re.compile(r"(?:[\w@%+=:,./^-]|\$\w|\$\{\w+\})+")
+ARRAY = re.compile(r"([A-Za-z_]\w*)=([0-9]+)(?::([0-9]+))?", re.ASCII)
+# Words that are meant as an array: JOB=1:, JOB=a:b, JOB=1-4, JOB=1..4, JOB=²
+LIKE_ARRAY = re.compile(
+    r"[A-Za-z_]\w*=(?:(?!.*\.log$)[^/]*:[^/]*|[+-]?\d+(?:\*\*|\.\.|[-,.])?\d*|[^\x00-\x7f]+|)"
+)
 ENDED = re.compile(r"^# (?:Ended \(code|Finished at .* with status) (\d+)", re.MULTILINE)
+MOST = 2**31 - 1  # the largest number that an option or a job may have
+MOST_JOBS = 1_000_000  # jobs of an array
 LAST_LINES = 10  # lines to show from the log of a failed job
 
 
@@ -46,17 +53,20 @@ class Settings:
         self.options = {"max-jobs-run": "", "gpu": "0", "num-threads": "1", "pick": "all"}
         self.name, self.first, self.last = "", 1, 1
         rest = self._take_options(list(words))
-        if rest and (match := re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", rest[0])):
-            self.name, self.first = match[1], int(match[2])
-            self.last = int(match[3] or match[2])
+        if rest and (match := ARRAY.fullmatch(rest[0])):
+            self.name, self.first, self.last = match[1], *_ends(rest[0], match[2], match[3])
             rest = self._take_options(rest[1:])
+        elif rest and LIKE_ARRAY.fullmatch(rest[0]):
+            raise Usage(f"{rest[0]}: expected whole numbers, as in JOB=1:4 or JOB=3")
         if len(rest) < 2:
             raise Usage("expected [JOB=1:N] LOG PROGRAM [ARGUMENT ...]; see --help")
+        if not rest[0]:
+            raise Usage("the name of the log is empty; give one, such as log/x.JOB.log")
         self.log, self.command = rest[0], " ".join(map(quote, rest[1:]))
         if not 1 <= self.first <= self.last:
             what = f"{self.first}:{self.last}"
             raise Usage(f"{self.name}={what}: job numbers must be 1 or more, and ascend")
-        if self.last > self.first and self.name not in self.log:
+        if self.last > self.first and len(self.parts(self.log)) == 1:
             raise Usage(f"{self.log}: all jobs would write this log; put {self.name} in its name")
 
     def _take_options(self, words: list[str]) -> list[str]:
@@ -73,19 +83,53 @@ class Settings:
         return words
 
     def number(self, option: str, least: int) -> int:
-        """The value of an option as a whole number. Raises Usage unless it is ``least`` or more."""
+        """The value of an option as a whole number.
+
+        Raises:
+            Usage: it is no whole number in the digits 0 to 9, less than ``least``, or more than
+                `MOST`.
+        """
         value = self.options[option]
-        if not value.isdecimal() or int(value) < least:
+        if not re.fullmatch("[0-9]+", value) or (len(value) < 20 and int(value) < least):
             raise Usage(f"--{option} must be a whole number, {least} or more, not {value!r}")
+        if len(value) >= 20 or int(value) > MOST:
+            raise Usage(f"--{option} must be {MOST} or less, not {value[:30]!r}")
         return int(value)
 
     def substitute(self, text: str, job: object) -> str:
-        """``text`` with the name of the array replaced by the number of a job."""
-        return text.replace(self.name, str(job)) if self.name else text
+        """``text`` with the name of the array replaced by the number of a job.
+
+        The name within the path of the current folder stays, as in /data/JOBS/exp for JOB.
+        """
+        return str(job).join(self.parts(text))
+
+    def parts(self, text: str) -> list[str]:
+        """The parts of ``text`` between which the number of a job stands."""
+        if not self.name:
+            return [text]
+        here = {os.getcwd(), os.environ.get("PWD") or os.getcwd()}
+        kept = [re.escape(folder) for folder in here if self.name in folder]
+        parts = [""]
+        for word in re.split(f"({'|'.join([*kept, self.name])})", text):
+            if word == self.name:
+                parts.append("")
+            else:
+                parts[-1] += word
+        return parts
 
     def log_of(self, job: int) -> str:
         """The log of a job."""
         return self.substitute(self.log, job)
+
+
+def _ends(word: str, first: str, last: str | None) -> tuple[int, int]:
+    """The first and the last job of ``JOB=first:last``. Raises Usage if they are too large."""
+    last = last or first
+    if max(len(first), len(last)) > 15 or int(last) > MOST:
+        raise Usage(f"{word[:60]}: job numbers must be {MOST} or less")
+    if int(last) - int(first) >= MOST_JOBS:
+        raise Usage(f"{word}: an array has at most {MOST_JOBS} jobs; cut the work into fewer parts")
+    return int(first), int(last)
 
 
 def quote(word: str) -> str:

@@ -1,11 +1,12 @@
 """Arrays of jobs on a Slurm cluster: submitting, finding again, querying and cancelling them.
 
-It needs only the standard library and Slurm's programs sbatch, squeue and scancel.
+It needs only the standard library and Slurm's programs sbatch, squeue and scancel. Every array has
+a name that no other command has: by it an array is found if sbatch's answer is not understood, and
+only jobs of that name are asked about and cancelled.
 """
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import json
 import os
@@ -13,24 +14,21 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from pipeline.jobs.command_line import Settings, Usage
+from pipeline.jobs.slurm_output import Number, Task, arrays, lines_of, numbers, tasks
 
-ENDED = {
-    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-    *("PREEMPTED", "REVOKED", "TIMEOUT"),
-}  # states of jobs that will not run any more
+ANSWER_S = 120.0  # time after which a question to Slurm counts as not answered
 TASK = """\
 #!/usr/bin/env bash
 # Made by slurm.py: what each task of the array runs.
 cd {folder} || exit 1
 unset SLURM_EXPORT_ENV
 job=${{SLURM_ARRAY_TASK_ID:-{first}}}
-command={command} log={log} name={name}
-if [ -n "$name" ]; then command=${{command//$name/$job}} log=${{log//$name/$job}}; fi
+command={command} log={log}
 started=$(date +%s)
 {{
   printf '# %s\\n# Started at %s\\n' "${{command//$'\\n'/$'\\n# '}}" "$(date)"
@@ -61,39 +59,37 @@ class Unreachable(Exception):
     """Slurm does not answer at the moment, or refuses a request."""
 
 
-class Task(NamedTuple):
-    """The state of a job, as reported by Slurm."""
-
-    state: str
-    reason: str
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the job runs or will run."""
-        return self.state not in ENDED
-
-    @property
-    def is_held(self) -> bool:
-        """Whether Slurm has given up starting the job and waits for an administrator."""
-        return self.is_active and "launch failed requeued held" in self.reason
+class Missing(Unreachable):
+    """A program of Slurm is not installed here."""
 
 
-def call(*command: str) -> str:
+def call(*command: str, seconds: float | None = ANSWER_S) -> str:
     """The output of one of Slurm's programs.
 
+    Args:
+        command: the program and its arguments.
+        seconds: time for an answer; None waits for ever.
+
     Raises:
-        Unreachable: the program fails or is missing; the message is that of the program.
+        Unreachable: the program fails, is missing or does not answer in time; the message is that
+            of the program.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            timeout=seconds, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except FileNotFoundError as error:
-        raise Unreachable(
+        raise Missing(
             f"{command[0]}: not found; is Slurm installed here? run.py runs jobs on this machine"
         ) from error
+    except subprocess.TimeoutExpired as error:
+        raise Unreachable(f"{command[0]}: no answer after {error.timeout:.0f} s") from error
     except OSError as error:
         raise Unreachable(f"{command[0]}: {error.strerror}") from error
     if done.returncode:
-        raise Unreachable(done.stderr.strip() or f"{command[0]} ended with {done.returncode}")
+        said = "\n".join(lines_of(done.stderr) or lines_of(done.stdout))
+        raise Unreachable(said or f"{command[0]} ended with {done.returncode}")
     return done.stdout
 
 
@@ -103,17 +99,21 @@ class Submission:
     Attributes:
         jobs: the numbers of its jobs.
         id: Slurm's number of the array; empty before it is known.
+        cluster: the name of its cluster, if sbatch named one; otherwise empty.
+        title: its name, the same for every array of this command and of no other.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.id = settings, ""
+        self.settings, self.id, self.cluster = settings, "", ""
         self.jobs: list[int] = []
         where = Path(settings.substitute(settings.log, "all"))
         self.folder = where.parent / "q"
         self.base = self.folder / where.name
         text = json.dumps([os.getcwd(), settings.log, settings.command, settings.name])
         self.key = hashlib.sha256(text.encode()).hexdigest()
-        self.title = f"{where.name.removesuffix('.log')}.{self.key[:12]}"
+        # Slurm's programs take some signs, such as a comma, as their own.
+        name = re.sub(r"[^\w.+-]", "_", where.name.removesuffix(".log"), flags=re.ASCII)
+        self.title = f"{name[:100]}.{self.key[:12]}"
 
     @property
     def record(self) -> Path:
@@ -137,78 +137,170 @@ class Submission:
 
         Raises:
             Usage: the array of another command still writes to these logs.
+            Unreachable: Slurm does not answer.
         """
-        try:
-            earlier = json.loads(self.record.read_text())
-        except (OSError, ValueError):
+        earlier = self._earlier()
+        if earlier is None:
             return False
-        if not earlier["id"]:  # the earlier run was killed while submitting
-            earlier["id"] = find_by_title(earlier["title"])
-        active = earlier["id"] and is_active(earlier["id"])
+        self.cluster, title = earlier["cluster"], earlier["title"]
+        # If there is no number, the earlier run was killed while submitting.
+        number = earlier["id"] or find_by_title(title, self.cluster)
+        active = bool(number) and is_active(number, title, self.cluster)
         if earlier["key"] != self.key:
             if active:
                 raise Usage(
-                    f"{self.settings.log}: array {earlier['id']} of another command still writes "
-                    f"to this log; wait for it, or run scancel {earlier['id']}"
+                    f"{self.settings.log}: array {number} of another command still writes to this "
+                    f"log; wait for it, or run scancel {number}"
                 )
             return False
-        if not earlier["id"] or (not active and self.settings.options["pick"] != "all"):
+        if not number or (not active and self.settings.options["pick"] != "all"):
             return False
-        self.id, self.jobs = earlier["id"], earlier["jobs"]
+        self.id, self.jobs = number, earlier["jobs"]
         return True
 
+    def _earlier(self) -> dict[str, Any] | None:
+        """The record of an earlier run; None if there is none."""
+        settings = self.settings
+        usual: dict[str, Any] = {"key": self.key, "id": "", "cluster": "", "title": self.title}
+        usual["jobs"] = list(range(settings.first, settings.last + 1))
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+            whole = {**usual, **found, "jobs": [int(job) for job in found["jobs"]]}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            return usual  # damaged: by the title it is seen whether an array runs
+        return whole if all(isinstance(whole[name], str) for name in _TEXTS) else usual
+
     def submit(self, jobs: list[int], words: Sequence[str]) -> None:
-        """Submit the array. Raises Unreachable with the message of sbatch."""
-        settings, self.jobs = self.settings, jobs
+        """Submit the array.
+
+        Args:
+            jobs: the numbers of its jobs.
+            words: the command that submits, with its options.
+
+        Raises:
+            Unreachable: it cannot be submitted, or its number is not found out; nothing of it runs
+                then, or the message says how to end what may run.
+        """
+        settings, self.jobs, clusters = self.settings, jobs, clusters_of(words)
+        self.cluster = clusters[0] if len(clusters) == 1 else ""
         for job in jobs:  # remove the logs of older runs
             Path(settings.log_of(job)).unlink(missing_ok=True)
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
         script = Path(f"{self.base}.sh")
         script.write_text(
-            TASK.format(
+            encoding="utf-8",
+            errors="surrogateescape",
+            data=TASK.format(
                 folder=shlex.quote(os.getcwd()),
                 first=settings.first,
-                command=shlex.quote(settings.command),
-                log=shlex.quote(settings.log),
-                name=shlex.quote(settings.name),
+                command='"$job"'.join(map(shlex.quote, settings.parts(settings.command))),
+                log='"$job"'.join(map(shlex.quote, settings.parts(settings.log))),
                 threads=settings.number("num-threads", 1),
-            )
+            ),
         )
         self._write()
         words = [*words, "--parsable", "--open-mode=append", f"--job-name={self.title}"]
-        words.append(f"--output={self.base}.%{'a' if settings.name else 'j'}.out")
+        words.append(f"--output={self._output()}")
         if settings.name:
             at_once = settings.options["max-jobs-run"]
             limit = f"%{settings.number('max-jobs-run', 1)}" if at_once else ""
             words.append(f"--array={ranges(jobs)}{limit}")
         try:
-            found = re.search(r"\d+", call(*words, str(script)))
-        except Unreachable as error:
+            found = numbers(call(*words, str(script), seconds=None))
+        except Missing:
             self.record.unlink(missing_ok=True)
+            raise
+        except Unreachable as error:
             hint = "; use fewer jobs, or raise MaxArraySize" if "array" in str(error) else ""
-            raise Unreachable(f"{error}{hint}") from error
-        self.id = found[0] if found else find_by_title(self.title)
+            # sbatch may fail to hear of an array that Slurm has taken.
+            self._look_up(f"{error}{hint}", clusters)
+        else:
+            if len(found) == 1:
+                self.id, self.cluster = found[0].id, found[0].cluster or self.cluster
+            else:
+                problem = f"{words[0]}: its output does not tell the number of the array"
+                remedy = "let it print what --parsable asks for, on a line of its own"
+                self._look_up(f"{problem}; {remedy}", clusters, found)
         self._write()
+
+    def _look_up(self, problem: str, clusters: Sequence[str], among: Sequence[Number] = ()) -> None:
+        """Find out the number of the array that was just submitted, by its name.
+
+        Args:
+            problem: why the number is not known.
+            clusters: the clusters to ask.
+            among: the numbers that sbatch may have meant; empty if there is none.
+
+        Raises:
+            Unreachable: there is no such array, and nothing of its name runs; or Slurm does not
+                answer, and the record stays so that the next run looks again.
+        """
+        named = [number.cluster for number in among if number.cluster]
+        for cluster in dict.fromkeys([*named, *(clusters or [""])]):
+            try:
+                found = find_by_title(self.title, cluster, {number.id for number in among})
+                if not found:
+                    call("scancel", *_of(cluster), f"--name={self.title}", f"--user={os.getuid()}")
+            except Unreachable as error:
+                raise Unreachable(
+                    f"{problem}\n{error}\nif an array of the name {self.title} runs, the same "
+                    f"command finds it later, and scancel --name={self.title} ends it"
+                ) from error
+            if found:
+                self.id, self.cluster = found, cluster
+                return
+        self.record.unlink(missing_ok=True)
+        raise Unreachable(problem)
+
+    def _output(self) -> str:
+        """Where Slurm writes what a task says before its log is open, with its number to come."""
+        whole, number = os.path.abspath(self.base), "a" if self.settings.name else "j"
+        if "\\" in whole:  # with a backslash in it, sbatch fills in nothing
+            return "/dev/null"
+        place = whole.replace("%", "%%") if "%" in whole else self.base
+        return f"{place}.%{number}.out"
 
     def _write(self) -> None:
         content = {"key": self.key, "id": self.id, "jobs": self.jobs, "title": self.title}
+        content["cluster"] = self.cluster
         temporary = Path(f"{self.base}.json.tmp")
         temporary.write_text(json.dumps(content) + "\n")
         temporary.replace(self.record)
 
+    def tasks(self) -> dict[int, Task]:
+        """Job number (0 without an array) -> its state; empty if Slurm does not know the array.
+
+        If Slurm knows an array of this name under another number, that number is taken.
+
+        Raises:
+            Unreachable: Slurm does not answer.
+        """
+        found = tasks_of(self.id, self.title, self.cluster)
+        if not found and (other := find_by_title(self.title, self.cluster, active=True)):
+            self.id = other
+            self._write()
+            return tasks_of(self.id, self.title, self.cluster)
+        return found
+
     def cancel_job(self, job: int) -> None:
-        """Cancel one job of the array."""
-        with contextlib.suppress(Unreachable):
-            call("scancel", f"{self.id}_{job}" if self.settings.name else self.id)
+        """Cancel one job that `tasks` has shown to be of this array."""
+        number = f"{self.id}_{job}" if self.settings.name else self.id
+        with contextlib.suppress(Unreachable):  # with --name, scancel may cancel the whole array
+            call("scancel", number, *_of(self.cluster))
 
     def cancel(self) -> None:
         """Cancel the array, wait up to 15 s for its end, and remove the record."""
         with contextlib.suppress(Unreachable):
-            call("scancel", self.id)
+            call("scancel", self.id, *_of(self.cluster), f"--name={self.title}")
             end = time.monotonic() + 15
-            while time.monotonic() < end and is_active(self.id):
+            while time.monotonic() < end and is_active(self.id, self.title, self.cluster):
                 time.sleep(0.3)
         self.record.unlink(missing_ok=True)
+
+
+_TEXTS = ("key", "id", "cluster", "title")  # of a record
 
 
 def ranges(jobs: Sequence[int]) -> str:
@@ -222,33 +314,70 @@ def ranges(jobs: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
-def tasks_of(array: str) -> dict[int, Task]:
+def clusters_of(words: Sequence[str]) -> list[str]:
+    """The clusters that a command of sbatch may choose from; empty means the usual one."""
+    for number, word in enumerate(words):
+        if match := re.fullmatch(r"(?:--clusters?=|-M)(.+)", word):
+            return match[1].split(",")
+        if word in ("-M", "--clusters", "--cluster") and words[number + 1 :]:
+            return words[number + 1].split(",")
+    return [name for name in os.environ.get("SBATCH_CLUSTERS", "").split(",") if name]
+
+
+def _of(cluster: str) -> list[str]:
+    return ["-M", cluster] if cluster else []
+
+
+def _squeue(cluster: str, *words: str) -> str:
+    """The output of squeue about all states; empty if Slurm does not know the job."""
+    try:
+        return call("squeue", *_of(cluster), "-h", "-t", "all", *words)
+    except Unreachable as error:
+        if "Invalid job id" in str(error):
+            return ""
+        raise
+
+
+def tasks_of(array: str, title: str, cluster: str = "") -> dict[int, Task]:
     """Job number (0 without an array) -> its state; empty if Slurm does not know the array.
+
+    Args:
+        array: Slurm's number.
+        title: the name of the array; an array of that number and another name is not known.
+        cluster: its cluster; empty means the usual one.
 
     Raises:
         Unreachable: Slurm does not answer.
     """
-    try:
-        text = call("squeue", "-h", "-r", "-t", "all", "-j", array, "-o", "%K %T %r")
-    except Unreachable as error:
-        if "Invalid job id" in str(error):
-            return {}
-        raise
-    rows = [line.split(None, 2) for line in text.splitlines()]
-    return {
-        int(number) if number.isdecimal() else 0: Task(state, " ".join(reason))
-        for number, state, *reason in rows
-    }
+    text = _squeue(cluster, "-r", "-j", array, f"--name={title}", "-o", "%K %T %r")
+    found = tasks(text)
+    if not found:
+        for line in lines_of(text):
+            if re.search(r"\berror\b", line, re.IGNORECASE) and "Invalid job id" not in line:
+                raise Unreachable(line)
+    return found
 
 
-def find_by_title(title: str) -> str:
-    """Slurm's number of the job with this name; empty if there is none."""
-    with contextlib.suppress(Unreachable):
-        lines = call("squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-n", title, "-o", "%F")
-        return lines.split()[-1] if lines.split() else ""
-    return ""
+def find_by_title(
+    title: str, cluster: str = "", among: Collection[str] = (), *, active: bool = False
+) -> str:
+    """Slurm's number of this user's newest array with this name; empty if there is none.
+
+    Args:
+        title: the name.
+        cluster: its cluster; empty means the usual one.
+        among: the numbers to prefer.
+        active: whether an array that has ended does not count.
+
+    Raises:
+        Unreachable: Slurm does not answer.
+    """
+    found = arrays(_squeue(cluster, "-u", str(os.getuid()), "-n", title, "-o", "%F %T"))
+    rest = [number for number in found if found[number] or not active]
+    wanted = [number for number in rest if number in among] or rest
+    return max(wanted, key=lambda number: (found[number], int(number)), default="")
 
 
-def is_active(array: str) -> bool:
+def is_active(array: str, title: str, cluster: str = "") -> bool:
     """Whether any job of an array runs or will run. Raises Unreachable if Slurm does not answer."""
-    return any(task.is_active for task in tasks_of(array).values())
+    return any(task.is_active for task in tasks_of(array, title, cluster).values())

@@ -39,13 +39,26 @@ def find_speakers(utt_ids: Sequence[str], utt2spk: str = "") -> list[str]:
 
 
 def table(
-    names: Sequence[str], totals: Sequence[ErrorCounts], results: Results, *, note: str = ""
+    names: Sequence[str],
+    totals: Sequence[ErrorCounts],
+    results: Results,
+    *,
+    metric: str = "WER",
+    note: str = "",
 ) -> str:
-    """A table of the systems with their error rates, then of each pair with its four tests."""
+    """A table of the systems with their error rates, then of each pair with its four tests.
+
+    Args:
+        names: the systems.
+        totals: their error counts.
+        results: the tests of each pair.
+        metric: the name of the error rate, such as WER or PER.
+        note: text after each error rate.
+    """
     width = max(map(len, names))
     text = ""
     for name, counts in zip(names, totals, strict=True):
-        rate = f"%WER {counts.error_rate:.2f} [ {counts.errors} / {counts.ref_tokens} ]"
+        rate = f"%{metric} {counts.error_rate:.2f} [ {counts.errors} / {counts.ref_tokens} ]"
         text += f"{name:<{width}}  {rate}{note}\n"
     for (a, b), tests in results.items():
         text += f"\n{names[a]} and {names[b]}\n"

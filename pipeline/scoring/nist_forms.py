@@ -2,8 +2,10 @@
 input files of its ``sclite``: trn, stm and ctm."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from math import floor
-from statistics import mean, median, stdev
+from math import sqrt
+from statistics import median
+
+import numpy as np
 
 from pipeline.scoring.alignment import CORRECT, INS, NO_HYP, Alignments, Pair
 from pipeline.scoring.counts import ErrorCounts
@@ -70,36 +72,59 @@ def sys_table(
     """The table of sclite's ``.sys`` (percentages) or ``.raw`` (counts): speakers, then a summary.
 
     As in sclite, a speaker without reference tokens is shown with counts in place of percentages
-    and is left out of the means of percentages.
+    and is left out of the means of percentages. A column is as wide as its widest cell in bytes.
     """
     numbers = [_numbers(counts, percent=percent) for counts in speakers.values()]
     silent = [percent and not counts.ref_tokens for counts in speakers.values()]
-    sum_name = "Sum/Avg" if percent else "Sum"
-    width = max(len(sum_name) + 1, 6, *(len(name) + 2 for name in speakers))
-    rule = f"|{'-' * width}+{'-' * 13}+{'-' * 41}|"
-    inside = len(rule) - 2
-    heads = f" # Snt # Wrd | {'Corr    Sub    Del    Ins    Err  S.Err'} |"
-    shown = [f"|{' SPKR':<{width}}|{heads}", rule]
+    rows = [[" SPKR", " # Snt", "# Wrd", "Corr", " Sub", " Del", " Ins", " Err", "S.Err"]]
     for name, row, star in zip(speakers, numbers, silent, strict=True):
-        shown += [f"|{' ' + name:<{width}}|{_row(row, percent=percent, star=star)}", rule]
-    shown.pop()
-    bar = f"|{'=' * inside}|"
-    sums = _row(_numbers(total, percent=percent), percent=percent)
-    shown += [bar, f"|{' ' + sum_name:<{width}}|{sums}", bar]
-    for name, of in (("Mean", mean), ("S.D.", _deviation), ("Median", median)):
-        row = _summary(numbers, silent, of)
-        left = (width - len(name)) // 2
-        cells = _row(row, percent=percent, means=True, plus=any(silent))
-        shown.append(f"|{' ' * left + name:<{width}}|{cells}")
-    head = "SYSTEM SUMMARY PERCENTAGES by SPEAKER"  # in its .raw as well
-    left = (80 - len(head)) // 2
-    top = f"\n\n\n{' ' * left}{head}{' ' * (80 - len(head) - left)}\n\n"
-    left = (inside - len(title)) // 2
-    name_row = f"|{' ' * left}{title:<{inside - left}}|"
-    box = [f",{'-' * inside}.", name_row, f"|{'-' * inside}|", *shown, f"`{'-' * inside}'"]
-    margin = " " * ((80 - len(rule)) // 2)
-    notes = _NOTES if any(silent) else ""
-    return top + "".join(f"{margin}{line}\n" for line in box) + notes
+        rows.append([f" {name} ", *_cells(row, percent=percent, star=star)])
+    sums = _cells(_numbers(total, percent=percent), percent=percent)
+    rows.append([" Sum/Avg" if percent else " Sum", *sums])
+    marks = ["", " ", " ", *("+" if any(silent) else " ") * 5, " "]
+    for name, of in (("Mean", _mean), ("S.D.", _deviation), ("Median", median)):
+        cells = [f"{name:^6}", *(f"{_rounded(x):5.1f}" for x in _summary(numbers, silent, of))]
+        rows.append([cell + mark for cell, mark in zip(cells, marks, strict=True)])
+    head = _centred("SYSTEM SUMMARY PERCENTAGES by SPEAKER", 80)  # in its .raw as well
+    return f"\n\n\n{head}\n\n{_box(title, rows)}" + (_NOTES if any(silent) else "")
+
+
+def _box(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table with a frame in the middle of a page of 80: heads, speakers, the sum, three more."""
+    widths = [max(map(_size, column)) for column in zip(*rows, strict=True)]
+    inside = max(sum(widths) + len(widths) - 1, _size(title))
+    more = inside - sum(widths) - len(widths) + 1  # blanks that a wide title leaves to the columns
+    ends = [int(more / len(widths) * n + 0.5) for n in range(1, len(widths))] + [more]
+    gaps = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    lines = []
+    for number, row in enumerate(rows):
+        fields = []
+        for column, (text, width, gap) in enumerate(zip(row, widths, gaps, strict=True)):
+            is_name = column == 0 and number < len(rows) - 3
+            cell = _left(text, width) if is_name else _centred(text, width)
+            fields.append(" " * (gap // 2) + cell + " " * (gap - gap // 2))
+        lines.append(f"|{fields[0]}|{' '.join(fields[1:3])}|{' '.join(fields[3:])}|")
+    parts = [sum(widths[a:b]) + sum(gaps[a:b]) + b - a - 1 for a, b in ((0, 1), (1, 3), (3, 9))]
+    rule, bar = f"|{'+'.join('-' * part for part in parts)}|", f"|{'=' * inside}|"
+    shown = [line for row in lines[:-4] for line in (row, rule)][:-1]
+    box = [f",{'-' * inside}.", f"|{_centred(title, inside)}|", f"|{'-' * inside}|", *shown, bar]
+    box += [lines[-4], bar, *lines[-3:], f"`{'-' * inside}'"]
+    margin = " " * ((78 - inside) // 2)
+    return "".join(f"{margin}{line}\n" for line in box)
+
+
+def _size(text: str) -> int:
+    """The width of a text as sclite counts it, in bytes of UTF-8."""
+    return len(text.encode("utf-8", "surrogateescape"))
+
+
+def _left(text: str, width: int) -> str:
+    return text + " " * (width - _size(text))
+
+
+def _centred(text: str, width: int) -> str:
+    before = (width - _size(text)) // 2
+    return " " * before + _left(text, width - before)
 
 
 _NOTES = """
@@ -110,51 +135,67 @@ _NOTES = """
 """
 
 
+def _percent(count: int, of: int) -> float:
+    """A percentage, in sclite's order of operations: 57 of 80 is a little less than 71.25."""
+    return count / of * 100.0 if of else 0.0
+
+
 def _numbers(counts: ErrorCounts, *, percent: bool) -> list[float]:
     """The numbers of a row: sentences, words, Corr, Sub, Del, Ins, Err and S.Err."""
     own = (counts.cor, counts.sub, counts.del_, counts.ins, counts.errors)
     sizes = [counts.sentences, counts.ref_tokens]
     if not percent:
         return [*sizes, *own, counts.wrong_sentences]
-    shares = map(counts.share, own) if counts.ref_tokens else own
-    return [*sizes, *shares, counts.sentence_error_rate]
+    shares = [_percent(n, counts.ref_tokens) for n in own] if counts.ref_tokens else own
+    return [*sizes, *shares, _percent(counts.wrong_sentences, counts.sentences)]
 
 
 def _summary(
     rows: Sequence[Sequence[float]], silent: Sequence[bool], of: Callable[[list[float]], float]
 ) -> list[float]:
-    """A row of statistics over all speakers; those of words leave out the silent speakers."""
-    spoken = [row for row, quiet in zip(rows, silent, strict=True) if not quiet] or rows
+    """A row of statistics over all speakers; those of words leave out the silent speakers.
+
+    sclite takes the silent out one after the other, each at its place in the whole list, so after
+    the first it takes out the next speaker instead; this does the same, for the same numbers.
+    """
+    spoken = list(rows)
+    for place, quiet in enumerate(silent):
+        if quiet:
+            spoken.append(spoken.pop(place))
+    spoken = spoken[: len(rows) - sum(silent)] or list(rows)
     columns, counted = list(zip(*rows, strict=True)), list(zip(*spoken, strict=True))
     chosen = [*columns[:2], *counted[2:7], columns[7]]
     return [float(of(list(column))) for column in chosen]
 
 
-def _row(
-    row: Sequence[float],
-    *,
-    percent: bool,
-    means: bool = False,
-    star: bool = False,
-    plus: bool = False,
-) -> str:
-    sizes = f"{row[0]:5.1f}{row[1]:7.1f}" if means else f"{row[0]:5.0f}{row[1]:7.0f}"
-    form = ".1f" if percent or means else "d"
-    shown = [f"{_rounded(x) if form == '.1f' else x:{form}}" for x in row[2:]]
-    if star:
-        shown[:-1] = [f"{x:.0f}" for x in row[2:7]]
-    mark = "*" if star else "+" if plus else " "
-    numbers = mark.join(f"{text:>{5 if n == 0 else 6}}" for n, text in enumerate(shown))
-    return f"{sizes} |{numbers} |"
+def _cells(row: Sequence[float], *, percent: bool, star: bool = False) -> list[str]:
+    """The cells of a row of numbers, with a star if they are counts in place of percentages."""
+    digits, mark = (0 if star or not percent else 1), "*" if star else " "
+    own = [f"{_rounded(x, digits):5.{digits}f}{mark}" for x in row[2:7]]
+    sentences = f"{_rounded(row[7], int(percent)):5.{int(percent)}f} "
+    return [*(f"{x:5.0f}" for x in row[:2]), *own, sentences]
 
 
-def _rounded(value: float) -> float:
-    """Round to one digit, halves up, as sclite does."""
-    return floor(10 * value + 0.5) / 10
+def _rounded(value: float, digits: int = 1) -> float:
+    """Round halves up, then to single precision, as sclite does."""
+    scale = 10.0**digits
+    return float(np.float32(int(value * scale + (0.5 if value > 0 else -0.5)))) / scale
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean, in which the values are added one after the other, as in sclite."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
 
 
 def _deviation(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0
+    """The standard deviation of a sample, in sclite's order of operations."""
+    centre, total = _mean(values), 0.0
+    for value in values:
+        total += (value - centre) * (value - centre)
+    return sqrt(total / (len(values) - 1)) if total else 0.0
 
 
 # ---- details -------------------------------------------------------------------------------------
@@ -176,7 +217,7 @@ def dtl_text(title: str, total: ErrorCounts, wrong: Sequence[int], found: Confus
     for gap, head, count in zip(
         ("", "\n", "", ""), heads, (total.wrong_sentences, *wrong), strict=True
     ):
-        share = _rounded(100 * count / total.sentences)
+        share = _rounded(_percent(count, total.sentences))
         text += f"{gap}{head:<39} {share:5.1f}%   ({count:4d})\n"
     text += "\n\nWORD RECOGNITION PERFORMANCE\n\n"
     rows = (
@@ -185,8 +226,9 @@ def dtl_text(title: str, total: ErrorCounts, wrong: Sequence[int], found: Confus
     )  # fmt: skip
     for number, (head, count) in enumerate(rows):
         gap = "\n" if number < 2 else ""
-        text += f"Percent {head:<18}={_rounded(total.share(count)):7.1f}%   ({count:4d})\n{gap}"
-    accuracy = 100.0 - total.share(total.errors)
+        share = _rounded(_percent(count, total.ref_tokens))
+        text += f"Percent {head:<18}={share:7.1f}%   ({count:4d})\n{gap}"
+    accuracy = 100.0 - _percent(total.errors, total.ref_tokens)
     text += f"Percent Word Accuracy     ={_rounded(accuracy):7.1f}%\n"
     hyp = total.ref_tokens - total.del_ + total.ins
     sizes = (("Ref. words", total.ref_tokens), ("Hyp. words", hyp))

@@ -18,6 +18,22 @@ def test_two_systems_of_the_golden_files(execute, golden: Path) -> None:
     assert rows[3][:3] == ["MN", "~", "1.000"]
 
 
+def test_the_error_rate_has_its_name(execute, golden: Path, tmp_path: Path) -> None:
+    folder = golden / "scoring"
+    tables = [f"ark:{folder}/{name}.txt" for name in ("ref", "hypA", "hypB")]
+    texts = [Path(table.removeprefix("ark:")).read_text() for table in tables]
+    phones = {phone for line in "".join(texts).splitlines() for phone in line.split()[1:]}
+    (tmp_path / "map").write_text("".join(f"{phone} {phone} {phone}\n" for phone in phones))
+    for options, name in (
+        ([], "WER"),
+        (["--metric=CER"], "CER"),
+        ([f"--map={tmp_path}/map"], "PER"),
+    ):
+        done = execute("compare_wer.py", *options, "--name=A", "--name=B", *tables)
+        assert [line.split()[1] for line in done.out.splitlines()[:2]] == [f"%{name}"] * 2, done.err
+    assert execute("compare_wer.py", "--metric=a b", *tables).status == 2
+
+
 @pytest.fixture
 def tables(tmp_path: Path) -> list[str]:
     texts = {

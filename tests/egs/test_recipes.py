@@ -219,6 +219,7 @@ RUN_TABLES = ROOT / "egs" / "timit" / "local" / "run_tables.sh"
     [
         (["--rows", "nonsense"], "--rows: no conf/rows/nonsense.row; there are ctc_1l_250h "),
         (["--train-cmd", ""], "--train-cmd is empty"),
+        (["--train-cmd", "slurm.py --gpu 1", "--rows", "x"], "--rows: no conf/rows/x.row"),
         (["--stage", "4"], "unknown option --stage"),
         (["row"], "unexpected 'row'; options only"),
     ],

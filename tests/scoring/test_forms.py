@@ -1,5 +1,6 @@
 """Files in the formats of Kaldi and NIST, compared with the output of the real programs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pipeline.scoring import kaldi_forms, nist_forms
 from pipeline.scoring.alignment import KALDI_COUNTS, NIST, Alignments, align_all
 from pipeline.scoring.bootstrap import Interval
+from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.summary import count_confusions, count_groups
 from pipeline.scoring.transcripts import Systems, read_systems
 
@@ -130,6 +132,46 @@ def test_speakers_who_say_nothing_are_counted_as_sclite_does() -> None:
     table = nist_forms.sys_table("hyp.trn", groups, found.total(), percent=False)
     assert "        | s2   |    1      0 |    0      0      0      1      1      1 |" in table
     assert "        |Median|  1.0    1.0 |  1.0    0.0    0.0    1.0    1.0    1.0 |" in table
+
+
+def test_columns_grow_and_halves_round_as_in_sclite(golden: Path) -> None:
+    """A long name, more than 10,000 words, 57 wrong of 80, and a speaker without a word."""
+    rows = {  # speaker -> utterances, and C, S, D and I of each of them
+        "s1": [(1, 23, 57, 0, 0)],
+        "s2": [(200, 80, 20, 0, 3), (2, 0, 1, 0, 0)],
+        "s3": [(1, 0, 0, 0, 2)],
+        "a.very.long.name.of.a.speaker": [(25, 30, 0, 10, 0), (1, 7, 1, 0, 1)],
+        "s5": [(1100, 100, 0, 0, 0)],
+    }
+    groups = {
+        name: sum(
+            (
+                ErrorCounts(n * (c + s + d), n * i, n * d, n * s, n, n * (s + d + i > 0))
+                for n, c, s, d, i in found
+            ),
+            ErrorCounts(),
+        )
+        for name, found in rows.items()
+    }
+    total = sum(groups.values(), ErrorCounts())
+    for suffix, percent in (("sys", True), ("raw", False)):
+        table = nist_forms.sys_table("hyp.trn", groups, total, percent=percent)
+        assert table == (golden / "scoring" / f"wide.{suffix}").read_text()
+
+
+@pytest.mark.parametrize("words", [10**n for n in range(9)])
+def test_no_column_runs_into_the_next(words: int) -> None:
+    groups = {"s1": ErrorCounts(words, words // 3, words // 4, words // 5, words, words // 2)}
+    total = groups["s1"] + ErrorCounts(3, 1, 1, 1, 1, 1)
+    for percent in (True, False):
+        table = nist_forms.sys_table("t", {**groups, "s2": total}, total, percent=percent)
+        lines = [line for line in table.splitlines() if line.strip().startswith("|")]
+        assert len({len(line) for line in lines}) == 1
+        bars = [match.start() for match in re.finditer(r"\|", lines[2])]
+        for line in lines[2:]:
+            if not set("-=") & set(line):
+                assert [match.start() for match in re.finditer(r"\|", line)] == bars
+                assert len(line.replace("|", " ").replace("# ", "#").split()) == 9
 
 
 def test_speakers_come_one_after_the_other() -> None:

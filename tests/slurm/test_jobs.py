@@ -337,3 +337,22 @@ def test_options_reach_slurm(here: Here, cluster) -> None:
     err = here.run("slurm.py", "x.log", "true", status=1)
     assert "ERROR (slurm.py)" in err
     assert "invalid partition" in err.lower()
+
+
+@pytest.mark.parametrize("folder", ["a,b JOBS it's", 'p%j "q"\\x'])
+def test_odd_folders_and_a_site_that_talks(cluster, tmp_path: Path, folder: str) -> None:
+    """A banner of digits around sbatch's answer, and a folder that sbatch would read in its way."""
+    (tmp_path / folder).mkdir()
+    script = f'#!/bin/sh\necho "5 news"; echo 2026; {shutil.which("sbatch")} "$@"; echo "6 hints"\n'
+    (tmp_path / "sbatch").write_text(script)
+    (tmp_path / "sbatch").chmod(0o755)
+    path = f"{tmp_path}:{ROOT}/utils:{cluster.environment['PATH']}"
+    environment = {**cluster.environment, "PATH": path, "PYTHONPATH": str(ROOT)}
+    for log in ("log/x.JOB.log", f"{tmp_path}/{folder}/l/x.JOB.log"):
+        command = ["slurm.py", "JOB=1:2", log, "echo", "job", "JOB"]
+        done = subprocess.run(
+            command, cwd=tmp_path / folder, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        inside = log.removeprefix(f"{tmp_path}/{folder}/")
+        assert "\njob 2\n" in (tmp_path / folder / inside.replace("JOB", "2")).read_text()

@@ -89,7 +89,7 @@ name = Path(sys.argv[0]).name
 if name.endswith(".py"):
     task(sys.argv[2:])
 else:
-    with open(FAKE / "calls", "a") as calls:
+    with open(FAKE / "calls", "a", errors="surrogateescape") as calls:
         print(name, *sys.argv[1:], file=calls)
     if (FAKE / "broken").exists():
         sys.exit((FAKE / "broken").read_text())

@@ -307,3 +307,19 @@ def _seconds(*words: str) -> float:
     assert done.stdout.startswith(b"Run a command")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+@pytest.mark.parametrize("folder", ["JOB", "JOBS", "myJOB/x"])
+def test_the_name_of_the_array_in_the_path_of_this_folder_stays(
+    tmp_path: Path, folder: str
+) -> None:
+    here = tmp_path / folder
+    here.mkdir(parents=True)
+    words = ["JOB=1:2", f"{here}/l.JOB/x.log", "echo", "JOB", f"{here}/out.JOB", ">", "out.JOB"]
+    done = subprocess.run([sys.executable, str(RUN), *words], cwd=here, check=False)
+    assert done.returncode == 0
+    assert (here / "out.2").read_text() == f"2 {here}/out.2\n"
+    assert (here / "l.1" / "x.log").exists()
+    words = ["JOB=1:2", f"{here}/x.log", "true"]
+    done = subprocess.run([sys.executable, str(RUN), *words], cwd=here, check=False)
+    assert done.returncode == 2  # all would write one log

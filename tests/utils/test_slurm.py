@@ -317,3 +317,233 @@ def test_a_wrong_configuration(tmp_path: Path, text: str | None, message: str) -
 def test_numbers_of_jobs() -> None:
     assert ranges([1, 2, 3, 7, 9, 10]) == "1-3,7,9-10"
     assert ranges([]) == ""
+
+
+# ---- what sites print beside Slurm's answers -----------------------------------------------------
+
+
+@pytest.fixture
+def wrap(fake: Path, tmp_path: Path) -> Callable[[str, str], None]:
+    """Put a site's own script, in which ``real`` is the program, in place of one of Slurm's."""
+
+    def put(name: str, script: str) -> None:
+        (tmp_path / "real").mkdir(exist_ok=True)
+        (tmp_path / "programs" / name).replace(tmp_path / "real" / name)
+        text = f'#!/bin/bash\nreal() {{ "{tmp_path}/real/{name}" "$@"; }}\n{script}\n'
+        (tmp_path / "programs" / name).write_text(text)
+        (tmp_path / "programs" / name).chmod(0o755)
+
+    return put
+
+
+SITES = {
+    "before": 'echo "Welcome to the Example6 Supercomputer (login2)"; real "$@"',
+    "after": 'real "$@"; printf "\\n5 jobs of yours wait\\n"',
+    "numbers": 'echo 2026; real "$@"; echo 77',
+    "colours": 'printf "\\033[1m7 news\\033[0m\\r\\n\\033[32m%s\\033[0m\\r\\n" "$(real "$@")"',
+    "cluster": 'echo "$(real "$@");alpha"',
+    "words": 'echo 2026; echo "Submitted batch job $(real "$@")"',
+    "nothing": 'real "$@" > /dev/null',
+    "another": 'real "$@" > /dev/null; echo 4711',
+    "latin-1": 'printf "Universit\\xe9 6\\n"; real "$@"',
+    "fails": 'real "$@" > /dev/null; echo "sbatch: error: Socket timed out" >&2; exit 1',
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_number_of_the_array_whatever_a_site_prints(
+    run: Run, fake: Path, wrap: Callable, site: str
+) -> None:
+    for name in ("3.job", "3.name"):  # another's jobs
+        (fake / name).write_text("other")
+    (fake / "3_0").write_text("RUNNING None")
+    for number in (1, 2):
+        (fake / f"{number}.job").write_text("")
+    wrap("sbatch", SITES[site])
+    done = run("JOB=1:2", "x.JOB.log", "echo", "JOB")
+    assert done.returncode == 0, done.stderr
+    asked = calls(fake, "squeue")[-1]
+    assert " -j 4 " in asked or " -n x.all." in asked
+    assert (" -M alpha " in asked) == (site == "cluster")
+    assert (fake / "3_0").read_text() == "RUNNING None"
+    assert not [line for line in calls(fake, "scancel") if " 3" in line]
+
+
+@pytest.mark.parametrize("site", ["before", "another", "cluster"])
+def test_ctrl_c_cancels_ours_alone_by_number_and_name(
+    start, fake: Path, wrap: Callable, site: str
+) -> None:
+    wrap("sbatch", SITES[site])
+    with start("JOB=1:2", "x.JOB.log", "sleep", "60") as process:
+        wait_for(lambda: len(list(fake.glob("*.pid"))) == 2 and calls(fake, "squeue"))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert {(fake / f"1_{n}").read_text() for n in (1, 2)} == {"CANCELLED None"}
+    for line in calls(fake, "scancel"):
+        assert line.split()[1] in ("1", "4711")
+        assert " --name=x.all." in line
+
+
+@pytest.mark.parametrize("option", ["-M alpha", "-Malpha", "--clusters=alpha", "--cluster alpha"])
+def test_the_cluster_that_the_configuration_names_is_asked(
+    run: Run, fake: Path, option: str
+) -> None:
+    (fake.parent / "slurm.conf").write_text(
+        f"command sbatch {option}\ndefault gpu=0\noption gpu=0\n"
+    )
+    done = run("--config", f"{fake.parent}/slurm.conf", "x.log", "true")
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("squeue -M alpha ") for line in calls(fake, "squeue"))
+
+
+def test_no_number_and_no_such_array_is_refused(run: Run, fake: Path, wrap: Callable) -> None:
+    wrap("sbatch", "echo 2026 is a good year")
+    done = run("JOB=1:2", "log/x.JOB.log", "true")
+    assert done.returncode == 1
+    assert "ERROR (slurm.py) sbatch: its output does not tell the number" in done.stderr
+    assert not (fake.parent / "here" / "log" / "q" / "x.all.log.json").exists()
+    (line,) = calls(fake, "scancel")  # by the name alone, if squeue did not show it
+    assert line.startswith("scancel --name=x.all.")
+
+
+def test_an_array_that_squeue_cannot_show_now_is_found_later(
+    run: Run, fake: Path, wrap: Callable
+) -> None:
+    wrap("sbatch", SITES["nothing"])
+    wrap("squeue", f'if [ -e "{fake}/down" ]; then echo "squeue: error: no answer" >&2; exit 1; fi')
+    (fake / "down").touch()
+    done = run("x.log", "sleep", "1")
+    assert done.returncode == 1
+    assert "the same command finds it later, and scancel --name=x.all." not in done.stderr
+    assert "the same command finds it later, and scancel --name=x." in done.stderr
+    assert (fake.parent / "here" / "q" / "x.log.json").exists()
+    done = run("x.log", "sleep", "1")
+    assert (done.returncode, "ERROR (slurm.py) squeue: error: no answer" in done.stderr) == (
+        1,
+        True,
+    )
+    (fake / "down").unlink()
+    (fake.parent / "real" / "squeue").replace(fake.parent / "programs" / "squeue")
+    done = run("x.log", "sleep", "1")
+    assert (done.returncode, "array 1 of this command" in done.stderr) == (0, True)
+    assert len(calls(fake, "sbatch")) == 1
+
+
+def test_squeue_with_a_banner_or_an_error_on_its_output(
+    run: Run, fake: Path, wrap: Callable
+) -> None:
+    failing = f'if [ ! -e "{fake}/once" ]; then touch "{fake}/once"; echo "error: busy"; exit; fi'
+    wrap("squeue", f'{failing}\necho "Login 2 OK"; echo "1 NODES down"; real "$@"; echo "2 hints"')
+    done = run("JOB=1:2", "x.JOB.log", "echo", "JOB")
+    assert (done.returncode, "lost" in done.stderr) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "ends", "says"),
+    [
+        ("SPECIAL_EXIT None", True, "JOB 1: held by Slurm (SPECIAL_EXIT)"),
+        ("REQUEUE_HOLD None", True, "JOB 1: held by Slurm (REQUEUE_HOLD)"),
+        ("PENDING JobHoldMaxRequeue", True, "JOB 1: held by Slurm (JobHoldMaxRequeue)"),
+        ("PENDING JobHeldUser", False, "job 1: JOB 1: JobHeldUser; see scontrol show job"),
+        ("SUSPENDED None", False, "job 1: JOB 1: SUSPENDED; see scontrol show job"),
+        ("STOPPED None", False, "job 1: JOB 1: STOPPED; see scontrol show job"),
+        ("FLYING None", False, "job 1: JOB 1: FLYING, a state unknown to slurm.py; see"),
+        ("RESIZING None", False, ""),
+    ],
+)
+def test_no_state_waits_without_a_word(
+    start, fake: Path, state: str, ends: bool, says: str
+) -> None:
+    words = ("JOB=1:2", "x.JOB.log", "while", "test", "!", "-e", "go", ";", "do", "sleep", "0.1")
+    with start(*words, ";", "done") as process:
+        wait_for(lambda: len(list(fake.glob("*.pid"))) == 2)
+        (fake / "1_1").write_text(state)
+        asked = len(calls(fake, "squeue"))
+        wait_for(lambda: len(calls(fake, "squeue")) > asked + 1)
+        (fake.parent / "here" / "go").touch()
+        if not ends:
+            (fake / "1_1").write_text("COMPLETED None")
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == int(ends)
+    assert says in err
+    assert ends or says or len(err.splitlines()) == 1
+
+
+def test_a_job_that_slurm_never_finishes_tidying_up(start, fake: Path) -> None:
+    with start("x.log", "sleep", "0.5") as process:
+        wait_for(lambda: list(fake.glob("*.pid")))
+        (fake / "1_0").write_text("COMPLETING None")
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
+# ---- odd names and numbers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "folder", ["a,b c", "JOBS it's", "JOB", 'q"u\\ote', "p%a%j", "$HOME `x`", "ü;&"]
+)
+def test_odd_characters_in_logs_and_folders(
+    environment: dict[str, str], fake: Path, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    for log in ("log,%j/JOB 'x' (1).JOB.log", f"{tmp_path}/{folder}/l/x.JOB.log"):
+        words = [sys.executable, str(SLURM), "JOB=1:2", log, "echo", "job", "JOB"]
+        done = subprocess.run(
+            words, cwd=tmp_path / folder, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        inside = log.removeprefix(f"{tmp_path}/{folder}/")
+        path = tmp_path / folder / inside.replace("JOB", "2")
+        assert "\njob 2\n" in path.read_text()
+    for line in calls(fake, "sbatch"):
+        title = re.search(r"--job-name=(.*?) --output=", line)
+        assert title is not None
+        assert re.fullmatch(r"[\w.+-]+\.\w{12}", title[1])
+
+
+def test_bytes_that_are_no_text(environment: dict[str, str], fake: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(SLURM), b"x\xff.log", "echo", b"\xfe"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+ODD = ["²", "2**31-1", "9" * 30, "9" * 5000, "-1", "1e3", "0x10", "٣", "nan", "1.5", " 1", "1_000"]
+
+
+@pytest.mark.parametrize("program", ["run.py", "slurm.py"])
+def test_odd_numbers_are_refused_at_once(
+    environment: dict[str, str], fake: Path, tmp_path: Path, program: str
+) -> None:
+    script = (
+        "import sys, runpy, io, contextlib\n"
+        "main = runpy.run_path(sys.argv[1])['main']\n"
+        "for words in map(str.split, sys.stdin.read().split('\\n')):\n"
+        "    print(main([w.replace('~', ' ') for w in words]))\n"
+    )
+    options = ("--num-threads", "--max-jobs-run", "--gpu", "-tc")
+    lines = [f"{o} {odd.replace(' ', '~')} x.log true" for o in options for odd in ODD]
+    arrays = (
+        "1:10**18",
+        f"1:{10**18}",
+        "1:²",
+        "1:" + "9" * 5000,
+        "0",
+        "2:1",
+        "1:",
+        "a:b",
+        "",
+        "1-4",
+    )
+    arrays = (*arrays, "1:2000000", "-1:4", "1:٣", "٣", "1.5")
+    lines += [f"JOB={value} x.JOB.log true" for value in arrays]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(SLURM.with_name(program))],
+        input="\n".join(lines), cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=False, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.split() == ["2"] * len(lines), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("ERROR") == len(lines)
+    assert not list(tmp_path.glob("*.log"))
