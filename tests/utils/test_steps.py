@@ -1,9 +1,7 @@
 """The steps of a recipe: make_feats.sh, decode.sh, print_results.py, sweeps."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,28 +14,13 @@ from pipeline.frontend.front_end import FrontEnd
 from pipeline.scoring.results import best_epoch, read_metrics, read_speed
 from pipeline.tables import MatrixWriter, read_matrix
 
-ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(run_step) -> Run:
     """Run a step in ``tmp_path``, as a recipe does."""
-    folders = [Path(sys.executable).parent, ROOT / "bin", ROOT / "utils"]
-    env = {
-        **os.environ,
-        "PATH": os.pathsep.join([*map(str, folders), os.environ["PATH"]]),
-        "PYTHONPATH": str(ROOT),
-        "LC_ALL": "C",
-        "OMP_NUM_THREADS": "1",
-    }
-
-    def run(*command: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*map(str, command)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-        )
-
-    return run
+    return run_step
 
 
 def fails(done: subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
