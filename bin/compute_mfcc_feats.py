@@ -4,6 +4,7 @@
 Usage: compute_mfcc_feats.py [options] WAV_RSPECIFIER FEATS_WSPECIFIER
 
 Recordings may be WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE files; no pipe is needed.
+Where ffmpeg is installed, M4A, AAC, WMA, AMR and others are read, too. --resample=true resamples.
 The options and their defaults are those of Kaldi's compute-mfcc-feats, except that --dither is 0.
 
 e.g.: compute_mfcc_feats.py --config=conf/mfcc.conf scp:wav.scp ark,scp:mfcc.ark,mfcc.scp

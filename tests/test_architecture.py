@@ -32,7 +32,7 @@ def relative(path: Path) -> str:
 
 # ---- floors --------------------------------------------------------------------------------------
 
-FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "sentencepiece", "jiwer"}
+FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "soxr", "sentencepiece", "jiwer"}
 
 # Who stands on which floor; a module counts with its package.
 FLOORS: dict[str, int] = {

@@ -66,6 +66,7 @@ class DecodeOptions(SearchOptions):
     )
     from_audio: bool = option(False, "read recordings (a wav.scp) and compute their features")
     channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one", low=-1)
+    resample: bool = option(False, "resample recordings of another rate than the model's")
     resume: bool = option(False, "continue an interrupted run")
     cmvn: str = option(
         "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"

@@ -36,6 +36,7 @@ class SegmentOptions(ReadingOptions):
 class ExtractionOptions(ReadingOptions):
     """Options of the extraction that are independent of the kind of features."""
 
+    resample: bool = option(False, "resample recordings of another rate to --sample-frequency")
     min_duration: float = option(0.0, "shortest recording to accept, in s", low=0)
     write_utt2dur: str = option("", "wspecifier for the durations in s; empty: not written")
     write_num_frames: str = option("", "wspecifier for the lengths in frames; empty: not written")
@@ -89,7 +90,9 @@ def extract(
         rate = round(options.sample_frequency)
         for utt_id, recording in wavs:
             try:
-                samples, _ = recording.read(sample_rate=rate, channel=extraction.channel)
+                samples, _ = recording.read(
+                    sample_rate=rate, channel=extraction.channel, resampled=extraction.resample
+                )
                 if len(samples) < extraction.min_duration * rate:
                     left_out += 1
                     continue
