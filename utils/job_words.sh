@@ -1,8 +1,8 @@
 # Sourced by bash scripts that hand paths to jobs, after parse_options.sh. Folders may have any name
 # that a Kaldi table can name.
 #
-#   usable_paths VARIABLE …   puts ./ before paths that would be read as an option or as a symbol of
-#                             the shell; a path that no table can name is an error
+#   usable_paths VARIABLE …   puts ./ before paths that would be read as an option, as a symbol of the
+#                             shell or as a variable of awk; a path that no table can name is an error
 #   choose_job_name WORD …    sets $job to the name of an array of jobs that is in none of the words:
 #                             JOB, or XJOB … where JOB is a part of a path
 #   job_words WORD …          sets the array $words to these words as $cmd takes them, so that the
@@ -20,7 +20,7 @@ usable_paths() {
     esac
     case ${!variable} in
       /* | ./* | ../*) ;;
-      -* | [[:space:]]* | *[\<\>\&\;\(\)\{\}\!]*) printf -v "$variable" './%s' "${!variable}" ;;
+      -* | [[:space:]]* | *[\<\>\&\;\(\)\{\}\!=]*) printf -v "$variable" './%s' "${!variable}" ;;
     esac
   done
 }

@@ -151,7 +151,8 @@ class Recogniser:
         """
         front_end = self.front_end  # raises an error before the file is read
         samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
-        return self.recognise(str(path), front_end(samples, rate, resampled=resampled))
+        feats = front_end(samples, rate, resampled=resampled, name=str(path))
+        return self.recognise(str(path), feats)
 
     def recognise_samples(
         self, samples: np.ndarray, rate: int, *, name: str = "the recording"

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from pipeline.options import Options, option, require
 
-LONGEST_FRAME = 1 << 24  # samples
+LONGEST_FRAME = 1 << 20  # samples
 WINDOWS = ("povey", "hamming", "hanning", "blackman", "sine", "rectangular")
 
 
@@ -74,7 +74,7 @@ class FrameOptions(Options):
 class MelOptions(FrameOptions):
     """The mel filter bank, which filter-bank features and MFCCs share."""
 
-    num_mel_bins: int = option(23, "number of triangular mel filters", low=3)
+    num_mel_bins: int = option(23, "number of triangular mel filters", low=3, high=10_000)
     low_freq: float = option(20.0, "lower edge of the lowest filter, in Hz")
     high_freq: float = option(
         0.0, "upper edge of the highest filter, in Hz; 0 or less: added to the Nyquist frequency"

@@ -59,7 +59,7 @@ class FrontEnd:
         )
 
     def __call__(
-        self, samples: "FloatArray", rate: int, *, resampled: bool = False
+        self, samples: "FloatArray", rate: int, *, resampled: bool = False, name: str = ""
     ) -> "FloatArray":
         """Features ``(T, dim)``, before normalisation.
 
@@ -67,17 +67,19 @@ class FrontEnd:
             samples: ``(S,)`` on the scale of 16-bit integers.
             rate: their sample rate in Hz.
             resampled: whether samples of another rate than the front end's are resampled.
+            name: the recording, for messages.
 
         Raises:
             AudioError: ``rate`` is not the sample rate of the front end in Hz.
             FeatureError: the recording is shorter than a frame.
         """
         if rate != self.sample_rate and resampled:
-            samples = resample(samples, rate, self.sample_rate, "the recording")
+            samples = resample(samples, rate, self.sample_rate, name or "the recording")
         elif rate != self.sample_rate:
+            wanted, what = self.sample_rate, f"{name}:" if name else "the recording"
             raise AudioError(
-                f"the recording has a sample rate of {rate} Hz, but the model {self.sample_rate}; "
-                f"resample it: --resample=true, or sox IN -r {self.sample_rate} OUT"
+                f"{what} has a sample rate of {rate} Hz, but the model {wanted}; "
+                f"resample it: --resample=true, or sox IN -r {wanted} OUT"
             )
         feats = compute_features(samples, self.options)
         if self.delta is None:
