@@ -192,7 +192,7 @@ def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
 
 
 def _replace_folder(target: Path, source: Path) -> None:
-    """Make ``target`` a copy of ``source``, without files of an older one; none if there is none."""
+    """Make ``target`` a copy of ``source``, without files of an older one, or remove it."""
     if target.exists() and source.exists() and target.samefile(source):
         return
     shutil.rmtree(target, ignore_errors=True)
