@@ -7,13 +7,15 @@ e.g.: feats_options.py --options="--low-freq=300 --channel=0" conf/fbank.conf fe
 
 CONF is called fbank.conf, mfcc.conf or spectrogram.conf. --options are read as compute_*_feats.py
 reads them: in any notation, with quotes as in a shell, --config=FILE among them; the last of
-several wins. OUT_DIR gets conf/ with all options that decide values (a copy of CONF if --options
-change none), frame_shift in s, and the other options as words that end in a NUL: compute.words for
-compute_*_feats.py, and with --segments cut.words for extract_segments.py.
+several wins. A folder in OUT_DIR gets conf/ with all options that decide values (a copy of CONF if
+--options change none), frame_shift in s, and the other options as words that end in a NUL:
+compute.words for compute_*_feats.py, and with --segments cut.words for extract_segments.py. The
+name of the folder is printed. It is a digest of its content: other options, another folder.
 
 See also: make_feats.sh, compute_fbank_feats.py, extract_segments.py
 """
 
+import hashlib
 import shlex
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
@@ -69,20 +71,28 @@ def main(
     found, standard = parse_options(everything, [f"--config={conf}", *typed], program)
     if not segments and (cutting := _words(found, SegmentOptions, but=ExtractionOptions)):
         raise UsageError(f"{cutting[0]}: applies only to a data directory with a file segments")
-    with replaced_directory(out_dir) as folder:
-        (folder / "conf").mkdir()
-        feature_options = _part(found, kind)
-        (folder / "conf" / conf.name).write_bytes(_file_of(feature_options, conf))
-        if delta_conf:
-            read, _ = parse_options(DeltaFileOptions, [f"--config={delta_conf}"], "add_deltas.py")
-            content = _file_of(_part(read, DeltaOptions), Path(delta_conf))
-            (folder / "conf" / "delta.conf").write_bytes(content)
-        (folder / "frame_shift").write_text(f"{found.frame_shift / 1000:.6g}\n")
-        others = ReadingOptions if segments else None
-        words = [*standard, *_words(found, ExtractionOptions, but=others)]
-        _write_words(folder / "compute.words", words)
-        if segments:
-            _write_words(folder / "cut.words", [*standard, *_words(found, SegmentOptions)])
+    files = {f"conf/{conf.name}": _file_of(_part(found, kind), conf)}
+    if delta_conf:
+        read, _ = parse_options(DeltaFileOptions, [f"--config={delta_conf}"], "add_deltas.py")
+        files["conf/delta.conf"] = _file_of(_part(read, DeltaOptions), Path(delta_conf))
+    files["frame_shift"] = f"{found.frame_shift / 1000:.6g}\n".encode()
+    others = ReadingOptions if segments else None
+    files["compute.words"] = _joined([*standard, *_words(found, ExtractionOptions, but=others)])
+    if segments:
+        files["cut.words"] = _joined([*standard, *_words(found, SegmentOptions)])
+    print(_written(files, out_dir))
+
+
+def _written(files: dict[str, bytes], out_dir: Path) -> str:
+    """Write files into a folder of ``out_dir`` that is named by their content; returns its name."""
+    content = b"".join(name.encode() + b"\0" + data + b"\0" for name, data in files.items())
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    if not (out_dir / digest).exists():
+        with replaced_directory(out_dir / digest) as folder:
+            (folder / "conf").mkdir()
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+    return digest
 
 
 def _part(found: Any, kind: type[Options]) -> Options:
@@ -116,8 +126,8 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _write_words(path: Path, words: list[str]) -> None:
-    path.write_bytes(b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words))
+def _joined(words: list[str]) -> bytes:
+    return b"".join(word.encode(errors="surrogateescape") + b"\0" for word in words)
 
 
 if __name__ == "__main__":

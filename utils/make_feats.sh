@@ -54,10 +54,10 @@ feats=$(CDPATH='' cd "$feats" && pwd)
 if [[ $feats == *[,\|]* ]]; then
   fail "$feats: a folder of features cannot have a comma or a | in its path; put it elsewhere"
 fi
-sorted=$feats/log/options_$name # the options, each for the program that takes it
 segmented=$(if [ -e "$data/segments" ]; then echo true; else echo false; fi)
-feats_options.py --segments="$segmented" --delta-conf="$delta_conf" --options="$options" \
-  "$conf" "$sorted"
+digest=$(feats_options.py --segments="$segmented" --delta-conf="$delta_conf" --options="$options" \
+  "$conf" "$feats/log/options_$name")
+sorted=$feats/log/options_$name/$digest # the options, each for the program that takes it
 split_data.py --per-utt "$data" "$nj"
 split=$data/split${nj}utt
 choose_job_name "$data" "$feats"
@@ -101,6 +101,9 @@ for n in $(seq "$nj"); do
   mv "$feats/.feats_$name.$n.ark" "$feats/feats_$name.$n.ark"
   LC_ALL=C sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$n.scp" > "$feats/feats_$name.$n.scp"
   rm "$feats/.feats_$name.$n.scp"
+done
+for folder in "$feats/log/options_$name"/*; do # of earlier runs
+  if [ "$folder" != "$sorted" ]; then rm -rf "$folder"; fi
 done
 rm -rf "$data/.conf.tmp"
 cp -r "$sorted/conf" "$data/.conf.tmp"

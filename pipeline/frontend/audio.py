@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from pipeline.errors import AudioError, TableError
+from pipeline.errors import AudioError, SpecifierError, TableError
 from pipeline.frontend.containers import check_container, truncated
 from pipeline.frontend.ffmpeg import decode_by_ffmpeg, find_ffmpeg
 from pipeline.frontend.resample import resample
@@ -190,7 +190,7 @@ def _load(rxfilename: str, *, allow_pipes: bool) -> bytes:
             if split_offset(rxfilename)[1] is not None:  # in an archive, other recordings follow
                 return _read_riff(stream, rxfilename)
             return stream.read()
-    except TableError as error:
+    except (SpecifierError, TableError) as error:
         raise AudioError(str(error)) from error
     except OSError as error:
         raise AudioError(f"{rxfilename}: cannot read: {error.strerror}; copy it again") from error

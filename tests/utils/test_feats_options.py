@@ -78,10 +78,11 @@ def test_options_in_any_spelling_reach_the_file(execute, tmp_path, seed):
     conf.write_text("--frame_shift=9\n--no-round-to-power-of-two=false  # of a user\n--channel=0\n")
     done = execute("feats_options.py", f"--options={options}", conf, tmp_path / "out")
     assert done.status == 0, (options, done.err)
+    out = tmp_path / "out" / done.out.strip()
     expected = KINDS[kind](**{"frame_shift": 9.0, **meant})
-    assert FrontEnd.load(tmp_path / "out" / "conf").options == expected, options
-    assert (tmp_path / "out" / "frame_shift").read_text() == f"{expected.frame_shift / 1000:g}\n"
-    words = (tmp_path / "out" / "compute.words").read_text().split("\0")[:-1]
+    assert FrontEnd.load(out / "conf").options == expected, options
+    assert (out / "frame_shift").read_text() == f"{expected.frame_shift / 1000:g}\n"
+    words = (out / "compute.words").read_text().split("\0")[:-1]
     assert {word.partition("=")[0] for word in words} == {
         option.partition("=")[0] for option in [*reading, "--channel=0"]
     }
@@ -96,10 +97,22 @@ def test_a_file_that_says_it_all_is_copied(execute, tmp_path):
         f"--delta-conf={tmp_path}/x.conf", tmp_path / "fbank.conf", tmp_path / "out",
     )  # fmt: skip
     assert done.status == 0, done.err
-    assert (tmp_path / "out" / "conf" / "fbank.conf").read_text() == text
-    assert FrontEnd.load(tmp_path / "out" / "conf").delta.delta_order == 1
-    assert (tmp_path / "out" / "cut.words").read_text() == "--channel=1\0"
-    assert (tmp_path / "out" / "compute.words").read_text() == ""
+    out = tmp_path / "out" / done.out.strip()
+    assert (out / "conf" / "fbank.conf").read_text() == text
+    assert FrontEnd.load(out / "conf").delta.delta_order == 1
+    assert (out / "cut.words").read_text() == "--channel=1\0"
+    assert (out / "compute.words").read_text() == ""
+
+
+def test_other_options_are_in_another_folder(execute, tmp_path):
+    """A job that still runs keeps its own, and its command line differs."""
+    (tmp_path / "fbank.conf").write_text("--num-mel-bins=5\n")
+    found = [
+        execute("feats_options.py", f"--options={text}", tmp_path / "fbank.conf", tmp_path).out
+        for text in ("--low-freq=30", "--low_freq 30.0", "--low-freq=31", "--channel=0")
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ done
 """
 
 
-@pytest.mark.parametrize("name", [odd_name(1), f"-{odd_name(2)}", ">JOB,& x"])
+@pytest.mark.parametrize("name", [odd_name(1), "-JOB,& >x"])
 def test_the_steps_work_in_a_folder_of_any_name(run_step, tmp_path, name):
     place = tmp_path / name
     make_data(place / "data")
