@@ -30,6 +30,9 @@ def main(
     allow_pipes: Annotated[
         bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
+    allow_empty: Annotated[
+        bool, Option("--allow-empty/--no-allow-empty", help="succeed if there are no features")
+    ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
     from pipeline.frontend.deltas import add_deltas
@@ -37,7 +40,7 @@ def main(
     from pipeline.tables import MatrixReader, MatrixWriter
 
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    tally = Tally(permissive=reader.permissive, allow_empty=allow_empty)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
             try:

@@ -4,6 +4,7 @@
 Usage: compute_mfcc_feats.py [options] WAV_RSPECIFIER FEATS_WSPECIFIER
 
 Recordings may be WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE files; no pipe is needed.
+Where ffmpeg is installed, M4A, AAC, WMA, AMR and others are read, too. --resample=true resamples.
 The options and their defaults are those of Kaldi's compute-mfcc-feats, except that --dither is 0.
 
 e.g.: compute_mfcc_feats.py --config=conf/mfcc.conf scp:wav.scp ark,scp:mfcc.ark,mfcc.scp
@@ -35,7 +36,7 @@ def main(
 ) -> int:
     """Write the features of each recording."""
     wavs = WavReader(wav_rspecifier, allow_pipes=extraction.allow_pipes)
-    tally = Tally(permissive=wavs.permissive)
+    tally = Tally(permissive=wavs.permissive, allow_empty=extraction.allow_empty)
     left_out = extract(progress(wavs), feats_wspecifier, options, extraction, tally)
     return tally.finish(f"{left_out} shorter than --min-duration" if left_out else "")
 

@@ -40,7 +40,8 @@ def main(
     from pipeline.decoding.decode_table import decode_table
     from pipeline.models.model_dir import ModelDir
 
-    tally = Tally(permissive=parse_rspecifier(rspecifier).permissive)
+    permissive = parse_rspecifier(rspecifier).permissive
+    tally = Tally(permissive=permissive, allow_empty=options.allow_empty)
     directory = ModelDir.open(model_dir, kind="transducer")
     return tally.finish(decode_table(directory, rspecifier, wspecifier, options, tally))
 

@@ -18,14 +18,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
-from pipeline.cli import Tally, run
+from pipeline.cli import Tally, options_from_fields, run
 from pipeline.data.data_dir import Segment, read_map
 from pipeline.data.file_kinds import number
 from pipeline.errors import AudioError, DataDirError
+from pipeline.frontend.extraction import SegmentOptions
 
 
+@options_from_fields
 def main(
     wav_rspecifier: Annotated[str, Argument(metavar="WAV_RSPECIFIER", help="recordings to read")],
     segments: Annotated[
@@ -34,18 +36,7 @@ def main(
     wav_wspecifier: Annotated[
         str, Argument(metavar="WAV_WSPECIFIER", help="utterances to write, 16-bit RIFF")
     ],
-    min_segment_length: Annotated[
-        float, Option(help="shortest segment to accept, in seconds")
-    ] = 0.1,
-    max_overshoot: Annotated[
-        float, Option(help="time that an end may exceed the recording's, in seconds")
-    ] = 0.5,
-    channel: Annotated[
-        int, Option(help="channel to read, from 0; -1: recordings must have only one")
-    ] = -1,
-    allow_pipes: Annotated[
-        bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
-    ] = False,
+    options: SegmentOptions,
 ) -> int:
     """Write each utterance's samples, in the order of the recordings."""
     from pipeline.frontend.audio import WavReader, wave_bytes
@@ -55,23 +46,23 @@ def main(
     for utt_id, line in read_map(segments).items():
         segment = _parse(line, utt_id, segments)
         wanted[segment.reco_id].append((utt_id, segment))
-    reader = WavReader(wav_rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    reader = WavReader(wav_rspecifier, allow_pipes=options.allow_pipes)
+    tally = Tally(permissive=reader.permissive, allow_empty=options.allow_empty)
     with WaveWriter(wav_wspecifier) as writer:
         for reco_id, recording in reader:
             parts = wanted.pop(reco_id, [])
             if not parts:
                 continue
             try:
-                samples, rate = recording.read(sample_rate=None, channel=channel)
+                samples, rate = recording.read(sample_rate=None, channel=options.channel)
             except AudioError as error:
                 for utt_id, _ in parts:
                     tally.fail(utt_id, error)
                 continue
             for utt_id, segment in parts:
                 try:
-                    first, last = _bounds(segment, len(samples) / rate, max_overshoot)
-                    if last - first < min_segment_length:
+                    first, last = _bounds(segment, len(samples) / rate, options.max_overshoot)
+                    if last - first < options.min_segment_length:
                         raise AudioError(f"{last - first:.3f} s is less than --min-segment-length")
                 except AudioError as error:
                     tally.fail(utt_id, error)

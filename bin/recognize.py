@@ -6,9 +6,9 @@ Usage: recognize.py [options] MODEL_DIR RECORDING…
 e.g.: recognize.py exp/transducer a.wav b.flac
 
 MODEL_DIR holds all that is needed: the front end, the normalisation, the weights and the tokens.
-Recordings may be WAV, FLAC, Ogg, MP3 or NIST SPHERE files; they must have one channel (or
---channel) and the sample rate of the model. Each line of the output is a file name, a tab and the
-tokens.
+Recordings may be WAV, FLAC, Ogg, MP3 or NIST SPHERE files, and where ffmpeg is installed whatever
+it reads (M4A, AAC, WMA, AMR …). They must have one channel (or --channel) and the sample rate of
+the model (or --resample). Each line of the output is a file name, a tab and the tokens.
 
 See also: decode_ctc.py, decode_transducer.py
 """
@@ -28,8 +28,12 @@ def main(
     recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="audio files")],
     options: AnySearchOptions,
     channel: Annotated[
-        int, Option(help="channel to read, from 0; -1: recordings must have only one")
+        int, Option(min=-1, help="channel to read, from 0; -1: recordings must have only one")
     ] = -1,
+    resample: Annotated[
+        bool,
+        Option("--resample/--no-resample", help="resample recordings of another rate"),
+    ] = False,
     device: Annotated[str, Option(help="device to compute on: cpu, cuda or auto")] = "auto",
 ) -> int:
     from pipeline.decoding.recogniser import Recogniser
@@ -42,11 +46,11 @@ def main(
     tally = Tally("recordings")
     for recording in recordings:
         try:
-            best = recogniser.recognise_file(recording, channel=channel).hyps[0]
+            found = recogniser.recognise_file(recording, channel=channel, resampled=resample)
         except DataError as error:
             tally.fail(recording, str(error).removeprefix(f"{recording}: "))
             continue
-        print(recording, recogniser.symbols(best), sep="\t", flush=True)
+        print(recording, recogniser.symbols(found.hyps[0]), sep="\t", flush=True)
         tally.ok()
     return tally.finish()
 

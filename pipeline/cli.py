@@ -27,7 +27,8 @@ os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, which starts 0.2 s s
 import typer
 
 from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
-from pipeline.options import nearest, normal_name, read_options_file
+from pipeline.notations import expand_config, take_standard_options
+from pipeline.options import placed
 
 log = logging.getLogger("pipeline")
 
@@ -60,10 +61,11 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
 
     Errors that a user can cause are reported on standard error and never raised.
     """
+    places: dict[str, str] = {}  # where the value of each option was read
     try:
         command = _typer_command(main)
-        arguments, verbose, print_args = _take_standard_options(arguments)
-        arguments = _expand_config(command, arguments)
+        arguments, verbose, print_args = take_standard_options(arguments)
+        arguments = expand_config(command, arguments, places)
         _set_up_logging(program, verbose)
         if print_args:
             print(program, *arguments, file=sys.stderr)
@@ -75,13 +77,14 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
     except typer.Exit as leave:  # --help
         return int(leave.exit_code)
     except typer.TyperException as error:
+        _name_place(error, places)
         error.show()  # type: ignore[attr-defined]  # usage, a hint, the message
         return int(getattr(error, "exit_code", 2))
     except BrokenPipeError:
         _discard_stdout()
         return EXIT_READER_CLOSED
     except PipelineError as error:
-        _report(program, str(error))
+        _report(program, _placed(error, places))
         return error.exit_code
     except KeyboardInterrupt:
         _report(program, "interrupted")
@@ -101,6 +104,22 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         what = f"{type(error).__name__}: {error}".partition("\n")[0]
         _report(program, f"unexpected {what}; --verbose=1 shows a traceback; please report this")
         return EXIT_FAILED
+
+
+def _placed(error: PipelineError, places: dict[str, str]) -> str:
+    """The message of an error; if a value is wrong, after the file and line that it is from."""
+    if not isinstance(error, ConfigError):
+        return str(error)
+    files = {where.rpartition(":")[0] for where in places.values() if where}
+    return placed(str(error), places, ", ".join(sorted(files)))
+
+
+def _name_place(error: Any, places: dict[str, str]) -> None:
+    """Put the file and line of the option before click's message, if a file gave its value."""
+    parameter = getattr(error, "param", None)
+    where = places.get(parameter.opts[-1], "") if parameter is not None else ""
+    if where:
+        error.message = f"{where}: {error.message}"
 
 
 def _replace_closed_streams() -> None:
@@ -142,122 +161,44 @@ def _set_up_logging(program: str, verbose: int) -> None:
     log.setLevel(level)
 
 
-# ---- options in Kaldi's notations --------------------------------------------------------------
+# ---- options of another command ----------------------------------------------------------------
 
 
-def _take_standard_options(arguments: list[str]) -> tuple[list[str], int, bool]:
-    """Take out ``--verbose`` and ``--print-args``.
+def parse_options(kind: type[T], words: list[str], program: str) -> tuple[T, list[str]]:
+    """Read options as a command does that has a dataclass of them, in all notations.
 
-    Returns the other arguments, the verbosity and whether to print the arguments.
-    """
-    rest: list[str] = []
-    verbose, print_args = 0, False
-    queue = list(arguments)
-    while queue:
-        token = queue.pop(0)
-        if token == "--":
-            return [*rest, token, *queue], verbose, print_args
-        name, has_value, value = _split_option(token)
-        if name not in ("--verbose", "--print-args"):
-            rest.append(token)
-            continue
-        if not has_value:
-            takes_next = queue and (name == "--verbose" or queue[0] in ("true", "false"))
-            value = queue.pop(0) if takes_next else "true" if name == "--print-args" else ""
-        if name == "--print-args":
-            print_args = _boolean(name, value)
-        else:
-            try:
-                verbose = int(value)
-            except ValueError:
-                raise UsageError(f"--verbose takes a whole number, not {value!r}") from None
-    return rest, verbose, print_args
+    Args:
+        kind: the dataclass.
+        words: options only, ``--config=FILE`` among them.
+        program: the command, for messages.
 
-
-def _split_option(token: str) -> tuple[str, bool, str]:
-    """``--Use_Energy=true`` -> (``--use-energy``, True, ``true``); the name is empty if there is no
-    option."""
-    if not token.startswith("--") or token == "--":
-        return "", False, ""
-    name, equals, value = token.partition("=")
-    return normal_name(name), bool(equals), value
-
-
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() in ("true", "t", "1", "yes"):
-        return True
-    if value.lower() in ("false", "f", "0", "no"):
-        return False
-    raise UsageError(f"{name} must be true or false, not {value!r}")
-
-
-def _expand_config(command: Any, arguments: list[str]) -> list[str]:
-    """The arguments in click's notation, the options of ``--config`` files before all others."""
-    from_files: list[str] = []
-    typed: list[str] = []
-    queue = list(arguments)
-    while queue:
-        token = queue.pop(0)
-        if token == "--":
-            typed += [token, *queue]
-            break
-        name, has_value, value = _split_option(token)
-        if name != "--config":
-            typed.append(token)
-            continue
-        if not has_value:
-            if not queue:
-                raise UsageError("--config needs a file")
-            value = queue.pop(0)
-        from_files += read_config_options(Path(value), command)
-    return _to_click(command, from_files) + _to_click(command, typed)
-
-
-def read_config_options(path: Path, command: Any = None) -> list[str]:
-    """The ``--name=value`` lines of an options file, without comments and blank lines.
+    Returns:
+        The options, and the standard options that were given (``--verbose``, ``--print-args``).
 
     Raises:
-        ConfigError: the file cannot be read, or ``command`` has no such option. The message names
-            the file, the line and the most similar option.
+        PipelineError: an option is invalid; names the file and the line if it is from a file.
     """
-    options = []
-    for number, key, value in read_options_file(path):
-        name = f"--{key}"
-        if command is not None:
-            known = [n for p in command.params for n in [*p.opts, *p.secondary_opts]]
-            if name not in known:
-                raise ConfigError(f"{path}:{number}: unknown option {name}{nearest(name, known)}")
-        options.append(name if value is None else f"{name}={value}")
-    return options
+    found: list[T] = []
 
+    def main(options: Any) -> None:
+        found.append(options)
 
-def _to_click(command: Any, tokens: list[str]) -> list[str]:
-    flags = {n: p for p in command.params if getattr(p, "is_flag", False) for n in p.opts}
-    valued = {
-        n for p in command.params for n in p.opts if n.startswith("--") and n not in flags
-    } - {"--help"}
-    out: list[str] = []
-    queue = list(tokens)
-    while queue:
-        token = queue.pop(0)
-        if token == "--":
-            return [*out, token, *queue]
-        name, has_value, value = _split_option(token)
-        if not name:
-            out.append(token)
-        elif name in flags:
-            if not has_value:
-                value = queue.pop(0) if queue and queue[0] in ("true", "false") else "true"
-            off = flags[name].secondary_opts
-            if _boolean(name, value):
-                out.append(name)
-            elif off:
-                out.append(off[0])
-        else:
-            out.append(f"{name}={value}" if has_value else name)
-            if name in valued and not has_value and queue:
-                out.append(queue.pop(0))
-    return out
+    main.__annotations__ = {"options": kind, "return": type(None)}
+    if {"--help", "-h"} & set(words):
+        raise UsageError(f"--help cannot be among these options; run {program} --help")
+    command, places = _typer_command(options_from_fields(main)), dict[str, str]()
+    words, verbose, print_args = take_standard_options(words)
+    words = expand_config(command, words, places)
+    try:
+        with command.make_context(program, words) as context:
+            command.invoke(context)
+    except typer.TyperException as error:
+        _name_place(error, places)
+        raise
+    except ConfigError as error:
+        raise ConfigError(_placed(error, places)) from error
+    standard = [f"--verbose={verbose}"] if verbose else []
+    return found[0], [*standard, *(["--print-args=true"] if print_args else [])]
 
 
 # ---- counting and progress ---------------------------------------------------------------------
@@ -269,10 +210,13 @@ class Tally:
     Args:
         noun: what is counted, in the plural.
         permissive: whether failures leave the exit status 0, as for an rspecifier with ``,p``.
+        allow_empty: whether it is no failure that nothing was done.
     """
 
-    def __init__(self, noun: str = "utterances", *, permissive: bool = False) -> None:
-        self.noun, self.permissive = noun, permissive
+    def __init__(
+        self, noun: str = "utterances", *, permissive: bool = False, allow_empty: bool = False
+    ) -> None:
+        self.noun, self.permissive, self.allow_empty = noun, permissive, allow_empty
         self.done = self.failed = 0
 
     def ok(self, count: int = 1) -> None:
@@ -289,7 +233,7 @@ class Tally:
 
         Within the block of a writer this keeps an older file of the same name.
         """
-        if self.done == 0:
+        if self.done == 0 and not self.allow_empty:
             raise DataError(
                 f"nothing was done: no {self.noun} succeeded, {self.failed} failed; "
                 "no output was written"
@@ -299,7 +243,7 @@ class Tally:
         """Log ``Done N utterances, M failed, …`` and return the exit status."""
         tail = f", {extra}" if extra else ""
         log.info("Done %d %s, %d failed%s", self.done, self.noun, self.failed, tail)
-        if self.done == 0:
+        if self.done == 0 and not self.allow_empty:
             log.error("nothing was done: no %s succeeded", self.noun)
             return EXIT_FAILED
         return EXIT_FAILED if self.failed and not self.permissive else 0

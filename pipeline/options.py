@@ -12,6 +12,7 @@ file, and the check of the value::
 import dataclasses
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -191,30 +192,57 @@ def nearest(name: str, known: list[str]) -> str:
 def load_options(kind: type[O], path: str | Path) -> O:
     """Read options of ``kind`` from an options file; an option without a value is ``true``.
 
+    Booleans may have any spelling of the command line, ``--no-use-energy`` among them.
+
     Raises:
-        ConfigError: a name is unknown (the most similar one is named), or a value is invalid.
+        ConfigError: a name is unknown (the most similar one is named), or a value is invalid. The
+            message names the file and, if one line is wrong, the line.
     """
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for number, name, text in read_options_file(path):
         where = f"{path}:{number}"
-        if name not in fields:
+        plain = name.removeprefix("no-")
+        negated = name not in fields and plain in fields and isinstance(fields[plain].default, bool)
+        if name not in fields and not negated:
             near = nearest(f"--{name}", [f"--{known}" for known in fields])
             hint = near or f"; {kind.__name__} has no such option"
             raise ConfigError(f"{where}: unknown option --{name}{hint}")
-        default = fields[name].default
-        values[fields[name].name] = _parsed("true" if text is None else text, default, where, name)
+        key = plain if negated else name
+        value = _parsed("true" if text is None else text, fields[key].default, where, name)
+        values[fields[key].name] = (not value) if negated else value
+        places[flag(key)] = where
     try:
         return kind(**values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(placed(str(error), places, str(path))) from error
+
+
+def placed(message: str, places: dict[str, str], otherwise: str = "") -> str:
+    """A message that begins with an option, after the place that the option was read from.
+
+    Args:
+        message: such as ``--low-freq must be …``; another message stays as it is.
+        places: ``--low-freq`` -> ``FILE:LINE``; the empty text if it was on the command line.
+        otherwise: the place of all other options.
+    """
+    found = re.match(r"--[a-z][a-z0-9-]*", message)
+    where = places.get(found[0], otherwise) if found else otherwise
+    return f"{where}: {message}" if where else message
+
+
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}  # the spellings of a boolean, in small letters
 
 
 def _parsed(text: str, default: Any, where: str, name: str) -> Any:
     """``text`` converted to the type of the default."""
     try:
         if isinstance(default, bool):
-            return {"true": True, "t": True, "false": False, "f": False}[text.lower()]
+            return BOOLEANS[text.lower()]
         return type(default)(text)
     except (KeyError, ValueError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pipeline.cli
-from pipeline.cli import read_config_options
+from pipeline.notations import read_config_options, to_click
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = sorted((ROOT / "bin").glob("*.py"))
@@ -32,12 +32,13 @@ def relative(path: Path) -> str:
 
 # ---- floors --------------------------------------------------------------------------------------
 
-FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "sentencepiece", "jiwer"}
+FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "soxr", "sentencepiece", "jiwer"}
 
 # Who stands on which floor; a module counts with its package.
 FLOORS: dict[str, int] = {
     "pipeline.errors": 0,
     "pipeline.options": 1,
+    "pipeline.notations": 1,
     "pipeline.files": 1,
     "pipeline.tables": 1,
     "pipeline.data": 1,
@@ -365,7 +366,7 @@ def commands() -> dict[str, object]:
 @pytest.mark.parametrize("path", [p for p in OPTIONS_FILES if reader(p)], ids=relative)
 def test_an_options_file_is_read_by_its_command(path: Path, commands: dict[str, object]) -> None:
     command = commands[str(reader(path))]
-    options = pipeline.cli._to_click(command, read_config_options(path, command))
+    options = to_click(command, read_config_options(path, command))
     assert options
     needed = sum(p.param_type_name == "argument" and p.required for p in command.params)
     with command.make_context("command", [*options, *["x"] * needed]) as context:

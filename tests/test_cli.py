@@ -226,6 +226,22 @@ def test_a_wrong_options_file_names_the_line(
 def test_a_wrong_value_in_an_options_file(toy: Toy, conf: Callable[..., str]) -> None:
     assert toy(f"--config={conf('--num-bins=many')}", "in.ark") == 2
     assert "Invalid value for '--num-bins'" in toy.err
+    assert "a.conf:1: " in toy.err
+    for text, said in (("--raw=maybe", "--raw must be"), ("--name", "--name needs a value")):
+        path = conf(f"# one\n{text}")
+        assert toy(f"--config={path}", "in.ark") == 2
+        assert toy.err.startswith(f"ERROR (toy.py) {path}:2: {said}")
+
+
+def test_an_error_about_a_value_names_where_it_was_read(toy: Toy, conf: Callable[..., str]) -> None:
+    path = conf("--rate=3\n--no-use-energy\n")
+    for option, said in (("--rate", f"{path}:1: "), ("--use-energy", f"{path}:2: ")):
+        toy.error = ConfigError(f"{option} must be another")
+        assert toy(f"--config={path}", "in.ark") == 2
+        assert toy.err == f"ERROR (toy.py) {said}{option} must be another\n"
+    toy.error = ConfigError("--rate must be another")
+    assert toy(f"--config={path}", "--rate=4", "in.ark") == 2  # the command line decided it
+    assert toy.err == "ERROR (toy.py) --rate must be another\n"
 
 
 def test_an_options_file_that_cannot_be_read(toy: Toy, tmp_path: Path) -> None:

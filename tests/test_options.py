@@ -72,13 +72,30 @@ def test_a_default_is_valid_whatever_the_bounds() -> None:
         ("--num-mel-bins=4.5", r"x\.conf:1: --num-mel-bins must be a whole number, not '4\.5'"),
         ("--low-freq=low", r"x\.conf:1: --low-freq must be a number, not 'low'"),
         ("--use-energy=maybe", r"x\.conf:1: --use-energy must be true or false, not 'maybe'"),
-        ("--num-mel-bins=1", r"x\.conf: --num-mel-bins must be 3 or more"),
+        ("--num-mel-bins=1", r"x\.conf:1: --num-mel-bins must be from 3 to 10000"),
     ],
 )
 def test_option_files_that_are_wrong(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.conf"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
+        load_options(FbankOptions, path)
+
+
+@pytest.mark.parametrize("spelling", ["", "=t", "=1", "=Yes", "=true"])
+def test_booleans_as_on_the_command_line(spelling: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.conf"
+    path.write_text(f"--use_energy{spelling}\n--no-use-power{spelling}\n")
+    assert load_options(FbankOptions, path) == FbankOptions(use_energy=True, use_power=False)
+
+
+def test_a_wrong_combination_names_the_line_or_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.conf"
+    path.write_text("\n--sample-frequency=30\n--frame-length=100\n--frame-shift=100\n")
+    with pytest.raises(ConfigError, match=r"x\.conf: --low-freq must be 0 Hz to less than 15 Hz"):
+        load_options(FbankOptions, path)
+    path.write_text("\n--high-freq=12\n")
+    with pytest.raises(ConfigError, match=r"x\.conf:2: --high-freq must be above --low-freq"):
         load_options(FbankOptions, path)
 
 

@@ -11,6 +11,7 @@ e.g.: combine_data.py data/train_all data/train_clean data/train_other
 See also: subset_data_dir.py, fix_data_dir.py, validate_data_dir.py
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,9 +54,33 @@ def main(
         )
     if shifts:
         texts["frame_shift"] = shifts.pop()
-    write_files(destination, texts, conf=parts[0].path / "conf")
+    conf = parts[0].path / "conf"
+    if "feats.scp" in tables and not same_front_end(destination, parts):
+        conf = Path(os.devnull)
+    write_files(destination, texts, conf=conf)
     log.info("Done %d utterances, 0 failed: %s", len(tables["utt2spk"]), destination)
     return 0
+
+
+def same_front_end(destination: str, parts: list[DataDir]) -> bool:
+    """Whether all sources say how their features were made, which must be the same way.
+
+    Raises:
+        DataDirError: two sources were made by different options.
+    """
+    from pipeline.frontend.front_end import FrontEnd
+
+    folders = [part.path / "conf" for part in parts if (part.path / "conf").is_dir()]
+    made = [FrontEnd.load(folder) for folder in folders]
+    for folder, front_end in zip(folders, made, strict=True):
+        if front_end != made[0]:
+            raise DataDirError(
+                f"{destination}: {folders[0]} and {folder} say that the features were computed by "
+                "different options; compute those of one source again"
+            )
+    if folders and len(folders) < len(parts):
+        log.warning("conf is left out: only %d of %d sources have it", len(folders), len(parts))
+    return len(folders) == len(parts)
 
 
 def join(name: str, parts: list[DataDir]) -> dict[str, str]:

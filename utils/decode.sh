@@ -18,12 +18,15 @@ cmd=run.py   # program that runs them
 options=     # options of PROGRAM
 skip_bad=false
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/job_words.sh"
 
 if [ $# -ne 4 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
 program=$1 model=$2 data=$3 dir=$4
+usable_paths model data dir
+choose_job_name "$model" "$data" "$dir"
 if [ ! -s "$data/feats.scp" ]; then
   echo "ERROR ($(basename "$0")) $data/feats.scp: missing or empty; make it with make_feats.sh" >&2
   exit 1
@@ -38,22 +41,28 @@ mkdir -p "$dir/log"
 rm -f "$dir/.done"
 rm -rf "$dir/scoring" # the score of the hypotheses that were there
 split_data.py --per-utt "$data" "$nj"
-feats=$data/split${nj}utt/JOB/feats.scp
-inputs=$model/final.safetensors,$model/config.json
-if [ ${#cmvn[@]} -gt 0 ]; then inputs+=,scp:$data/cmvn.scp; fi
-permissive=
-if [ "$skip_bad" = true ]; then permissive=,p; fi
-# shellcheck disable=SC2086  # $cmd and $options are several words
-$cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
-  once.py --inputs="scp:$feats" --inputs="$inputs" \
-  --outputs="$dir/log/hyp.JOB,$dir/log/ctm.JOB,$dir/log/nbest.JOB,$dir/log/speed.JOB" \
-  "$dir/log/.done.JOB" \
-  "$program" $options "${cmvn[@]}" --resume --write-nbest="ark,t:$dir/log/nbest.JOB" \
-  --write-ctm="$dir/log/ctm.JOB" --write-speed="$dir/log/speed.JOB" \
-  "$model" "scp$permissive:$feats" "ark,t:$dir/log/hyp.JOB"
+feats=$data/split${nj}utt/$job/feats.scp log=$dir/log
+inputs=(--input="scp:$feats" --input="$model/final.safetensors" --input="$model/config.json")
+if [ ${#cmvn[@]} -gt 0 ]; then inputs+=(--input="scp:$data/cmvn.scp"); fi
+permissive= skip=()
+if [ "$skip_bad" = true ]; then permissive=,p skip=(--allow-empty=true); fi
+job_words once.py "${inputs[@]}" --output="$log/hyp.$job" --output="$log/ctm.$job" \
+  --output="$log/nbest.$job" --output="$log/speed.$job" "$log/.done.$job"
+step=("${words[@]}")
+job_words "${cmvn[@]}" "${skip[@]}" --resume --write-nbest="ark,t:$log/nbest.$job" \
+  --write-ctm="$log/ctm.$job" --write-speed="$log/speed.$job" \
+  "$model" "scp$permissive:$feats" "ark,t:$log/hyp.$job"
+tables=("${words[@]}")
+split_options "$options"
+# shellcheck disable=SC2086  # $cmd may be a program and its options
+$cmd "$job=1:$nj" "$log/decode.$job.log" "${step[@]}" "$program" "${words[@]}" "${tables[@]}"
 for what in speed nbest ctm hyp; do
-  for job in $(seq "$nj"); do cat "$dir/log/$what.$job"; done > "$dir/.$what.tmp"
+  for n in $(seq "$nj"); do cat "$log/$what.$n"; done > "$dir/.$what.tmp"
 done
+if [ ! -s "$dir/.hyp.tmp" ]; then
+  echo "ERROR ($(basename "$0")) $data: none of its utterances could be decoded; see $log/decode.*.log" >&2
+  exit 1
+fi
 mv "$dir/.speed.tmp" "$dir/speed.jsonl"
 mv "$dir/.nbest.tmp" "$dir/nbest"
 mv "$dir/.ctm.tmp" "$dir/hyp.ctm"

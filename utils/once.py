@@ -3,6 +3,8 @@
 
 Usage: once.py [--inputs A,B …] [--outputs C,D …] [--via "WORD …"] STAMP COMMAND [ARGUMENT …]
 
+A path may hold commas where --input PATH and --output PATH name it alone.
+
 e.g.: once.py --inputs data/train/wav.scp,conf/fbank.conf --outputs data/train/feats.scp \\
         exp/.done/feats_train make_feats.sh data/train feats
 
@@ -104,15 +106,16 @@ def main(arguments: list[str]) -> int:
     """Parse, compare, run, record."""
     lists: dict[str, list[Path]] = {"--inputs": [], "--outputs": []}
     via: list[str] = []
-    option = re.compile(r"(--(?:inputs|outputs|via))(?:=(.*))?", re.DOTALL)
+    option = re.compile(r"(--(?:inputs?|outputs?|via))(?:=(.*))?", re.DOTALL)
     while arguments and (match := option.fullmatch(arguments[0])):
         arguments.pop(0)
         value = match[2] if match[2] is not None else (arguments.pop(0) if arguments else "")
         if match[1] == "--via":
             via = shlex.split(value)
             continue
-        whole = Path(value).exists()  # a name that holds commas
-        lists[match[1]] += [Path(p) for p in ([value] if whole else value.split(",")) if p]
+        whole = match[1] in ("--input", "--output") or Path(value).exists()
+        paths = [Path(p) for p in ([value] if whole else value.split(",")) if p]
+        lists[match[1].removesuffix("s") + "s"] += paths
     if arguments and arguments[0] in ("--help", "-h"):
         print(__doc__)
         return 0

@@ -15,15 +15,19 @@ heavy() { _job "$cmd" "" "$@"; }
 training() { _job "$train_cmd" "$train_launch" "$@"; }
 
 _job() {
-  local log=$exp/log/$3.log
+  local log=$exp/log/$3.log words quoted
   mkdir -p "$exp/log"
-  SHOW_OUTPUT=true once.py --inputs "$4" --outputs "$5" --via "$1 $(printf %q "$log") $2" \
-    "$exp/.done/$3" "${@:6}"
+  quoted="'${log//\'/\'\\\'\'}'" # as once.py splits it
+  job_words "${@:6}"
+  SHOW_OUTPUT=true once.py --inputs "$4" --outputs "$5" --via "$1 $quoted $2" \
+    "$exp/.done/$3" "${words[@]}"
 }
 
 # runs N: whether stage N is to run. begin N TEXT: say that it starts.
 runs() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 begin() { echo "LOG ($(basename "$0")) stage $1: $2" >&2; }
+
+. "$(dirname "${BASH_SOURCE[0]}")/job_words.sh"
 
 # ---- the options ---------------------------------------------------------------------------------
 
@@ -53,6 +57,12 @@ if [ "$stage" -gt "$stop_stage" ]; then
 fi
 for _name in corpus model regime; do printf -v "$_name" %s "$(_as_meant "${!_name}")"; done
 if [ -n "$work" ] && [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$PWD/$work; fi
+for _name in work model regime; do
+  if [[ ${!_name} == *,* ]]; then
+    _usage_error "--$_name: '${!_name}' has a comma, which stands between files here; rename it"
+  fi
+  usable_paths "$_name"
+done
 if [ -n "$corpus" ] && [ ! -d "$corpus" ]; then
   echo "ERROR ($(basename "$0")) --corpus: no folder $corpus; give where the corpus is" >&2
   exit 1

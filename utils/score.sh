@@ -13,20 +13,26 @@ cmd=run.py    # program that runs the jobs
 options=      # options of score.py
 log=          # folder of the logs; default: log in the first DECODE_DIR
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/job_words.sh"
 
 if [ $# -lt 2 ] || [ $(($# % 2)) -ne 0 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
-log=${log:-$2/log}
+paths=("$@")
+for ((i = 0; i < $#; i++)); do usable_paths "paths[$i]"; done
+log=${log:-${paths[1]}/log}
+usable_paths log
+choose_job_name "$log"
 mkdir -p "$log"
-printf '"%s" "%s"\n' "$@" > "$log/score.list" # as xargs reads them
-# shellcheck disable=SC2086  # $cmd and $options are several words
-$cmd JOB=1:$(($# / 2)) "$log/score.JOB.log" \
-  sed -n JOBp "$log/score.list" '|' xargs score.py $options
+# A line for each job, as xargs reads it: what is no letter of a plain name stands after a \.
+printf '%s\n' "${paths[@]}" | LC_ALL=C sed 's/[^A-Za-z0-9_./-]/\\&/g' | paste -d ' ' - - > "$log/score.list"
+job_words "$log/score.list"
+list=("${words[@]}")
+split_options "$options"
+# shellcheck disable=SC2086  # $cmd may be a program and its options
+$cmd "$job=1:$(($# / 2))" "$log/score.$job.log" \
+  sed -n "${job}p" "${list[@]}" '|' xargs score.py "${words[@]}"
 decode_dirs=()
-while [ $# -gt 0 ]; do
-  decode_dirs+=("$2")
-  shift 2
-done
+for ((i = 1; i < $#; i += 2)); do decode_dirs+=("${paths[i]}"); done
 print_scores.py "${decode_dirs[@]}"

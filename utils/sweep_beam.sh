@@ -18,12 +18,14 @@ options=     # options of PROGRAM
 map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/job_words.sh"
 
 if [ $# -ne 4 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
 program=$1 model=$2 data=$3 sweep=$4
+usable_paths model data sweep
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub,frames,seconds
 mkdir -p "$sweep"
 {
@@ -31,8 +33,8 @@ mkdir -p "$sweep"
   for beam in $beams; do
     dir=$sweep/beam$beam
     rm -f "$dir"/log/*.partial # an utterance that an earlier run has decoded would take no time
-    once.py --inputs "$model/final.safetensors,$data/feats.scp" \
-      --outputs "$dir/hyp.txt,$dir/speed.jsonl" "$dir/.decoded" \
+    once.py --input "$model/final.safetensors" --input "$data/feats.scp" \
+      --output "$dir/hyp.txt" --output "$dir/speed.jsonl" "$dir/.decoded" \
       decode.sh --nj "$nj" --cmd "$cmd" --options "$options --beam=$beam" \
       "$program" "$model" "$data" "$dir" >&2
     score.py --name "$name" --map "$map" --sclite=false "$data" "$dir" >&2

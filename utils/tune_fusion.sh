@@ -20,12 +20,18 @@ options=     # options of PROGRAM
 map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/job_words.sh"
 
 if [ $# -ne 5 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
 program=$1 model=$2 lm=$3 data=$4 tune=$5
+usable_paths model lm data tune
+if [[ $lm == *[\$\`\"\\#]* ]]; then
+  echo "ERROR ($(basename "$0")) '$lm': has one of \$ \` \" \\ #, which options cannot hold; rename it" >&2
+  exit 2
+fi
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub
 fewest= best=
 mkdir -p "$tune"
@@ -36,9 +42,11 @@ mkdir -p "$tune"
       dir=$tune/weight${weight}_bonus$bonus
       fusion=(--insertion-bonus="$bonus")
       if [ "$weight" != 0 ]; then fusion+=(--lm="$lm" --lm-weight="$weight"); fi
-      once.py --inputs "$model/final.safetensors,$data/feats.scp,$lm" --outputs "$dir/hyp.txt" \
-        "$dir/.decoded" decode.sh --nj "$nj" --cmd "$cmd" --options "$options ${fusion[*]}" \
-        "$program" "$model" "$data" "$dir" >&2
+      given=$(for word in "${fusion[@]}"; do option_word "$word"; printf ' '; done)
+      once.py --input "$model/final.safetensors" --input "$data/feats.scp" --input "$lm" \
+        --output "$dir/hyp.txt" "$dir/.decoded" \
+        decode.sh --nj "$nj" --cmd "$cmd" --options "$options ${given% }" "$program" \
+        "$model" "$data" "$dir" >&2
       score.py --name "$name" --map "$map" --sclite=false "$data" "$dir" >&2
       scores=$(print_scores.py --columns "$columns" "$dir")
       printf '%s\t%s\t%s\n' "$weight" "$bonus" "$scores"

@@ -66,7 +66,8 @@ fi
 # Every tenth of the sorted training speakers, from the fifth, is dev.
 if runs 1; then
   begin 1 "data directories"
-  prepared=$(printf "$data/%s/text," train dev)$(printf "$data/%s/wav.scp," train dev)
+  prepared=$(printf '%s,' "$data"/{train,dev}/text "$data"/{train,dev}/wav.scp)
+  if [[ $corpus == *,* ]]; then _usage_error "--corpus: '$corpus' has a comma; rename the folder"; fi
   step data "$corpus,$corpus/train" "$prepared" prepare_data.py "${partial[@]}" "$corpus" "$data"
 fi
 sets=(dev)
@@ -241,7 +242,7 @@ if runs 11; then
         "$dir/tune_dev/best.conf,$lm,$data/$set/feats.scp,$work/feats/$set" \
         "$dir/decode_fused_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" \
-        --options "--config=$dir/tune_dev/best.conf --beam=$beam --device=$device" \
+        --options "$(option_word "--config=$dir/tune_dev/best.conf") --beam=$beam --device=$device" \
         "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
       pairs+=("$data/$set" "$dir/decode_fused_$set")
     done

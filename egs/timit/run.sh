@@ -73,15 +73,15 @@ fi
 
 if runs 0 && [ "$demo" = true ]; then
   begin 0 "demo corpus, in TIMIT's layout"
+  job_words make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
   # shellcheck disable=SC2086  # $cmd may be a program and its options
-  SHOW_OUTPUT=true $cmd --num-threads "$nj" "$exp/log/demo_corpus.log" \
-    make_demo_corpus.py --size="$demo_size" --jobs="$nj" "$corpus"
+  SHOW_OUTPUT=true $cmd --num-threads "$nj" "$exp/log/demo_corpus.log" "${words[@]}"
 fi
 
 # [G13] section 4: 462 speakers to train on, no SA sentences; 50 for early stopping; core test set.
 if runs 1; then
   begin 1 "data directories"
-  prepared=$(printf "$data/%s/text," train dev test)$(printf "$data/%s/wav.scp," train dev test)
+  prepared=$(printf '%s,' "$data"/{train,dev,test}/text "$data"/{train,dev,test}/wav.scp)
   step data "$corpus" "$prepared" prepare_data.py "${partial[@]}" "$corpus" "$data"
 fi
 
@@ -252,7 +252,7 @@ if runs 11; then
         "$dir/tune_dev/best.conf,$lm,$data/$set/feats.scp,$work/feats/$set" \
         "$dir/decode_fused_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" \
-        --options "--config=$dir/tune_dev/best.conf --beam=$beam --device=$device" \
+        --options "$(option_word "--config=$dir/tune_dev/best.conf") --beam=$beam --device=$device" \
         "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
     done
     score.sh --cmd "$cmd" --options "--name=PER --map=$map" \

@@ -162,7 +162,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
     """Write the files of a data directory, and a copy of the folder ``conf`` if it exists.
 
     A new directory appears under its name when it is complete. In an existing directory, each known
-    file is replaced, or removed if ``texts`` lacks it.
+    file is replaced, or removed if ``texts`` lacks it, and so is the folder ``conf``.
 
     Args:
         destination: the data directory to write.
@@ -176,8 +176,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
     try:
         if destination.exists():
             _replace_files(destination, texts)
-            if conf.is_dir():
-                shutil.copytree(conf, destination / "conf", dirs_exist_ok=True)
+            _replace_folder(destination / "conf", conf)
         else:
             _make_directory(destination, texts, conf)
     except OSError as error:
@@ -190,6 +189,15 @@ def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
         write_text(destination / name, text)
     for name in {*FILES, *_OTHER_FILES}.difference(texts):
         (destination / name).unlink(missing_ok=True)
+
+
+def _replace_folder(target: Path, source: Path) -> None:
+    """Make ``target`` a copy of ``source``, without files of an older one, or remove it."""
+    if target.exists() and source.exists() and target.samefile(source):
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
 
 
 def _make_directory(destination: Path, texts: Mapping[str, str], conf: Path) -> None:

@@ -65,7 +65,8 @@ class DecodeOptions(SearchOptions):
         "", "JSON file for the number of decoded frames and the time in s; empty: none"
     )
     from_audio: bool = option(False, "read recordings (a wav.scp) and compute their features")
-    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
+    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one", low=-1)
+    resample: bool = option(False, "resample recordings of another rate than the model's")
     resume: bool = option(False, "continue an interrupted run")
     cmvn: str = option(
         "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"
@@ -74,6 +75,9 @@ class DecodeOptions(SearchOptions):
         "", "rspecifier of each utterance's speaker; empty: --cmvn is by utterance"
     )
     allow_pipes: bool = option(False, "run the commands of scp entries")
+    allow_empty: bool = option(
+        False, "succeed if no utterance can be decoded (for parts of a table, with ,p)"
+    )
     device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
     threads: int = option(1, "number of utterances to decode in parallel", low=1)
 

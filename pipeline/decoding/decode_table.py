@@ -162,7 +162,7 @@ class _Decoder:
     def _features(self, recording: Recording) -> np.ndarray:
         front_end = self.recogniser.front_end
         samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
-        return front_end(samples, rate)
+        return front_end(samples, rate, resampled=self.options.resample, name=recording.name)
 
     def _ctm_lines(self, found: Recognition) -> list[str]:
         if not found.spans:

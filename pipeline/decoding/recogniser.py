@@ -135,12 +135,15 @@ class Recogniser:
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
 
-    def recognise_file(self, path: str | Path, *, channel: int = -1) -> Recognition:
+    def recognise_file(
+        self, path: str | Path, *, channel: int = -1, resampled: bool = False
+    ) -> Recognition:
         """Recognise a recording in a file, with the model's own front end.
 
         Args:
             path: the file.
             channel: the channel to read, from 0; -1: the recording must have only one.
+            resampled: whether a recording of another sampling rate is resampled.
 
         Raises:
             AudioError: the file cannot be read, or has another sampling rate than the model.
@@ -148,7 +151,8 @@ class Recogniser:
         """
         front_end = self.front_end  # raises an error before the file is read
         samples, rate = read_audio(str(path), sample_rate=None, channel=channel)
-        return self.recognise(str(path), front_end(samples, rate))
+        feats = front_end(samples, rate, resampled=resampled, name=str(path))
+        return self.recognise(str(path), feats)
 
     def recognise_samples(
         self, samples: np.ndarray, rate: int, *, name: str = "the recording"

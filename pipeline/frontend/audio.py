@@ -1,19 +1,24 @@
 """Reading recordings: WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 and NIST SPHERE, without a pipe.
 
-libsndfile decodes the recordings. Faults that it does not report are found here: a SPHERE or RIFF
-file that is shorter than its header states, an Ogg stream without its last page, NaN samples, and a
-sample rate other than that of the features. Samples are on Kaldi's scale, which is that of 16-bit
-integers; 16-bit recordings are reproduced exactly.
+libsndfile decodes the recordings, and ffmpeg, if it is installed, what libsndfile cannot read.
+Faults that they do not report are found here: a file that is shorter than its header states, an Ogg
+stream without its last page (see `containers`), NaN samples, and a sample rate other than that of
+the features, unless the recording is to be resampled. Samples are on Kaldi's scale, which is that
+of 16-bit integers; 16-bit recordings are reproduced exactly.
 """
 
 import io
-import re
+import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from pipeline.errors import AudioError, TableError
+from pipeline.errors import AudioError, SpecifierError, TableError
+from pipeline.frontend.containers import check_container, truncated
+from pipeline.frontend.ffmpeg import decode_by_ffmpeg, find_ffmpeg
+from pipeline.frontend.resample import resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,13 +27,21 @@ if TYPE_CHECKING:
     Samples: TypeAlias = NDArray[np.float32]
 
 INT16_SCALE = 32768.0
-STREAMING_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # sizes in RIFF headers that were written to a pipe
+KNOWN_FORMATS = "WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE"
+NO_SIZE = 0x7FFFF000 - 4096  # bytes; from here on a size may be that of a writer to a pipe
+PIECE = 1 << 24  # bytes to read at a time
+NOT_KNOWN = (1, 4)  # libsndfile's numbers of errors: a format or coding that it does not know
 BLOCK = 1 << 20  # samples to decode at a time
 UNKNOWN_LENGTH = 1 << 62  # libsndfile reports more samples than this for FLAC without a length
 
 
 def read_audio(
-    rxfilename: str, *, sample_rate: int | None, channel: int = -1, allow_pipes: bool = False
+    rxfilename: str,
+    *,
+    sample_rate: int | None,
+    channel: int = -1,
+    allow_pipes: bool = False,
+    resampled: bool = False,
 ) -> tuple["Samples", int]:
     """Read one channel of a recording.
 
@@ -37,6 +50,7 @@ def read_audio(
         sample_rate: the sample rate in Hz that the recording must have; None accepts any rate.
         channel: the channel to read, from 0; -1 requires a recording of one channel.
         allow_pipes: whether ``command |`` may be run.
+        resampled: whether a recording of another sample rate is resampled.
 
     Returns:
         float32 samples ``(S,)`` between -32768 and 32767, and the sample rate in Hz.
@@ -46,7 +60,9 @@ def read_audio(
             has another sample rate or several channels, or holds NaN or infinite samples.
     """
     data = _load(rxfilename, allow_pipes=allow_pipes)
-    return decode_audio(data, rxfilename, sample_rate=sample_rate, channel=channel)
+    return decode_audio(
+        data, rxfilename, sample_rate=sample_rate, channel=channel, resampled=resampled
+    )
 
 
 def audio_duration_s(path: str) -> float:
@@ -61,7 +77,12 @@ def audio_duration_s(path: str) -> float:
 
 
 def decode_audio(
-    data: bytes, name: str, *, sample_rate: int | None, channel: int = -1
+    data: bytes,
+    name: str,
+    *,
+    sample_rate: int | None,
+    channel: int = -1,
+    resampled: bool = False,
 ) -> tuple["Samples", int]:
     """Like ``read_audio``, for a recording in memory; error messages call it ``name``."""
     import numpy as np
@@ -69,10 +90,11 @@ def decode_audio(
     sound, frames = _open(data, name)
     with sound:
         rate = int(sound.samplerate)
-        if sample_rate is not None and rate != sample_rate:
+        if sample_rate is not None and rate != sample_rate and not resampled:
             raise AudioError(
                 f"{name}: has a sample rate of {rate} Hz, but --sample-frequency is {sample_rate}; "
-                f"resample it, e.g. sox IN -r {sample_rate} OUT, or change the option"
+                f"resample it, e.g. sox IN -r {sample_rate} OUT, give --resample=true, or change "
+                "the option"
             )
         _check_channel(sound.channels, channel, name)
         samples = _decode(sound, frames, name)[:, max(channel, 0)] * np.float32(INT16_SCALE)
@@ -80,7 +102,9 @@ def decode_audio(
         raise AudioError(f"{name}: holds no samples; record it again or leave it out")
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds NaN or infinite samples; convert it again")
-    return samples, rate
+    if sample_rate is None or rate == sample_rate:
+        return samples, rate
+    return resample(samples, rate, sample_rate, name), sample_rate
 
 
 @dataclass(frozen=True)
@@ -90,9 +114,13 @@ class Recording:
     name: str
     load: Callable[[], bytes]
 
-    def read(self, *, sample_rate: int | None, channel: int = -1) -> tuple["Samples", int]:
+    def read(
+        self, *, sample_rate: int | None, channel: int = -1, resampled: bool = False
+    ) -> tuple["Samples", int]:
         """The samples and the sample rate in Hz; see ``read_audio``."""
-        return decode_audio(self.load(), self.name, sample_rate=sample_rate, channel=channel)
+        return decode_audio(
+            self.load(), self.name, sample_rate=sample_rate, channel=channel, resampled=resampled
+        )
 
 
 class WavReader:
@@ -153,17 +181,34 @@ def wave_bytes(samples: "Samples", rate: int) -> bytes:
 
 def _load(rxfilename: str, *, allow_pipes: bool) -> bytes:
     from pipeline.tables import open_input
-    from pipeline.tables.specifiers import split_offset
+    from pipeline.tables.specifiers import is_read_pipe, split_offset
 
     try:
+        if not is_read_pipe(rxfilename):
+            _require_file(split_offset(rxfilename)[0])
         with open_input(rxfilename, allow_pipes=allow_pipes) as stream:
             if split_offset(rxfilename)[1] is not None:  # in an archive, other recordings follow
                 return _read_riff(stream, rxfilename)
             return stream.read()
-    except TableError as error:
+    except (SpecifierError, TableError) as error:
         raise AudioError(str(error)) from error
     except OSError as error:
         raise AudioError(f"{rxfilename}: cannot read: {error.strerror}; copy it again") from error
+
+
+def _require_file(path: str) -> None:
+    """Raise AudioError for a device or a FIFO, which may never end, unless a shell made it."""
+    if path.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # reading it says what is wrong
+    kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    for holds, kind in kinds:
+        if holds(mode):
+            what = f"{path}: is {kind}, not a file with a recording"
+            raise AudioError(f'{what}; name a file, or a command such as "cat {path} |"')
 
 
 def _read_key(stream: BinaryIO, archive: str) -> str:
@@ -182,12 +227,15 @@ def _read_riff(stream: BinaryIO, name: str) -> bytes:
     """Read one RIFF file from a stream that may hold more."""
     head = stream.read(8)
     size = int.from_bytes(head[4:8], "little")
-    if head[:4] != b"RIFF" or size in STREAMING_SIZES:
+    body = bytearray()
+    if head[:4] == b"RIFF" and size not in (0, 0xFFFFFFFF):
+        while len(body) < size and (piece := stream.read(min(PIECE, size - len(body)))):
+            body += piece
+    if not body or (len(body) < size and size >= NO_SIZE):
         raise TableError(
             f"{name}: not a RIFF file with its length in the header; make the archive with "
             "wav-copy or extract-segments"
         )
-    body = stream.read(size)
     if len(body) < size:
         raise TableError(
             f"{name}: has {len(body)} of {size} bytes; the archive is truncated: make it again"
@@ -200,30 +248,51 @@ def _read_riff(stream: BinaryIO, name: str) -> bytes:
 
 def _open(data: bytes, name: str) -> tuple[Any, int]:
     """The opened soundfile.SoundFile, and the number of samples per channel to read from it."""
-    import soundfile
-
-    if not data:
-        raise AudioError(f"{name}: empty file; record it again or leave it out")
-    sample_count = None
-    if data.startswith(b"NIST_1A"):
-        sample_count = _check_sphere(data, name)
-    elif data.startswith((b"RIFF", b"RIFX")):
-        data = _check_riff(data, name)
-    elif data.startswith(b"OggS"):
-        _check_ogg(data, name)
-    try:
-        sound = soundfile.SoundFile(io.BytesIO(data))
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: cannot be read as audio ({error.error_string.rstrip('.')}); "
-            "give WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3 or NIST SPHERE"
-        ) from error
+    data, sample_count = check_container(data, name)
+    sound = _sound_file(data, name)
     if sound.frames > UNKNOWN_LENGTH:
         raise AudioError(
             f"{name}: the FLAC header states no length, as after writing to a pipe; "
             "encode to a file, or pipe WAV instead"
         )
+    if sound.samplerate <= 0:
+        sound.close()
+        raise AudioError(f"{name}: its header states no sample rate; convert it again")
     return sound, sound.frames if sample_count is None else sample_count
+
+
+class _Bytes(io.BytesIO):
+    """Bytes for libsndfile, which seeks before the start of damaged files."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return super().seek(0, io.SEEK_END)  # where there is nothing to read
+
+
+def _sound_file(data: bytes, name: str) -> Any:
+    """The opened soundfile.SoundFile; what libsndfile cannot read is decoded by ffmpeg first."""
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(_Bytes(data))
+    except soundfile.LibsndfileError as error:
+        reason, known = error.error_string.rstrip("."), error.code not in NOT_KNOWN
+    program = find_ffmpeg()
+    if known or program is None:
+        advice = f"give {KNOWN_FORMATS}"
+        if not known:
+            advice += "; for M4A, AAC, WMA, AMR and others install ffmpeg, or convert them to WAV"
+        raise AudioError(f"{name}: cannot be read as audio ({reason}); {advice}")
+    decoded, _ = check_container(decode_by_ffmpeg(data, name, program), name)
+    try:
+        return soundfile.SoundFile(_Bytes(decoded))
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: what ffmpeg makes of it cannot be read ({error.error_string.rstrip('.')}); "
+            "convert it to WAV"
+        ) from error
 
 
 def _check_channel(channels: int, channel: int, name: str) -> None:
@@ -257,65 +326,5 @@ def _decode(sound: Any, frames: int, name: str) -> "NDArray[np.float32]":
             f"({error.error_string.rstrip('.')}); it is truncated or damaged: copy it again"
         ) from error
     if count < frames:
-        raise _truncated(name, f"{count} samples of {frames}")
+        truncated(name, f"{count} samples of {frames}")
     return np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.float32)
-
-
-def _truncated(name: str, what: str) -> AudioError:
-    return AudioError(f"{name}: truncated, {what}; copy it again")
-
-
-def _check_sphere(data: bytes, name: str) -> int | None:
-    """Check a NIST SPHERE file; returns the sample_count of its header, or None if it has none."""
-    size = data[8:16].strip()
-    header = data[: int(size) if size.isdigit() else 0].decode("latin-1")
-    fields = dict(re.findall(r"^(\w+) -\w+ (.*?)\s*$", header, flags=re.MULTILINE))
-    if "end_head" not in header:
-        raise AudioError(f"{name}: the SPHERE header is incomplete; copy the file again")
-    coding = fields.get("sample_coding", "pcm")
-    if "," in coding:  # e.g. pcm,embedded-shorten-v2.00
-        raise AudioError(
-            f"{name}: the SPHERE file is compressed with {coding.partition(',')[2]}; "
-            "convert it first: sph2pipe -f wav IN OUT (sox cannot read it)"
-        )
-    numbers = {key: int(value) for key, value in fields.items() if value.isdigit()}
-    if "sample_count" not in numbers:
-        return None
-    count = numbers["sample_count"]
-    bytes_each = numbers.get("sample_n_bytes", 2) * numbers.get("channel_count", 1)
-    present = len(data) - len(header)
-    if present < count * bytes_each:
-        raise _truncated(name, f"{present} bytes of audio for {count} samples")
-    return count
-
-
-def _check_riff(data: bytes, name: str) -> bytes:
-    """Check a RIFF file; returns ``data``, with sizes filled in if it was written to a pipe."""
-    order: Any = "little" if data[:4] == b"RIFF" else "big"
-    riff_size = int.from_bytes(data[4:8], order)
-    at = 12
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], order)
-        left = len(data) - at - 8
-        if data[at : at + 4] != b"data":
-            at += 8 + size + size % 2
-            continue
-        if size in STREAMING_SIZES and riff_size + 8 != len(data):
-            whole = left.to_bytes(4, order)
-            total = (len(data) - 8).to_bytes(4, order)
-            return data[:4] + total + data[8 : at + 4] + whole + data[at + 8 :]
-        if size > left:
-            raise _truncated(name, f"{left} bytes of audio of the {size} in its header")
-        return data
-    raise _truncated(name, "no audio follows its header")
-
-
-def _check_ogg(data: bytes, name: str) -> None:
-    """Check that the last Ogg page is complete and marked as the end of the stream (RFC 3533)."""
-    at, last = 0, False
-    while data[at : at + 4] == b"OggS" and at + 27 <= len(data):
-        segments = data[at + 26]
-        last = bool(data[at + 5] & 4)
-        at += 27 + segments + sum(data[at + 27 : at + 27 + segments])
-    if at > len(data) or not last:
-        raise _truncated(name, "its last Ogg page is missing")

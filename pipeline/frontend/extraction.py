@@ -8,16 +8,36 @@ from typing import Protocol
 from pipeline.errors import DataError
 from pipeline.frontend.audio import Recording
 from pipeline.frontend.feature_options import FeatureOptions
-from pipeline.options import option
+from pipeline.options import Options, option
+
+ALLOW_EMPTY = "succeed if no utterance can be read (for parts of a table, with ,p)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractionOptions:
+class ReadingOptions(Options):
+    """Options of reading a table of recordings."""
+
+    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one", low=-1)
+    allow_pipes: bool = option(False, "run the commands of scp entries that end in |")
+    allow_empty: bool = option(False, ALLOW_EMPTY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions(ReadingOptions):
+    """Options of cutting recordings into utterances."""
+
+    min_segment_length: float = option(0.1, "shortest segment to accept, in s", low=0)
+    max_overshoot: float = option(
+        0.5, "time that an end may exceed the recording's, in s", low=0, high=1e9
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions(ReadingOptions):
     """Options of the extraction that are independent of the kind of features."""
 
-    channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
-    min_duration: float = option(0.0, "shortest recording to accept, in s")
-    allow_pipes: bool = option(False, "run the commands of scp entries that end in |")
+    resample: bool = option(False, "resample recordings of another rate to --sample-frequency")
+    min_duration: float = option(0.0, "shortest recording to accept, in s", low=0)
     write_utt2dur: str = option("", "wspecifier for the durations in s; empty: not written")
     write_num_frames: str = option("", "wspecifier for the lengths in frames; empty: not written")
 
@@ -70,7 +90,9 @@ def extract(
         rate = round(options.sample_frequency)
         for utt_id, recording in wavs:
             try:
-                samples, _ = recording.read(sample_rate=rate, channel=extraction.channel)
+                samples, _ = recording.read(
+                    sample_rate=rate, channel=extraction.channel, resampled=extraction.resample
+                )
                 if len(samples) < extraction.min_duration * rate:
                     left_out += 1
                     continue

@@ -5,11 +5,13 @@ file.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.options import Options, option, require
 
+LONGEST_FRAME = 1 << 20  # samples
 WINDOWS = ("povey", "hamming", "hanning", "blackman", "sine", "rectangular")
 
 
@@ -18,7 +20,7 @@ class FrameOptions(Options):
     """How a recording is cut into frames, which all three kinds of features share."""
 
     sample_frequency: float = option(
-        16000.0, "sample rate that every recording must have, in Hz", above=0
+        16000.0, "sample rate that every recording must have, in Hz", above=0, high=10_000_000
     )
     frame_length: float = option(25.0, "length of a frame, in ms", above=0, high=10_000)
     frame_shift: float = option(
@@ -29,21 +31,25 @@ class FrameOptions(Options):
     )
     remove_dc_offset: bool = option(True, "subtract its mean from each frame")
     dither: float = option(
-        0.0, "amplitude of added noise; 0 makes features reproducible (Kaldi: 1)", low=0
+        0.0, "amplitude of added noise; 0 makes features reproducible (Kaldi: 1)", low=0, high=1e6
     )
     window_type: str = option("povey", f"window: {', '.join(WINDOWS)}", choices=WINDOWS)
-    blackman_coeff: float = option(0.42, "coefficient of the blackman window")
+    blackman_coeff: float = option(0.42, "coefficient of the blackman window", low=-1e6, high=1e6)
     round_to_power_of_two: bool = option(True, "pad frames with zeros to a power of two")
     snip_edges: bool = option(
         True, "keep only frames inside the signal; otherwise reflect the signal at its ends"
     )
-    energy_floor: float = option(0.0, "smallest energy, before the logarithm; 0: none", low=0)
+    energy_floor: float = option(
+        0.0, "smallest energy, before the logarithm; 0: none", low=0, high=1e30
+    )
     raw_energy: bool = option(True, "compute energy before pre-emphasis and windowing")
     subtract_mean: bool = option(False, "subtract each utterance's mean (better: apply_cmvn.py)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.window_samples > 1, "frame-length", "at least two samples long")
+        most = LONGEST_FRAME
+        require(self.window_samples <= most, "frame-length", f"at most {most} samples long")
         require(self.fft_samples % 2 == 0, "round-to-power-of-two", "true for frames of odd length")
         require(self.shift_samples > 0, "frame-shift", "at least one sample long")
 
@@ -68,7 +74,7 @@ class FrameOptions(Options):
 class MelOptions(FrameOptions):
     """The mel filter bank, which filter-bank features and MFCCs share."""
 
-    num_mel_bins: int = option(23, "number of triangular mel filters", low=3)
+    num_mel_bins: int = option(23, "number of triangular mel filters", low=3, high=10_000)
     low_freq: float = option(20.0, "lower edge of the lowest filter, in Hz")
     high_freq: float = option(
         0.0, "upper edge of the highest filter, in Hz; 0 or less: added to the Nyquist frequency"
@@ -90,9 +96,13 @@ class MelOptions(FrameOptions):
         low, top = _mel(self.low_freq), _mel(high)
         step = (top - low) / (self.num_mel_bins + 1)
         width = self.sample_frequency / self.fft_samples
-        mels = [_mel(i * width) for i in range(self.fft_samples // 2)]
-        lefts = (low + k * step for k in range(self.num_mel_bins))
-        return all(any(left < mel < left + 2 * step for mel in mels) for left in lefts)
+        bins = range(self.fft_samples // 2)
+        for k in range(self.num_mel_bins):
+            left = low + k * step
+            first = bisect_right(bins, left, key=lambda i: _mel(i * width))
+            if first == len(bins) or _mel(first * width) >= left + 2 * step:
+                return False
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +120,9 @@ class MfccOptions(MelOptions):
 
     num_ceps: int = option(13, "number of coefficients, with C0 or the energy")
     use_energy: bool = option(True, "put the log energy of the frame in place of C0")
-    cepstral_lifter: float = option(22.0, "coefficient of cepstral liftering; 0: none", low=0)
+    cepstral_lifter: float = option(
+        22.0, "coefficient of cepstral liftering; 0: none", low=0, high=1e6
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,8 +138,13 @@ class SpectrogramOptions(FrameOptions):
 class DeltaOptions(Options):
     """Time derivatives (deltas)."""
 
-    delta_order: int = option(2, "highest order of time derivatives", low=0)
-    delta_window: int = option(2, "window of a delta: frames on each side", low=1)
+    delta_order: int = option(2, "highest order of time derivatives", low=0, high=100)
+    delta_window: int = option(2, "window of a delta: frames on each side", low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frames = self.delta_order * self.delta_window
+        require(frames <= 1000, "delta-window", "at most 1000 / --delta-order")
 
 
 FeatureOptions: TypeAlias = FbankOptions | MfccOptions | SpectrogramOptions

@@ -13,6 +13,7 @@ from pipeline.frontend.feature_options import (
     MfccOptions,
     SpectrogramOptions,
 )
+from pipeline.frontend.resample import resample
 from pipeline.frontend.spectra import compute_features
 from pipeline.options import load_options
 
@@ -57,17 +58,28 @@ class FrontEnd:
             load_options(DeltaOptions, delta) if delta.exists() else None,
         )
 
-    def __call__(self, samples: "FloatArray", rate: int) -> "FloatArray":
+    def __call__(
+        self, samples: "FloatArray", rate: int, *, resampled: bool = False, name: str = ""
+    ) -> "FloatArray":
         """Features ``(T, dim)``, before normalisation.
+
+        Args:
+            samples: ``(S,)`` on the scale of 16-bit integers.
+            rate: their sample rate in Hz.
+            resampled: whether samples of another rate than the front end's are resampled.
+            name: the recording, for messages.
 
         Raises:
             AudioError: ``rate`` is not the sample rate of the front end in Hz.
             FeatureError: the recording is shorter than a frame.
         """
-        if rate != self.sample_rate:
+        if rate != self.sample_rate and resampled:
+            samples = resample(samples, rate, self.sample_rate, name or "the recording")
+        elif rate != self.sample_rate:
+            wanted, what = self.sample_rate, f"{name}:" if name else "the recording"
             raise AudioError(
-                f"the recording has a sample rate of {rate} Hz, but the model {self.sample_rate}; "
-                f"resample it, e.g. sox IN -r {self.sample_rate} OUT"
+                f"{what} has a sample rate of {rate} Hz, but the model {wanted}; "
+                f"resample it: --resample=true, or sox IN -r {wanted} OUT"
             )
         feats = compute_features(samples, self.options)
         if self.delta is None:

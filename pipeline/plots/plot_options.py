@@ -12,6 +12,7 @@ class PictureOptions:
     text: str = option("", "rspecifier of the reference; empty: the model's best hypothesis")
     beam: int = option(10, "beam of the search for the model's best hypothesis")
     from_audio: bool = option(False, "read recordings (a wav.scp) and compute their features")
+    resample: bool = option(False, "resample recordings of another rate than the model's")
     channel: int = option(-1, "channel to read, from 0; -1: recordings must have only one")
     cmvn: str = option(
         "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"

@@ -221,7 +221,7 @@ def _features(
         for key, recording in WavReader(rspecifier, allow_pipes=pipes):
             if key == utt_id:
                 samples, rate = recording.read(sample_rate=None, channel=options.channel)
-                return front_end(samples, rate)
+                return front_end(samples, rate, resampled=options.resample, name=recording.name)
         raise _unknown(rspecifier, utt_id, [k for k, _ in islice(WavReader(rspecifier), 3)])
     if parse_rspecifier(rspecifier).kind == "scp":
         with RandomAccessReader(rspecifier, allow_pipes=pipes) as reader:

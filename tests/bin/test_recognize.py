@@ -77,6 +77,26 @@ def test_a_recording_that_fails_is_named_and_the_others_go_on(recognize, record,
     assert "--sample-frequency" not in done.err  # no option of this program
 
 
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_another_rate_is_resampled_if_asked_for(
+    trained, execute, recognize, record, tmp_path, rate
+):
+    wav = record("a.wav", rate=rate, seconds=0.7)
+    done = recognize("--resample=true", wav, model="ctc")
+    fails(done, 0, "Done 1 recordings, 0 failed")
+    (tmp_path / "wav.scp").write_text(f"a {wav}\n")
+    conf, scp = trained / "ctc" / "front_end" / "fbank.conf", f"scp:{tmp_path}/wav.scp"
+    for program, hyp in (("compute", "hyp1"), ("decode", "hyp2")):
+        features = ["--from-audio", "--resample", trained / "ctc", scp]
+        if program == "compute":
+            feats = f"ark:{tmp_path}/feats.ark"
+            made = execute("compute_fbank_feats.py", f"--config={conf}", "--resample", scp, feats)
+            assert made.status == 0, made.err
+            features = [trained / "ctc", feats]
+        execute("decode_ctc.py", "--device=cpu", *features, f"ark,t:{tmp_path}/{hyp}")
+        assert (tmp_path / hyp).read_text().split() == ["a", *done.out.split()[1:]]
+
+
 def test_a_name_that_looks_like_a_command_is_not_run(recognize, tmp_path):
     fails(recognize(f"touch {tmp_path}/sign |"), 1, "nothing was done")
     assert not (tmp_path / "sign").exists()

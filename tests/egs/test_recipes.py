@@ -156,7 +156,7 @@ def test_a_recipe_shows_its_commands(recipe):
         assert any(f"{command} " in line for line in lines), command
     shared = (ROOT / "utils" / "recipe.sh").read_text()
     assert set(re.findall(r"\b[a-z_]+\.(?:py|sh)\b", shared)) <= {
-        *("once.py", "parse_options.sh", "path.sh", "cmd.sh")
+        *("once.py", "parse_options.sh", "job_words.sh", "path.sh", "cmd.sh")
     }
 
 

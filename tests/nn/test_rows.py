@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.cli import read_config_options
 from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import Model, build_model
+from pipeline.notations import read_config_options
 from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import Batch
 from pipeline.training.objectives.ctc import CtcObjective

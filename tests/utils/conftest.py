@@ -1,9 +1,34 @@
 """Fixtures of the tests of utils/."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run_step(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a step in ``tmp_path``, as a recipe does."""
+    folders = [Path(sys.executable).parent, ROOT / "bin", ROOT / "utils"]
+    env = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(tmp_path / "bin"), *map(str, folders), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "LC_ALL": "C",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*map(str, command)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+
+    return run
 
 
 @pytest.fixture

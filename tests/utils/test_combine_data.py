@@ -44,3 +44,27 @@ def test_refusals(run_bin, make_data_dir, tmp_path) -> None:
     done = run_bin("combine_data.py", tmp_path / "all", one, three)
     assert (done.returncode, b"differ in frame_shift" in done.stderr) == (1, True)
     assert not (tmp_path / "all").exists()
+
+
+def test_features_must_have_been_made_the_same_way(run_bin, make_data_dir, tmp_path) -> None:
+    one, two = make_data_dir("one", prefix="b"), make_data_dir("two", prefix="a")
+    for source, text in ((one, "--low-freq=300 # Hz\n"), (two, "--low_freq=300.0\n--dither=0\n")):
+        (source / "conf").mkdir()
+        (source / "conf" / "fbank.conf").write_text(text)
+    (tmp_path / "all" / "conf").mkdir(parents=True)  # of features that are replaced
+    (tmp_path / "all" / "conf" / "mfcc.conf").write_text("--num-ceps=13\n")
+    run_bin("combine_data.py", tmp_path / "all", one, two, check=True)
+    (conf,) = (tmp_path / "all" / "conf").iterdir()
+    assert conf.read_text() == "--low-freq=300 # Hz\n"
+    (two / "conf" / "delta.conf").write_text("")
+    done = run_bin("combine_data.py", tmp_path / "other", one, two)
+    assert done.returncode == 1
+    assert b"one/conf and " in done.stderr
+    assert b"two/conf say that the features were computed by different options" in done.stderr
+    assert not (tmp_path / "other").exists()
+    for file in (two / "conf").iterdir():
+        file.unlink()
+    (two / "conf").rmdir()
+    done = run_bin("combine_data.py", tmp_path / "other", one, two, check=True)
+    assert b"conf is left out: only 1 of 2 sources have it" in done.stderr
+    assert not (tmp_path / "other" / "conf").exists()

@@ -10,11 +10,13 @@ set -euo pipefail
 held_out=184
 map=
 . "$(dirname "$0")/../../../utils/parse_options.sh"
+. "$(dirname "$0")/../../../utils/job_words.sh"
 if [ $# -ne 2 ] || [ -z "$map" ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
 from=$1 to=$2
+usable_paths from to map
 all=$(wc -l < "$from/train/text")
 if [ "$held_out" -ge "$all" ]; then
   echo "ERROR (split_g12.sh) cannot hold out $held_out of $all utterances; lower --held-out" >&2
