@@ -48,8 +48,9 @@ def main(
     if target.ark is None or target.scp is not None:
         raise SpecifierError(f"{wspecifier}: alignments go to one text file; write ark,t:FILE")
     fold = options.fold()
-    refs = read_transcripts(ref_rspecifier, fold=fold)
-    hyps = read_transcripts(hyp_rspecifier, fold=fold)
+    vocabulary: dict[str, str] = {}
+    refs = read_transcripts(ref_rspecifier, fold=fold, vocabulary=vocabulary)
+    hyps = read_transcripts(hyp_rspecifier, fold=fold, vocabulary=vocabulary)
     tally = Tally(permissive=parse_rspecifier(ref_rspecifier).permissive)
     pairs = []
     for utt_id, ref in refs.items():

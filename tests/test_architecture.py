@@ -37,6 +37,7 @@ FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "sentencepiece
 # Who stands on which floor; a module counts with its package.
 FLOORS: dict[str, int] = {
     "pipeline.errors": 0,
+    "pipeline.plain_text": 0,
     "pipeline.options": 1,
     "pipeline.files": 1,
     "pipeline.tables": 1,
@@ -65,7 +66,7 @@ OUTSIDE: dict[int, set[str]] = {
     5: {"typer"},
 }
 BELOW: dict[int, set[int]] = {
-    0: set(),
+    0: {0},
     1: {0, 1},
     2: {0, 2},
     3: {0, 2, 3},  # and config

@@ -34,7 +34,7 @@ fail() {
 for file in "$conf" ${delta_conf:+"$delta_conf"} "$data/wav.scp" "$data/spk2utt"; do
   if [ ! -s "$file" ]; then fail "$file: missing or empty"; fi
 done
-utterances=$(wc -l < "$data/utt2spk")
+utterances=$(tr '\r' '\n' < "$data/utt2spk" | grep -c .)
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 case $(basename "$conf") in
   fbank.conf) program=compute_fbank_feats.py ;;
@@ -88,7 +88,7 @@ rm -rf "$data/.conf.tmp"
 mkdir "$data/.conf.tmp"
 cp "$conf" "$data/.conf.tmp/"
 if [ -n "$delta_conf" ]; then cp "$delta_conf" "$data/.conf.tmp/delta.conf"; fi
-shift_ms=$(sed -n 's/^ *--frame-shift=\([0-9.]*\).*/\1/p' "$conf")
+shift_ms=$(LC_ALL=C sed -n -e '1s/^\xEF\xBB\xBF//' -e 's/^ *--frame-shift=\([0-9.]*\).*/\1/p' "$conf")
 awk -v ms="${shift_ms:-10}" 'BEGIN { print ms / 1000 }' > "$data/frame_shift"
 rm -rf "$data/conf"
 mv "$data/.conf.tmp" "$data/conf"

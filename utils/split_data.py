@@ -87,7 +87,7 @@ def utterance_weights(data: DataDir) -> Mapping[str, float]:
             if weights.keys() >= data.utt2spk.keys():
                 return weights
             log.warning("%s/%s lacks utterances and is not used for balancing", data.path, name)
-    if data.has("segments"):
+    if data.has("segments") and all(p.end_s > p.start_s for p in data.segments.values()):
         return {utt: part.end_s - part.start_s for utt, part in data.segments.items()}
     sizes = recording_sizes(data)
     if sizes is not None:

@@ -22,7 +22,9 @@ from typer import Argument, Option
 
 from pipeline.cli import log, run
 from pipeline.data.data_dir import DataDir, write_subset
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import DataDirError, UsageError
+from pipeline.plain_text import read_lines
 
 
 def main(
@@ -74,7 +76,7 @@ def main(
 
 def how_many(text: str) -> int:
     """The argument N, a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
+    if whole_number(text) < 1:
         raise UsageError(f"N must be a whole number above 0, not {text!r}")
     return int(text)
 
@@ -122,7 +124,7 @@ def whole_speakers(data: DataDir, count: int, rng: random.Random) -> list[str]:
 
 def choose_listed(data: DataDir, path: Path, *, of_speakers: bool) -> list[str]:
     """The utterances that the lines of a file begin with, or all utterances of such speakers."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path, DataDirError)
     wanted = {fields[0]: number for number, line in enumerate(lines, 1) if (fields := line.split())}
     known = data.spk2utt if of_speakers else data.utt2spk
     if unknown := [name for name in wanted if name not in known]:

@@ -17,7 +17,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.jobs.command_line import Usage
+from pipeline.plain_text import read_lines
 
 DEFAULT = """\
 command sbatch --export=PATH
@@ -57,18 +59,20 @@ class SlurmOptions:
         self._defaults: dict[str, str] = {}
         if path is None and not usual.exists():
             self.path = "the default configuration"
-            self._read(DEFAULT)
+            self._read(DEFAULT.splitlines())
             return
         self.path = path or str(usual)
         try:
-            self._read(Path(self.path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise Usage(f"--config {self.path}: cannot be read: {error}") from error
+            self._read(read_lines(self.path, PipelineError))
+        except PipelineError as error:
+            raise Usage(f"--config {error}") from error
+        except OSError as error:
+            raise Usage(f"--config {self.path}: cannot be read: {error.strerror}") from error
         if not self.command:
             raise Usage(f"{self.path}: has no line with a command; add one, such as command sbatch")
 
-    def _read(self, text: str) -> None:
-        for number, line in enumerate(text.splitlines(), start=1):
+    def _read(self, lines: list[str]) -> None:
+        for number, line in enumerate(lines, start=1):
             content = line.partition("#")[0].strip()
             if not content:
                 continue

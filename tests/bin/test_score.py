@@ -214,7 +214,7 @@ def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, messa
         ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
         ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: expected a ctm line"),
         ("decode/hyp.ctm", "s1-u1 1 nan 0.1 a\n", "hyp.ctm:1: expected a ctm line"),
-        ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm: not UTF-8"),
+        ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm:1: not UTF-8"),
     ],
 )
 def test_bad_files_beside_keep_the_old_score(

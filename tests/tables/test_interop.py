@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from pipeline.errors import TableError
+from pipeline.plain_text import unseen
 from pipeline.tables import (
     MatrixReader,
     MatrixWriter,
@@ -26,7 +27,7 @@ from pipeline.tables import (
 
 KEYS = st.text(
     st.characters(blacklist_categories=("Cs", "Cc", "Z"), blacklist_characters="\x85"), min_size=1
-).filter(lambda key: len(key.encode().split()) == 1)
+).filter(lambda key: len(key.encode().split()) == 1 and not unseen(key))
 FLOATS = st.sampled_from([np.float32, np.float64])
 SMALL = {np.float32: st.floats(-1e6, 1e6, width=32), np.float64: st.floats(-1e6, 1e6)}
 ANY = {

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, PhoneError
-from pipeline.text.tokens import BLANK, SPACE, Tokens, train_sentencepiece
+from pipeline.text.subwords import train_sentencepiece
+from pipeline.text.tokens import BLANK, SPACE, Tokens
 
 WORDS = [f"the cat sat on the mat {number} times".split() for number in range(40)]
 

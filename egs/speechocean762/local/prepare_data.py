@@ -21,8 +21,10 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
 from pipeline.data.data_dir import write_map
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import DataDirError, PhoneError
 from pipeline.files import replaced_directory
+from pipeline.plain_text import fault_of_name, read_lines, shown
 
 CMU_PHONES = """
 aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh
@@ -67,13 +69,15 @@ def read_table(path: Path) -> Table:
     """The lines ``key rest`` of a file of the corpus, which need not be sorted."""
     table: Table = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path, DataDirError)
     except OSError as error:
         raise DataDirError(f"{path}: {error.strerror}; give the unpacked corpus") from error
     for number, line in enumerate(lines, start=1):
         key, *rest = line.split(maxsplit=1) or [""]
         if not rest:
-            raise DataDirError(f"{path}:{number}: expected a key and a value, not {line!r}")
+            raise DataDirError(f"{path}:{number}: expected a key and a value, not {shown(line)!r}")
+        if fault := fault_of_name(key):
+            raise DataDirError(f"{path}:{number}: {fault}")
         if key in table:
             raise DataDirError(f"{path}:{number}: {key} occurs twice; keep one of the lines")
         table[key] = rest[0].strip()
@@ -85,7 +89,7 @@ def read_phones(path: Path) -> dict[str, list[list[str]]]:
     rows: dict[str, dict[int, list[str]]] = {}
     for key, value in read_table(path).items():
         utterance, _, word = key.rpartition(".")
-        if not utterance or not word.isdecimal():
+        if not utterance or whole_number(word) < 0:
             raise DataDirError(f"{path}: {key} is not of the form UTTERANCE.WORD; correct it")
         phones = [bare_phone(phone, f"{path}: {key}") for phone in value.split()]
         rows.setdefault(utterance, {})[int(word)] = phones
