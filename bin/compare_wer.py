@@ -24,7 +24,7 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, options_from_fields, run
 from pipeline.errors import DataError, UsageError
-from pipeline.scoring.score_options import MODE_HELP, ScoringOptions, bracket
+from pipeline.scoring.score_options import MODE_HELP, ScoringOptions
 
 
 def main(
@@ -82,7 +82,7 @@ def main(
     if as_json:
         print(json.dumps(as_data(names, totals, results, options), indent=2, ensure_ascii=False))
     else:
-        print(table(names, totals, results, note=bracket(options)), end="")
+        print(table(names, totals, results, options), end="")
     tally = Tally()
     tally.ok(len(texts.utt_ids))
     log.info("rule: %s", options.describe())

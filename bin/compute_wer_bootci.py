@@ -58,7 +58,7 @@ def main(
     tokens = tallies[0][:, :3].sum(axis=1)
     rates = bootstrap(tokens, errors, replications=replications, seed=seed)
     for number, found in enumerate(map(interval, rates), start=1):
-        print(f"Set{number}: %WER {found.mean:.2f} 95% Conf Interval "
+        print(f"Set{number}: %{'CER' if options.cer else 'WER'} {found.mean:.2f} 95% Conf Interval "
               f"[ {found.low:.2f}, {found.high:.2f} ]{bracket(options)}")  # fmt: skip
     if len(rates) == 2:
         print(f"Probability of Set2 improving Set1: {probability_better(*rates):.2f}")

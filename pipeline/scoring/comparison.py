@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.scoring.counts import ErrorCounts
-from pipeline.scoring.score_options import ScoringOptions
+from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.significance import TestResult
 from pipeline.scoring.summary import counts_as_data
 from pipeline.tables import TextReader
@@ -39,14 +39,15 @@ def find_speakers(utt_ids: Sequence[str], utt2spk: str = "") -> list[str]:
 
 
 def table(
-    names: Sequence[str], totals: Sequence[ErrorCounts], results: Results, *, note: str = ""
+    names: Sequence[str], totals: Sequence[ErrorCounts], results: Results, options: ScoringOptions
 ) -> str:
     """A table of the systems with their error rates, then of each pair with its four tests."""
     width = max(map(len, names))
     text = ""
     for name, counts in zip(names, totals, strict=True):
-        rate = f"%WER {counts.error_rate:.2f} [ {counts.errors} / {counts.ref_tokens} ]"
-        text += f"{name:<{width}}  {rate}{note}\n"
+        kind = "CER" if options.cer else "WER"
+        rate = f"%{kind} {counts.error_rate:.2f} [ {counts.errors} / {counts.ref_tokens} ]"
+        text += f"{name:<{width}}  {rate}{bracket(options)}\n"
     for (a, b), tests in results.items():
         text += f"\n{names[a]} and {names[b]}\n"
         for test in tests:

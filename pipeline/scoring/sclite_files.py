@@ -168,6 +168,12 @@ def read_ctm(path: Path, options: ScoringOptions) -> dict[str, list[list[str]]]:
             raise DataError(f"{path}:{line_number}: {what}")
         tokens = fold([fields[4]], f"{path}:{line_number}") if fold else [fields[4]]
         own = found.setdefault(fields[0], [])
+        if len(tokens) > 1:  # the characters of a word share its time
+            duration /= len(tokens)
+            for place, token in enumerate(tokens):
+                times = [f"{start + place * duration:.3f}", f"{duration:.3f}"]
+                own.append([*fields[:2], *times, token, *fields[5:]])
+            continue
         for token in tokens:
             if own and own[-1][4] == token and options.joins(token):
                 own[-1][3] = f"{start + duration - float(own[-1][2]):.3f}"
