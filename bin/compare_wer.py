@@ -16,6 +16,8 @@ e.g.: compare_wer.py --utt2spk=ark:data/dev/utt2spk ark:data/dev/text \\
 See also: score.py, compute_wer_bootci.py, compute_wer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import json
 from itertools import combinations
 from typing import Annotated

@@ -15,6 +15,8 @@ e.g.: compute_wer.py --name=PER --map=conf/phones.60-48-39.map ark:data/dev/text
 See also: score.py, align_text.py, compare_wer.py, compute_wer_bootci.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option

@@ -13,6 +13,8 @@ e.g.: compute_wer_bootci.py ark:data/dev/text ark:exp/ctc/hyp.txt ark:exp/transd
 See also: compute_wer.py, compare_wer.py, score.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option

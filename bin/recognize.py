@@ -13,6 +13,8 @@ tokens.
 See also: decode_ctc.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -25,6 +25,8 @@ DECODE_DIR/scoring:
 See also: print_scores.py, compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -18,6 +18,8 @@ e.g.: train_tokenizer.py --kind=bpe --vocab-size=500 ark:data/train/text exp/bpe
 See also: map_phones.py, train_ctc.py, train_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

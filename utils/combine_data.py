@@ -11,6 +11,8 @@ e.g.: combine_data.py data/train_all data/train_clean data/train_other
 See also: subset_data_dir.py, fix_data_dir.py, validate_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

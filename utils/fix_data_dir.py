@@ -16,6 +16,8 @@ e.g.: fix_data_dir.py data/train && validate_data_dir.py data/train
 See also: validate_data_dir.py, subset_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import shutil
 import sys
 from itertools import pairwise
@@ -67,7 +69,8 @@ def read_all(path: Path) -> Tables:
             refuse_what_only_its_owner_can_correct(file)
         rows = scan(file, Problems())
         for key, row in rows.items():
-            if fault := fault_of_name(key):
+            fault = fault_of_name(key)
+            if fault:
                 raise DataDirError(f"{file}:{row.line}: {fault}, in all files")
         bad = {key for key, row in rows.items() if not kind.good(row.value)}
         for key in sorted(bad)[:5]:

@@ -20,6 +20,8 @@ wrong usage; 126 or 127 if there is no such COMMAND to run.
 See also: run.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import hashlib
 import json
 import os
@@ -105,7 +107,10 @@ def main(arguments: list[str]) -> int:
     lists: dict[str, list[Path]] = {"--inputs": [], "--outputs": []}
     via: list[str] = []
     option = re.compile(r"(--(?:inputs|outputs|via))(?:=(.*))?", re.DOTALL)
-    while arguments and (match := option.fullmatch(arguments[0])):
+    while arguments:
+        match = option.fullmatch(arguments[0])
+        if match is None:
+            break
         arguments.pop(0)
         value = match[2] if match[2] is not None else (arguments.pop(0) if arguments else "")
         if match[1] == "--via":

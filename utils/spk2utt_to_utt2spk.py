@@ -10,6 +10,8 @@ e.g.: spk2utt_to_utt2spk.py data/train/spk2utt > data/train/utt2spk
 See also: utt2spk_to_spk2utt.py, fix_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument
@@ -34,7 +36,8 @@ def main(
         if not utt_ids:
             what = f"expected SPK UTT ..., not {shown(line.strip())!r}; correct it"
             raise DataDirError(f"{where}: {what}")
-        if fault := next(filter(None, map(fault_of_name, [spk_id, *utt_ids])), ""):
+        fault = next(filter(None, map(fault_of_name, [spk_id, *utt_ids])), "")
+        if fault:
             raise DataDirError(f"{where}: {fault}")
         for utt_id in utt_ids:
             if utt_id in table:

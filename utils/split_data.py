@@ -15,6 +15,8 @@ e.g.: split_data.py --per-utt data/test 40
 See also: run.py, validate_data_dir.py, subset_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import contextlib
 import fcntl
 import os

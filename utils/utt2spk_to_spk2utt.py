@@ -11,6 +11,8 @@ e.g.: utt2spk_to_spk2utt.py data/train/utt2spk > data/train/spk2utt
 See also: spk2utt_to_utt2spk.py, fix_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument
@@ -36,7 +38,8 @@ def main(
         if len(fields) != 2:
             what = f"expected UTT SPK, not {shown(line.strip())!r}; correct it"
             raise DataDirError(f"{where}: {what}")
-        if fault := fault_of_name(fields[0]) or fault_of_name(fields[1]):
+        fault = fault_of_name(fields[0]) or fault_of_name(fields[1])
+        if fault:
             raise DataDirError(f"{where}: {fault}")
         if fields[0] in table:
             raise DataDirError(f'{where}: "{fields[0]}" occurs twice; keep one of the lines')

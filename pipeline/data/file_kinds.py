@@ -55,13 +55,20 @@ _DIGITS = re.compile(r"\d{1,10}", re.ASCII)
 TO_END = -1.0  # the end of a segment that reaches to the end of its recording
 
 
-def is_segment(value: str) -> bool:
-    """Whether ``RECO START END`` is a segment; an END of -1 is the end of the recording."""
+def parse_segment(value: str) -> Segment | None:
+    """The segment ``RECO START END``, with any finite times; None if it is of another form."""
     fields = value.split()
     if len(fields) != 3 or unseen(fields[0]):
+        return None
+    segment = Segment(fields[0], *map(number, fields[1:]))
+    return segment if math.isfinite(segment.start_s + segment.end_s) else None
+
+
+def _is_segment(value: str) -> bool:
+    segment = parse_segment(value)
+    if segment is None:
         return False
-    start, end = number(fields[1]), number(fields[2])
-    return 0 <= start < (math.inf if end == TO_END else end)
+    return 0 <= segment.start_s < (math.inf if segment.end_s == TO_END else segment.end_s)
 
 
 def _is_word(value: str) -> bool:
@@ -98,7 +105,7 @@ FILES: dict[str, FileKind] = {
     "spk2utt": FileKind("spk", "SPK UTT [UTT ...]", _are_words),
     "wav.scp": FileKind("reco", "RECO FILE, where FILE does not begin with ~", _is_recording),
     "segments": FileKind(
-        "utt", "UTT RECO START END, in seconds, 0 <= START < END, or END = -1", is_segment
+        "utt", "UTT RECO START END, in seconds, 0 <= START < END, or END = -1", _is_segment
     ),
     "text": FileKind("utt", "UTT [TOKEN ...]", lambda value: True),
     "feats.scp": FileKind("utt", "UTT ARK:OFFSET", bool),

@@ -40,6 +40,15 @@ class FrameOptions(Options):
     energy_floor: float = option(0.0, "smallest energy, before the logarithm; 0: none", low=0)
     raw_energy: bool = option(True, "compute energy before pre-emphasis and windowing")
     subtract_mean: bool = option(False, "subtract each utterance's mean (better: apply_cmvn.py)")
+    allow_downsample: bool = option(
+        False, "resample recordings whose sample rate is higher than --sample-frequency"
+    )
+    allow_upsample: bool = option(
+        False, "resample recordings whose sample rate is lower than --sample-frequency"
+    )
+    max_feature_vectors: int = option(
+        -1, "option of Kaldi's program for streams; without effect, all frames are kept", low=-1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,6 +137,7 @@ class DeltaOptions(Options):
 
     delta_order: int = option(2, "highest order of time derivatives", low=0)
     delta_window: int = option(2, "window of a delta: frames on each side", low=1)
+    truncate: int = option(0, "number of columns to keep before deltas are added; 0: all", low=0)
 
 
 FeatureOptions: TypeAlias = FbankOptions | MfccOptions | SpectrogramOptions

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.errors import AudioError, ConfigError
-from pipeline.frontend.deltas import add_deltas
+from pipeline.frontend.deltas import add_deltas, truncated
 from pipeline.frontend.feature_options import (
     DeltaOptions,
     FbankOptions,
@@ -13,6 +13,7 @@ from pipeline.frontend.feature_options import (
     MfccOptions,
     SpectrogramOptions,
 )
+from pipeline.frontend.resampling import to_rate
 from pipeline.frontend.spectra import compute_features
 from pipeline.options import load_options
 
@@ -64,14 +65,17 @@ class FrontEnd:
             AudioError: ``rate`` is not the sample rate of the front end in Hz.
             FeatureError: the recording is shorter than a frame.
         """
-        if rate != self.sample_rate:
+        down, up = self.options.allow_downsample, self.options.allow_upsample
+        if rate != self.sample_rate and not (down if rate > self.sample_rate else up):
             raise AudioError(
                 f"the recording has a sample rate of {rate} Hz, but the model {self.sample_rate}; "
                 f"resample it, e.g. sox IN -r {self.sample_rate} OUT"
             )
+        samples = to_rate(samples, rate, self.sample_rate, down=down, up=up)
         feats = compute_features(samples, self.options)
         if self.delta is None:
             return feats
+        feats = truncated(feats, self.delta.truncate)
         return add_deltas(feats, order=self.delta.delta_order, window=self.delta.delta_window)
 
     @property
@@ -89,7 +93,9 @@ class FrontEnd:
                 columns = mfcc.num_ceps
             case SpectrogramOptions() as spectrogram:
                 columns = spectrogram.fft_samples // 2 + 1
-        return columns * (1 if self.delta is None else self.delta.delta_order + 1)
+        if self.delta is None:
+            return columns
+        return (self.delta.truncate or columns) * (self.delta.delta_order + 1)
 
     @property
     def sample_rate(self) -> int:

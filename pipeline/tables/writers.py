@@ -164,6 +164,13 @@ class TextWriter(_Writer[str]):
         return value.encode() + b"\n"
 
 
+class NumberWriter(TextWriter):
+    """Write lines ``key number`` with a blank at the end, as Kaldi writes integers and floats."""
+
+    def _encode(self, value: str) -> bytes:
+        return value.encode() + b" \n"
+
+
 class WaveWriter(_Writer[bytes]):
     """Write RIFF files made by `pipeline.frontend.audio.wave_bytes`, as Kaldi's wav-copy does."""
 

@@ -13,6 +13,8 @@ the sorted training speakers, beginning with the fifth. test is left out if the 
 See also: utils/validate_data_dir.py, train_tokenizer.py, compute_fbank_feats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import re
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +78,8 @@ def read_table(path: Path) -> Table:
         key, *rest = line.split(maxsplit=1) or [""]
         if not rest:
             raise DataDirError(f"{path}:{number}: expected a key and a value, not {shown(line)!r}")
-        if fault := fault_of_name(key):
+        fault = fault_of_name(key)
+        if fault:
             raise DataDirError(f"{path}:{number}: {fault}")
         if key in table:
             raise DataDirError(f"{path}:{number}: {key} occurs twice; keep one of the lines")
@@ -112,11 +115,13 @@ def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table
     words, audio = read_table(part / "text"), read_table(part / "wav.scp")
     speakers, genders = read_table(part / "utt2spk"), read_table(part / "spk2gender")
     for name, table in (("wav.scp", audio), ("utt2spk", speakers)):
-        if strays := sorted(words.keys() ^ table.keys()):
+        strays = sorted(words.keys() ^ table.keys())
+        if strays:
             raise DataDirError(
                 f"{part}: not in both text and {name}: {some(strays)}; unpack the corpus again"
             )
-    if nameless := sorted(set(speakers.values()) - genders.keys()):
+    nameless = sorted(set(speakers.values()) - genders.keys())
+    if nameless:
         raise DataDirError(
             f"{part / 'spk2gender'}: lacks {some(nameless)}; unpack the corpus again"
         )
@@ -127,7 +132,8 @@ def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table
             f"{some(silent)}; unpack the corpus again"
         )
     paths = {utterance: (part.parent / rest).resolve() for utterance, rest in audio.items()}
-    if absent := [str(path) for path in paths.values() if not path.is_file()]:
+    absent = [str(path) for path in paths.values() if not path.is_file()]
+    if absent:
         raise DataDirError(
             f"{part / 'wav.scp'}: no such file: {some(absent)}; unpack the corpus again"
         )

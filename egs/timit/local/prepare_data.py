@@ -22,6 +22,8 @@ e.g.: prepare_data.py --allow-partial data/demo_corpus data/demo
 See also: make_demo_corpus.py, utils/validate_data_dir.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import logging
 import os
 import re
@@ -145,9 +147,10 @@ def scan_corpus(corpus: Path) -> tuple[list[Utterance], dict[str, Path]]:
     found: dict[str, Utterance] = {}
     lists: dict[str, Path] = {}
     for path in sorted(_files(corpus)):
-        if match := _LIST.fullmatch(path):
-            lists[match[1].lower()] = corpus / path
-        elif match := _FILE.fullmatch(path):
+        listed, match = _LIST.fullmatch(path), _FILE.fullmatch(path)
+        if listed:
+            lists[listed[1].lower()] = corpus / path
+        elif match:
             _add_file(found, corpus / path, *(group.lower() for group in match.groups()))
     if not found:
         raise DataError(
