@@ -73,9 +73,9 @@ def main(
     if phone_map:
         tokens = phones_of_map(phone_map, phone_set, rspecifier, utterances, unk=unk)
     elif kind is Kind.PHONES:
-        tokens = Tokens.from_text(text, unk=unk)
+        tokens = Tokens.from_text(text, unk=unk, where=rspecifier)
     elif kind is Kind.CHARS:
-        tokens = Tokens.from_characters(text, unk=unk)
+        tokens = Tokens.from_characters(text, unk=unk, where=rspecifier)
     else:
         tokens = train_sentencepiece(
             text, kind=kind, vocab_size=vocab_size, where=rspecifier, unk=unk

@@ -94,13 +94,7 @@ def unkeyed(parts: list[DataDir], utts: set[str], recos: set[str]) -> dict[str, 
                     "%s is left out: only %d of %d sources have it", name, len(having), len(parts)
                 )
             else:
-                comments = [line for text in own for line in nist_lines(text) if is_comment(line)]
-                lines = [line for text in own for line in nist_lines(text) if not is_comment(line)]
-                joined = [
-                    *dict.fromkeys(comments),
-                    *sorted(lines, key=lambda line: line.split()[:1]),
-                ]
-                texts[name] = "".join(f"{line}\n" for line in joined)
+                texts[name] = join_nist(own)
         elif having:
             other = next((p for p, text in zip(having, own, strict=True) if text != own[0]), None)
             if other is not None:

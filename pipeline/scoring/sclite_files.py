@@ -85,12 +85,14 @@ def write_inputs(
         DataError: a duration is missing, or the ctm file is damaged.
     """
     signs = {token for token in vocabulary if nist_forms.is_sclite_syntax(token)}
-    for utt_id, *sides in texts.pairs() if signs else []:
-        for token in (token for tokens in sides for token in tokens):
+    for utt_id, ref, hyp in texts.pairs() if signs else []:
+        for token in [*ref, *hyp]:
             if token in signs:
+                file = data.path / "text" if token in ref else ctm.with_name("hyp.txt")
                 log.warning(
-                    '%s: "%s" belongs to the syntax of sclite, so no trn, stm and ctm are written',
-                    utt_id, token,
+                    '%s: %s: "%s" belongs to the syntax of sclite, so no trn, stm and ctm are '
+                    "written",
+                    file, utt_id, token,
                 )  # fmt: skip
                 return
     speakers, optional = group_of["speaker"], options.optional

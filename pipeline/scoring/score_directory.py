@@ -11,7 +11,7 @@ score.json              totals, interval, groups, confusions and the rule; writt
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def score_directory(
             )
     texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
     group_of = find_groups(data, texts.utt_ids)
-    score = _count(texts, options, group_of, replications=replications, seed=seed)
+    score = _count(sides, texts, options, group_of, replications=replications, seed=seed)
     content = {
         "format_version": summary.FORMAT_VERSION,
         "name": name,
@@ -144,16 +144,21 @@ def _digests_of(decode_dir: Path) -> tuple[str | None, str | None] | None:
 
 
 def _count(
-    texts: Systems, options: ScoringOptions, group_of: GroupOf, *, replications: int, seed: int
+    files: Sequence[Path],
+    texts: Systems,
+    options: ScoringOptions,
+    group_of: GroupOf,
+    *,
+    replications: int,
+    seed: int,
 ) -> Score:
-    """Align and count; nothing is written."""
+    """Align and count; nothing is written. ``files`` are the references and the hypotheses."""
     numbered = Numbered(texts.pairs())
     if clash := {EPS, *("" if options.cer else ";")} & numbered.vocabulary.keys():
         token = min(clash)
-        utt_id = next(u for u, *sides in texts.pairs() if any(token in side for side in sides))
-        raise DataError(
-            f'{utt_id}: the token "{token}" has a special meaning in alignments; rename it'
-        )
+        utt_id, in_ref = next((u, token in r) for u, r, h in texts.pairs() if token in [*r, *h])
+        what = f'the token "{token}" has a special meaning in alignments; rename it'
+        raise DataError(f"{files[0 if in_ref else 1]}: {utt_id}: {what}")
     found = align_all(numbered, options.rule, optional=options.optional)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
     counts = align_all(numbered, rule, optional=options.optional).total()

@@ -126,6 +126,9 @@ def read_systems(
             "no utterance was scored, because the tables have no keys in common; "
             f"does {ref_rspecifier} hold the references of {hyp_rspecifiers[0]}?"
         )
+    if not any(refs[key] for key in scored):
+        what = "the references hold no tokens, so there is no error rate"
+        raise DataError(f"{ref_rspecifier}: {what}; give others")
     return Systems(refs, hyps, scored, absent=len(absent))
 
 

@@ -49,7 +49,7 @@ MOST_BYTES = 2 * 10**9  # the largest allowed size of the tables
 _SHOWN = 5  # number of words that a message names
 _ROUNDING = 1e-5  # rounding may raise log10 of a probability above 0 by this much
 _GZIP = b"\x1f\x8b"
-_COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
+_COUNT = re.compile(rb"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})")
 
 Words = tuple[str, ...]
 Table = dict[Words, tuple[float, float]]  # n-grams of one order: log10 P(w|h), log10 bow(hw)

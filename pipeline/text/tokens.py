@@ -90,8 +90,15 @@ class Tokens:
             ) from error
 
     @classmethod
-    def from_text(cls, text: Iterable[Sequence[str]], *, unk: bool = False) -> Self:
+    def from_text(
+        cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
+    ) -> Self:
         """The tokens of a text of phones: the sorted set of its symbols, and ``<unk>`` if asked.
+
+        Args:
+            text: the phones of each utterance.
+            unk: whether ``<unk>`` stands for phones that the text lacks.
+            where: the name of the text for messages.
 
         Raises:
             DataError: the text has no symbols.
@@ -100,15 +107,18 @@ class Tokens:
         symbols = sorted({symbol for tokens in text for symbol in tokens})
         for reserved in (BLANK, SPACE):
             if reserved in symbols:
-                raise PhoneError(f'the text holds "{reserved}", which is not a phone; rename it')
-        return cls(_with_unk(symbols, unk))
+                what = f'the text holds "{reserved}", which is not a phone; rename it'
+                raise PhoneError(f"{where}: {what}")
+        return cls(_with_unk(symbols, unk), where=where)
 
     @classmethod
-    def from_characters(cls, text: Iterable[Sequence[str]], *, unk: bool = False) -> Self:
+    def from_characters(
+        cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
+    ) -> Self:
         """The tokens of a text of words: ``<space>``, the sorted set of its characters, and
         ``<unk>`` if asked."""
         characters = sorted({c for words in text for word in words for c in word})
-        return cls(_with_unk([SPACE, *characters], unk))
+        return cls(_with_unk([SPACE, *characters], unk), where=where)
 
     @property
     def kind(self) -> str:
@@ -284,16 +294,20 @@ class Tokens:
             processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise DataError(
-                f"{self.where}: the .model beside it is not a sentencepiece model; "
-                "make both again with train_tokenizer.py"
+                f"{_model_of(self.where)}: is not a sentencepiece model; make it and {self.where} "
+                "again with train_tokenizer.py"
             ) from error
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         if [BLANK, *pieces[1:]] != list(self.symbols):
             raise DataError(
-                f"{self.where}: the tokens are not the pieces of the .model beside it; "
-                "make both again with train_tokenizer.py"
+                f"{self.where}: the tokens are not the pieces of {_model_of(self.where)}; make "
+                "both again with train_tokenizer.py"
             )
         return processor
+
+
+def _model_of(where: str) -> str:
+    return str(Path(where).with_suffix(".model"))
 
 
 def _with_unk(symbols: Sequence[str], unk: bool) -> list[str]:
@@ -315,7 +329,9 @@ def _check_symbols(symbols: Sequence[str], where: str) -> None:
         if symbol in seen:
             raise DataError(f'{where}:{number}: the token "{symbol}" occurs twice; remove one')
         if symbol.encode().split() != [symbol.encode()]:  # ASCII blanks, as in Kaldi's tables
-            raise DataError(f"{where}:{number}: the token {symbol!r} is empty or holds a space")
+            raise DataError(
+                f"{where}:{number}: the token {symbol!r} is empty or holds a space; rename it"
+            )
         seen.add(symbol)
 
 
