@@ -8,6 +8,8 @@ e.g.: add_deltas.py --delta-order=2 scp:fbank.scp ark:-
 See also: compute_fbank_feats.py, compute_mfcc_feats.py, apply_cmvn.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option
@@ -35,7 +37,7 @@ def main(
     ] = False,
 ) -> int:
     """Write each utterance's features with their deltas."""
-    from pipeline.frontend.deltas import add_deltas
+    from pipeline.frontend.deltas import add_deltas, truncated
     from pipeline.frontend.spectra import check_features
     from pipeline.tables import MatrixReader, MatrixWriter
 
@@ -45,6 +47,7 @@ def main(
         for utt_id, feats in progress(reader):
             try:
                 check_features(feats)
+                feats = truncated(feats, options.truncate)
                 feats = add_deltas(feats, order=options.delta_order, window=options.delta_window)
             except FeatureError as error:
                 tally.fail(utt_id, error)

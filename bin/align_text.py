@@ -14,6 +14,8 @@ e.g.: align_text.py --special-symbol="<eps>" ark:data/test/text ark:hyp.txt ark,
 See also: score.py, compute_wer.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option
@@ -48,8 +50,9 @@ def main(
     if target.ark is None or target.scp is not None:
         raise SpecifierError(f"{wspecifier}: alignments go to one text file; write ark,t:FILE")
     fold = options.fold()
-    refs = read_transcripts(ref_rspecifier, fold=fold)
-    hyps = read_transcripts(hyp_rspecifier, fold=fold)
+    vocabulary: dict[str, str] = {}
+    refs = read_transcripts(ref_rspecifier, fold=fold, vocabulary=vocabulary)
+    hyps = read_transcripts(hyp_rspecifier, fold=fold, vocabulary=vocabulary)
     tally = Tally(permissive=parse_rspecifier(ref_rspecifier).permissive)
     pairs = []
     for utt_id, ref in refs.items():
@@ -74,7 +77,8 @@ def find(hyps: dict[str, list[str]], utt_id: str, ref: list[str], reserved: set[
     """
     if utt_id not in hyps:
         raise DataError("there is no hypothesis for this utterance; decode it")
-    if clash := reserved & {*ref, *hyps[utt_id]}:
+    clash = reserved & {*ref, *hyps[utt_id]}
+    if clash:
         raise DataError(
             f'the text holds the symbol "{min(clash)}"; choose another --special-symbol '
             "or --separator"

@@ -7,11 +7,12 @@ Statistics in a plain file are used for all utterances. In a table they are look
 or, with --utt2spk, by speaker.
 
 e.g.: apply_cmvn.py --norm-vars=true train/cmvn.mat scp:test/feats.scp ark:-
-
 e.g.: apply_cmvn.py --utt2spk=ark:test/utt2spk scp:test/cmvn.scp scp:test/feats.scp ark:-
 
 See also: compute_cmvn_stats.py, add_deltas.py
 """
+
+import pipeline.environment  # isort: skip  # noqa: F401
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import DataError, FeatureError, UsageError
 from pipeline.tables.specifiers import is_specifier
 
@@ -50,26 +52,32 @@ def main(
         bool, Option("--reverse/--no-reverse", help="undo the normalisation instead")
     ] = False,
     utt2spk: Annotated[
-        str,
-        Option(help="rspecifier of each utterance's speaker; empty: statistics by utterance"),
+        str, Option(help="rspecifier of each utterance's speaker; empty: statistics by utterance")
+    ] = "",
+    skip_dims: Annotated[
+        str, Option(help="columns to leave as they are, from 0, such as 13:14; empty: none")
     ] = "",
     allow_pipes: Annotated[
         bool, Option("--allow-pipes/--no-allow-pipes", help="run the commands of scp entries")
     ] = False,
 ) -> int:
-    """Write each utterance's normalised features."""
     from pipeline.tables import MatrixReader, MatrixWriter
 
     if norm_vars and not norm_means:
         raise UsageError("--norm-vars needs --norm-means; leave off --norm-means=false")
+    skipped = [whole_number(dim) for dim in skip_dims.split(":")] if skip_dims else []
+    if min(skipped, default=0) < 0:
+        raise UsageError(f"--skip-dims takes whole numbers between colons, not {skip_dims!r}")
     stats_of = _stats_of(stats, utt2spk)
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
             try:
-                feats = stats_of(utt_id).apply(
-                    feats, norm_means=norm_means, norm_vars=norm_vars, reverse=reverse
+                feats = (
+                    stats_of(utt_id)
+                    .without(tuple(skipped))
+                    .apply(feats, norm_means=norm_means, norm_vars=norm_vars, reverse=reverse)
                 )
             except DataError as error:
                 tally.fail(utt_id, error)

@@ -14,6 +14,8 @@ e.g.: average_models.py exp/ctc_seed0 exp/ctc_seed1 exp/ctc_both
 See also: train_ctc.py, train_transducer.py, show_model.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -16,6 +16,8 @@ e.g.: compare_wer.py --utt2spk=ark:data/dev/utt2spk ark:data/dev/text \\
 See also: score.py, compute_wer_bootci.py, compute_wer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import json
 from itertools import combinations
 from typing import Annotated
@@ -87,7 +89,7 @@ def main(
     if as_json:
         print(json.dumps(as_data(names, totals, results, options), indent=2, ensure_ascii=False))
     else:
-        rate = metric or ("PER" if options.map else "WER")
+        rate = metric or ("CER" if options.cer else "PER" if options.map else "WER")
         print(table(names, totals, results, metric=rate, note=bracket(options)), end="")
     tally = Tally()
     tally.ok(len(texts.utt_ids))

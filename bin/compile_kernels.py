@@ -12,6 +12,8 @@ is not compiled again.
 See also: train_ctc.py, decode_transducer.py, recognize.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import time
 
 from pipeline.cli import Tally, log, run

@@ -12,6 +12,8 @@ e.g.: compute_fbank_feats.py --config=conf/fbank.conf scp:wav.scp ark,scp:fbank.
 See also: compute_mfcc_feats.py, compute_spectrogram_feats.py, add_deltas.py, compute_cmvn_stats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument

@@ -12,6 +12,8 @@ e.g.: compute_mfcc_feats.py --config=conf/mfcc.conf scp:wav.scp ark,scp:mfcc.ark
 See also: compute_fbank_feats.py, compute_spectrogram_feats.py, add_deltas.py, compute_cmvn_stats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument

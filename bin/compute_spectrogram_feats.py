@@ -13,6 +13,8 @@ e.g.: compute_spectrogram_feats.py scp:wav.scp ark,scp:spectrogram.ark,spectrogr
 See also: compute_fbank_feats.py, compute_mfcc_feats.py, add_deltas.py, compute_cmvn_stats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument

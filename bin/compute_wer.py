@@ -15,6 +15,8 @@ e.g.: compute_wer.py --name=PER --map=conf/phones.60-48-39.map ark:data/dev/text
 See also: score.py, align_text.py, compare_wer.py, compute_wer_bootci.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option
@@ -37,12 +39,16 @@ def main(
         bool,
         Option("--text/--no-text", help="option of Kaldi's program; ignored, tokens are text"),
     ] = True,
-    name: Annotated[str, Option(help="name of the error rate in the first line")] = "WER",
+    name: Annotated[
+        str,
+        Option(help="name of the error rate in the output; empty: CER with --cer, else WER"),
+    ] = "",
 ) -> int:
     from pipeline.scoring.alignment import KALDI, KALDI_COUNTS, align_all
     from pipeline.scoring.kaldi_forms import wer_lines
     from pipeline.scoring.transcripts import read_systems
 
+    name = name or ("CER" if options.cer else "WER")
     if name.split() != [name]:
         raise UsageError(f"--name must be one word, such as PER, not {name!r}")
     texts = read_systems(ref_rspecifier, [hyp_rspecifier], fold=options.fold(), mode=mode)

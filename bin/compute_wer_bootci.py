@@ -13,6 +13,8 @@ e.g.: compute_wer_bootci.py ark:data/dev/text ark:exp/ctc/hyp.txt ark:exp/transd
 See also: compute_wer.py, compare_wer.py, score.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option
@@ -58,7 +60,7 @@ def main(
     tokens = tallies[0][:, :3].sum(axis=1)
     rates = bootstrap(tokens, errors, replications=replications, seed=seed)
     for number, found in enumerate(map(interval, rates), start=1):
-        print(f"Set{number}: %WER {found.mean:.2f} 95% Conf Interval "
+        print(f"Set{number}: %{'CER' if options.cer else 'WER'} {found.mean:.2f} 95% Conf Interval "
               f"[ {found.low:.2f}, {found.high:.2f} ]{bracket(options)}")  # fmt: skip
     if len(rates) == 2:
         print(f"Probability of Set2 improving Set1: {probability_better(*rates):.2f}")

@@ -17,6 +17,8 @@ e.g.: copy_feats.py --binary=false cmvn.mat -
 See also: feat_to_len.py, add_deltas.py, compute_fbank_feats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import contextlib
 from typing import Annotated
 
@@ -76,13 +78,13 @@ def main(
 def _copy_table(
     rspecifier: str, wspecifier: str, method: int, lengths: str, allow_pipes: bool
 ) -> int:
-    from pipeline.tables import MatrixReader, MatrixWriter, TextWriter
+    from pipeline.tables import MatrixReader, MatrixWriter, NumberWriter
 
     reader = MatrixReader(rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(MatrixWriter(wspecifier, compression_method=method))
-        counts = stack.enter_context(TextWriter(lengths)) if lengths else None
+        counts = stack.enter_context(NumberWriter(lengths)) if lengths else None
         for utt_id, feats in progress(reader):
             writer.write(utt_id, feats)
             if counts is not None:

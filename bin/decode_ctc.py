@@ -14,6 +14,8 @@ Transduction with RNNs, 2012). Features are normalised with the statistics in MO
 See also: decode_transducer.py, recognize.py, compute_wer.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

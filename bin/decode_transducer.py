@@ -17,6 +17,8 @@ MODEL_DIR.
 See also: decode_ctc.py, recognize.py, compute_wer.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

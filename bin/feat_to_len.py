@@ -12,6 +12,8 @@ e.g.: feat_to_len.py scp:feats.scp
 See also: copy_feats.py, compute_fbank_feats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option
@@ -34,7 +36,7 @@ def main(
     ] = False,
 ) -> int:
     """Count frames."""
-    from pipeline.tables import ShapeReader, TextWriter
+    from pipeline.tables import NumberWriter, ShapeReader
 
     reader = ShapeReader(rspecifier, allow_pipes=allow_pipes)
     tally = Tally(permissive=reader.permissive)
@@ -45,7 +47,7 @@ def main(
             tally.ok()
         print(total)
     else:
-        with TextWriter(wspecifier) as writer:
+        with NumberWriter(wspecifier) as writer:
             for utt_id, (frames, _) in progress(reader):
                 writer.write(utt_id, str(frames))
                 total += frames

@@ -15,6 +15,8 @@ of the recipe, because the paths in its data directories are relative to that fo
 See also: score.py, plot_lattice.py, plot_sensitivity.py, plot_posteriors.py, plot_training.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

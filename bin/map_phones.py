@@ -13,6 +13,8 @@ e.g.: map_phones.py --from-set=48 conf/phones.60-48-39.map - - < hyp48.txt > hyp
 See also: compute_wer.py, decode_ctc.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument, Option

@@ -15,6 +15,8 @@ confusions stay visible. PICTURE ends in .png or .svg.
 See also: align_text.py, compute_wer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

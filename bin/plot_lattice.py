@@ -16,6 +16,8 @@ float64, with a relative tolerance of 1e-9 on the logarithm. PICTURE ends in .pn
 See also: plot_sensitivity.py, plot_posteriors.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

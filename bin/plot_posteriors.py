@@ -15,6 +15,8 @@ segmentation of --phn or --ctm. PICTURE ends in .png or .svg.
 See also: plot_lattice.py, plot_sensitivity.py, decode_ctc.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -26,6 +26,8 @@ ln energy, they are in nats per unit of ln energy. PICTURE ends in .png or .svg.
 See also: plot_lattice.py, plot_posteriors.py, train_ctc.py, train_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

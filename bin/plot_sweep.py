@@ -13,6 +13,8 @@ as a fraction of the duration of the speech, which is computed with the frame sh
 See also: sweep_beam.sh, decode_transducer.py, decode_ctc.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

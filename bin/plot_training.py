@@ -13,6 +13,8 @@ wrongly. PICTURE ends in .png or .svg.
 See also: train_ctc.py, train_predictor.py, train_transducer.py, plot_sweep.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -13,6 +13,8 @@ the model (or --resample). Each line of the output is a file name, a tab and the
 See also: decode_ctc.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

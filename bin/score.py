@@ -4,6 +4,7 @@
 Usage: score.py [options] DATA_DIR DECODE_DIR
 
 e.g.: score.py --map=conf/phones.60-48-39.map data/test exp/ctc/decode_test
+e.g.: score.py --cer data/test exp/ctc_chars/decode_test
 e.g.: score.py --collapse-sil --alignment=nist data/test exp/ctc/decode_test
 
 DECODE_DIR/hyp.txt is compared with DATA_DIR/text. With --map both are folded first. The scoring
@@ -11,7 +12,7 @@ rule is Kaldi's unless the options choose a variant. It is printed together with
 because error rates under different rules cannot be compared. These files are written to
 DECODE_DIR/scoring:
 
-  wer                  the %WER, %SER and Scored lines of Kaldi's compute-wer, always with %WER
+  wer                  the %WER, %SER and Scored lines of Kaldi's compute-wer (%CER with --cer)
   ref.txt, hyp.txt     references and hypotheses after the rule was applied
   alignments           their alignments in the form of Kaldi's align-text
   wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's scripts write them, and
@@ -23,6 +24,8 @@ DECODE_DIR/scoring:
 
 See also: print_scores.py, compute_wer.py, compare_wer.py, make_report.py, plot_confusions.py
 """
+
+import pipeline.environment  # isort: skip  # noqa: F401
 
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +46,7 @@ def main(
     options: ScoringOptions,
     mode: Annotated[str, Option(help=MODE_HELP)] = "strict",
     name: Annotated[
-        str, Option(help="name of the error rate, such as CER; empty: PER with --map, else WER")
+        str, Option(help="name of the error rate; empty: PER with --map, CER with --cer, else WER")
     ] = "",
     replications: Annotated[
         int, Option(help="number of test sets to draw for the 95 % interval")
@@ -56,7 +59,7 @@ def main(
     from pipeline.scoring.kaldi_forms import wer_lines
     from pipeline.scoring.score_directory import score_directory
 
-    name = name or ("PER" if options.map else "WER")
+    name = name or options.name
     score = score_directory(
         data_dir,
         decode_dir,

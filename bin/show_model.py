@@ -11,6 +11,8 @@ MODEL is a model directory of train_*.py, or a TOML file that describes an archi
 See also: train_ctc.py, train_predictor.py, train_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import dataclasses
 import json
 from pathlib import Path

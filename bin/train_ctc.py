@@ -19,6 +19,8 @@ Several processes can train one model together, on one machine or several:
 See also: train_transducer.py, decode_ctc.py, show_model.py, compute_cmvn_stats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -18,6 +18,8 @@ Several processes can train one model together, on one machine or several:
 See also: train_transducer.py, show_model.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

@@ -7,6 +7,10 @@ TOKENS is the file tokens.txt: its first line is "<blk> 0", and every further li
 and its number. For subwords, the sentencepiece model is written beside it, as tokens.model. The
 same text gives the same bytes.
 
+A text to recognise or to train on later may have characters or phones that this text lacks. Without
+--unk they end the later program, which lists them. With --unk they become the token <unk>, which
+decode_*.py never put out unless --allow-unk is given.
+
 e.g.: train_tokenizer.py ark:data/train/text exp/tokens.txt
 e.g.: train_tokenizer.py --phone-map=conf/phones.60-48-39.map ark:data/train/text exp/tokens.txt
 e.g.: train_tokenizer.py --kind=bpe --vocab-size=500 ark:data/train/text exp/bpe500/tokens.txt
@@ -14,7 +18,8 @@ e.g.: train_tokenizer.py --kind=bpe --vocab-size=500 ark:data/train/text exp/bpe
 See also: map_phones.py, train_ctc.py, train_transducer.py
 """
 
-from collections.abc import Iterable
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +30,8 @@ from pipeline.cli import Tally, log, run
 from pipeline.errors import UsageError
 from pipeline.scoring.transcripts import read_transcripts
 from pipeline.text.phones import load_phone_map
-from pipeline.text.tokens import BLANK, Tokens, train_sentencepiece
+from pipeline.text.subwords import train_sentencepiece
+from pipeline.text.tokens import BLANK, UNK, Tokens
 
 
 class Kind(StrEnum):
@@ -55,18 +61,25 @@ def main(
     phone_set: Annotated[
         int, Option(help="size of the set to take from --phone-map: 61, 48 or 39")
     ] = 61,
+    unk: Annotated[
+        bool,
+        Option("--unk/--no-unk", help="add <unk>, a token for all symbols that the text lacks"),
+    ] = False,
 ) -> int:
     if phone_map and kind is not Kind.PHONES:
         raise UsageError(f"--phone-map applies to --kind=phones, not to {kind}; leave it off")
-    text = list(read_transcripts(rspecifier).values())
+    utterances = read_transcripts(rspecifier)
+    text = list(utterances.values())
     if phone_map:
-        tokens = phones_of_map(phone_map, phone_set, text)
+        tokens = phones_of_map(phone_map, phone_set, rspecifier, utterances, unk=unk)
     elif kind is Kind.PHONES:
-        tokens = Tokens.from_text(text)
+        tokens = Tokens.from_text(text, unk=unk, where=rspecifier)
     elif kind is Kind.CHARS:
-        tokens = Tokens.from_characters(text)
+        tokens = Tokens.from_characters(text, unk=unk, where=rspecifier)
     else:
-        tokens = train_sentencepiece(text, kind=kind, vocab_size=vocab_size, where=rspecifier)
+        tokens = train_sentencepiece(
+            text, kind=kind, vocab_size=vocab_size, where=rspecifier, unk=unk
+        )
     tally = Tally()
     tally.ok(len(text))
     if text:
@@ -75,11 +88,13 @@ def main(
     return tally.finish()
 
 
-def phones_of_map(path: str, size: int, text: Iterable[list[str]]) -> Tokens:
-    """The tokens of all phones of a set. Raises PhoneError if the text has a phone beyond them."""
-    tokens = Tokens([BLANK, *load_phone_map(path).phones(size)], where=f"the {size} of {path}")
-    for phones in text:
-        tokens.encode(phones)
+def phones_of_map(
+    path: str, size: int, source: str, utterances: dict[str, list[str]], *, unk: bool
+) -> Tokens:
+    """The tokens of all phones of a set. Raises PhoneError if a text has a phone beyond them."""
+    phones = [*([UNK] if unk else []), *load_phone_map(path).phones(size)]
+    tokens = Tokens([BLANK, *phones], where=f"the {size} of {path}")
+    tokens.encode_all((f"{source}: {utt_id}", text) for utt_id, text in utterances.items())
     return tokens
 
 

@@ -20,6 +20,8 @@ Several processes can train one model together, on one machine or several:
 See also: train_ctc.py, train_predictor.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

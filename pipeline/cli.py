@@ -26,6 +26,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 os.environ.setdefault("TYPER_USE_RICH", "0")  # plain help, which starts 0.2 s sooner
 import typer
 
+from pipeline.environment import lacks
 from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
 from pipeline.notations import expand_config, take_standard_options
 from pipeline.options import placed
@@ -91,6 +92,9 @@ def execute(main: Callable[..., int | None], arguments: list[str], program: str)
         return EXIT_INTERRUPTED
     except MemoryError:
         _report(program, "out of memory; try fewer jobs, a smaller batch or a smaller beam")
+        return EXIT_FAILED
+    except ImportError as error:
+        _report(program, lacks(error))
         return EXIT_FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

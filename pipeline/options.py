@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import ConfigError
+from pipeline.plain_text import read_lines, shown
 
 LARGEST = 2**31 - 1  # the largest whole number that an option may be
 DEVICES = ("cpu", "cuda", "auto")  # the choices of an option --device
@@ -158,13 +159,9 @@ def read_options_file(path: str | Path) -> list[Line]:
             line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path, ConfigError)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this options file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not a text in UTF-8; an options file has lines --name=value"
-        ) from error
     found = []
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
@@ -173,7 +170,8 @@ def read_options_file(path: str | Path) -> list[Line]:
         name, equals, value = text.partition("=")
         key = normal_name(name.rstrip())
         if len(key) < 3 or not key.startswith("--") or any(c.isspace() for c in key):
-            raise ConfigError(f"{path}:{number}: expected --name=value, not {text!r}")
+            what = f"expected --name=value, not {shown(text)!r}"
+            raise ConfigError(f"{path}:{number}: {what}; correct it")
         found.append(Line(number, key[2:], value.strip() if equals else None))
     return found
 

@@ -36,7 +36,9 @@ FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "soxr", "sente
 
 # Who stands on which floor; a module counts with its package.
 FLOORS: dict[str, int] = {
+    "pipeline.environment": 0,
     "pipeline.errors": 0,
+    "pipeline.plain_text": 0,
     "pipeline.options": 1,
     "pipeline.notations": 1,
     "pipeline.files": 1,
@@ -66,7 +68,7 @@ OUTSIDE: dict[int, set[str]] = {
     5: {"typer"},
 }
 BELOW: dict[int, set[int]] = {
-    0: set(),
+    0: {0},
     1: {0, 1},
     2: {0, 2},
     3: {0, 2, 3},  # and config
@@ -302,6 +304,35 @@ def test_everything_that_is_imported_is_installed() -> None:
     installed = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in named}
     for path in [*LIBRARY, *BIN, *UTILS, *LOCAL]:
         assert outside(path) <= installed, relative(path)
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=relative)
+def test_a_program_without_its_packages_says_how_to_get_them(path: Path) -> None:
+    """Its first import is the check, in a grammar that old versions of Python can read."""
+    text = path.read_text(encoding="utf-8")
+    statement = "import pipeline.environment  # isort: skip"
+    assert statement in text[: text.index("import ") + len(statement)], relative(path)
+    ast.parse(text, feature_version=(3, 7))
+    ast.parse((ROOT / "pipeline/environment.py").read_text("utf-8"), feature_version=(3, 7))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=relative)
+def test_a_bare_python_gives_one_line(path: Path) -> None:
+    if not outside(path):
+        return
+    done = subprocess.run(
+        [sys.executable, "-S", str(path), "x", "y", "z"],  # -S: without installed packages
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"ERROR ({path.name}) this Python (")
+    assert "lacks the package" in line
+    assert "egs/timit && . ./path.sh" in line
+    assert ".venv/bin/activate" in line
+    assert done.returncode == 1
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -3,13 +3,16 @@
 
 Usage: combine_data.py DEST SRC SRC ...
 
-A file that one of the sources lacks is left out, with a warning. Several sources may have the same
-speaker or recording if their entries agree, but not the same utterance.
+A file that one of the sources lacks is left out, with a warning; conf is that of the first source.
+The lines of stm and phones.ctm are joined, glm and frame_shift must be the same. Several sources
+may have the same speaker or recording if their entries agree, but not the same utterance.
 
 e.g.: combine_data.py data/train_all data/train_clean data/train_other
 
 See also: subset_data_dir.py, fix_data_dir.py, validate_data_dir.py
 """
+
+import pipeline.environment  # isort: skip  # noqa: F401
 
 import os
 from pathlib import Path
@@ -18,7 +21,15 @@ from typing import Annotated
 from typer import Argument
 
 from pipeline.cli import log, run
-from pipeline.data.data_dir import FILES, DataDir, filter_tables, write_files
+from pipeline.data.data_dir import (
+    FILES,
+    DataDir,
+    filter_tables,
+    filter_unkeyed,
+    recordings,
+    write_files,
+)
+from pipeline.data.file_kinds import UNKEYED
 from pipeline.errors import DataDirError, UsageError
 
 
@@ -34,7 +45,10 @@ def main(
     segmented = {part.has("segments") for part in parts}
     if len(segmented) > 1:
         fix = "add segments of whole recordings to the others, or extract the segments"
-        raise DataDirError(f"{destination}: only some of the sources have segments; {fix}")
+        having = next(part for part in parts if part.has("segments"))
+        lacking = next(part for part in parts if not part.has("segments"))
+        what = f"{having.path} has segments, but {lacking.path} has none"
+        raise DataDirError(f"{destination}: {what}; {fix}")
     tables = {}
     for name in FILES:
         having = [part for part in parts if part.has(name)]
@@ -45,15 +59,10 @@ def main(
         elif having and name != "spk2utt":
             tables[name] = join(name, parts)
     if "utt2spk" not in tables:
-        raise DataDirError(f"{destination}: not all sources have utt2spk; give data directories")
+        lacking = next(part for part in parts if not part.has("utt2spk"))
+        raise DataDirError(f"{lacking.path}/utt2spk: no such file; give data directories")
     texts = filter_tables(tables, sorted(tables["utt2spk"]))
-    shifts = {(p.path / "frame_shift").read_text() for p in parts if p.has("frame_shift")}
-    if len(shifts) > 1:
-        raise DataDirError(
-            f"{destination}: the sources differ in frame_shift; compute the features again"
-        )
-    if shifts:
-        texts["frame_shift"] = shifts.pop()
+    texts |= unkeyed(parts, set(tables["utt2spk"]), set(recordings(tables, tables["utt2spk"])))
     conf = parts[0].path / "conf"
     if "feats.scp" in tables and not same_front_end(destination, parts):
         conf = Path(os.devnull)
@@ -86,14 +95,48 @@ def same_front_end(destination: str, parts: list[DataDir]) -> bool:
 def join(name: str, parts: list[DataDir]) -> dict[str, str]:
     """The lines of a file from all sources."""
     joined: dict[str, str] = {}
+    origin: dict[str, DataDir] = {}
     for part in parts:
         for key, value in part.table(name).items():
             if key in joined and (FILES[name].key == "utt" or joined[key] != value):
-                raise DataDirError(
-                    f'{part.path / name}: another source has "{key}" too; rename one of them'
-                )
+                what = f'{origin[key].path / name} has "{key}" too'
+                raise DataDirError(f"{part.path / name}: {what}; rename one of them")
             joined[key] = value
+            origin[key] = part
     return joined
+
+
+def unkeyed(parts: list[DataDir], utts: set[str], recos: set[str]) -> dict[str, str]:
+    """The files that are not tables by key: joined, or the same in all sources."""
+    found = [filter_unkeyed(part.path, utts, recos) for part in parts]
+    texts = {}
+    for name in UNKEYED:
+        having = [part for part, own in zip(parts, found, strict=True) if name in own]
+        own = [texts_of[name] for texts_of in found if name in texts_of]
+        if name in ("stm", "phones.ctm") and having:
+            if len(having) < len(parts):
+                log.warning(
+                    "%s is left out: only %d of %d sources have it", name, len(having), len(parts)
+                )
+            else:
+                texts[name] = join_nist(own)
+        elif having:
+            other = next((p for p, text in zip(having, own, strict=True) if text != own[0]), None)
+            if other is not None:
+                what = f"differs from {having[0].path / name}"
+                fix = "compute the features again" if name == "frame_shift" else "give one of them"
+                raise DataDirError(f"{other.path / name}: {what}; {fix}")
+            texts[name] = own[0]
+    return texts
+
+
+def join_nist(texts: list[str]) -> str:
+    """The lines of stm or ctm files, the comments first, sorted by their first column."""
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    comments = dict.fromkeys(line for line in lines if line.startswith(";;"))
+    rest = [line for line in lines if not line.startswith(";;")]
+    joined = [*comments, *sorted(rest, key=lambda line: line.split()[:1])]
+    return "".join(f"{line}\n" for line in joined)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ if [ ! -s "$data/feats.scp" ]; then
   echo "ERROR ($(basename "$0")) $data/feats.scp: missing or empty; make it with make_feats.sh" >&2
   exit 1
 fi
-utterances=$(wc -l < "$data/feats.scp")
+utterances=$(tr '\r' '\n' < "$data/feats.scp" | grep -c .)
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 cmvn=()  # statistics of the speakers, for models that normalise by them
 if [ -s "$data/cmvn.scp" ]; then

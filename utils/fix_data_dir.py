@@ -3,16 +3,20 @@
 
 Usage: fix_data_dir.py [options] DIR
 
-Every file is sorted as by LC_ALL=C sort. Empty lines, carriage returns, malformed lines and all but
-the first line of a key are dropped, and then all utterances that any file lacks. utt2spk is the
-primary file; spk2utt is derived from it. Files that change are replaced atomically, after all files
-were copied to DIR/.backup. Transcriptions are not changed. Nothing is changed if utt2spk is
-malformed or not sorted by speaker, or if no utterance would remain.
+Every file is sorted as by LC_ALL=C sort. Byte order marks, carriage returns at the ends of lines,
+empty lines, malformed lines and all but the first line of a key are dropped, and then all
+utterances that any file lacks. utt2spk is the primary file; spk2utt is derived from it. Files that
+change are replaced atomically, after all files were copied to DIR/.backup. Transcriptions are not
+changed. Nothing is changed if utt2spk is malformed or not sorted by speaker, if a file is not a
+text in UTF-8, if a name holds a character that cannot be seen or is spelt in two ways, or if no
+utterance would remain.
 
 e.g.: fix_data_dir.py data/train && validate_data_dir.py data/train
 
 See also: validate_data_dir.py, subset_data_dir.py
 """
+
+import pipeline.environment  # isort: skip  # noqa: F401
 
 import shutil
 import sys
@@ -23,10 +27,11 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import log, run
-from pipeline.data.data_dir import FILES, filter_stm, filter_tables, recordings
+from pipeline.data.data_dir import FILES, filter_tables, filter_unkeyed, recordings
 from pipeline.data.text_files import Problems, scan
 from pipeline.errors import DataDirError
 from pipeline.files import write_text
+from pipeline.plain_text import MARK, check_spellings, decode_text, fault_of_name, shown
 
 Tables = dict[str, dict[str, str]]
 
@@ -46,9 +51,7 @@ def main(
     if spk_sort:
         check_speaker_order(path, {utt: tables["utt2spk"][utt] for utt in utts})
     texts = filter_tables(tables, utts)
-    if (path / "stm").is_file():
-        stm = (path / "stm").read_bytes().decode()
-        texts["stm"] = filter_stm(stm, set(recordings(tables, utts)))
+    texts |= filter_unkeyed(path, set(utts), set(recordings(tables, utts)))
     replace(path, texts)
     kept = f"all {total} utterances" if len(utts) == total else f"{len(utts)} utterances"
     print(f"{Path(sys.argv[0]).name}: kept {kept} out of {total}")
@@ -63,11 +66,15 @@ def read_all(path: Path) -> Tables:
         if name == "spk2utt" or not (file.exists() or name == "utt2spk"):
             continue
         if file.exists():
-            _refuse_other_encodings(file)
+            refuse_what_only_its_owner_can_correct(file)
         rows = scan(file, Problems())
+        for key, row in rows.items():
+            fault = fault_of_name(key)
+            if fault:
+                raise DataDirError(f"{file}:{row.line}: {fault}, in all files")
         bad = {key for key, row in rows.items() if not kind.good(row.value)}
         for key in sorted(bad)[:5]:
-            what = f'{file}:{rows[key].line}: "{key}" is not of the form {kind.form}'
+            what = f'{file}:{rows[key].line}: "{shown(key)}" is not of the form {kind.form}'
             if name == "utt2spk":
                 raise DataDirError(f"{what}; correct it, because all other files depend on it")
             log.warning("%s; the line is dropped", what)
@@ -76,6 +83,8 @@ def read_all(path: Path) -> Tables:
         raise DataDirError(
             f"{path / 'utt2spk'}: missing or empty; write it, because all other files depend on it"
         )
+    names = (key for table in tables.values() for key in table)
+    check_spellings(names, str(path), DataDirError, parts=False)
     return tables
 
 
@@ -85,7 +94,9 @@ def common_utterances(path: Path, tables: Tables) -> list[str]:
     segments = tables.get("segments")
     for name in sorted(tables, key=lambda name: name != "segments"):
         kind, table = FILES[name].key, tables[name]
-        if kind == "spk":
+        if not FILES[name].complete:
+            lost = set()
+        elif kind == "spk":
             lost = {utt for utt in utts if utt2spk[utt] not in table}
         elif kind == "reco" and segments is not None:
             lost = {utt for utt in utts if segments[utt].split()[0] not in table}
@@ -138,14 +149,12 @@ def replace(path: Path, texts: dict[str, str]) -> None:
     log.info("rewrote %s; the old files are in %s", ", ".join(changed), backup)
 
 
-def _refuse_other_encodings(path: Path) -> None:
-    """Raise DataDirError for a file that is not UTF-8, which only its owner can correct."""
+def refuse_what_only_its_owner_can_correct(path: Path) -> None:
+    """Raise DataDirError for a file that is not UTF-8, or with a carriage return inside a line."""
     data = path.read_bytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataDirError(f"{path}:{line}: not UTF-8; convert the file with iconv first") from None
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
+    decode_text(data.removeprefix(MARK), str(path), DataDirError)
 
 
 if __name__ == "__main__":

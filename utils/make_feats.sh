@@ -37,7 +37,7 @@ fail() {
 for file in "$conf" ${delta_conf:+"$delta_conf"} "$data/wav.scp" "$data/spk2utt"; do
   if [ ! -s "$file" ]; then fail "$file: missing or empty"; fi
 done
-utterances=$(wc -l < "$data/utt2spk")
+utterances=$(tr '\r' '\n' < "$data/utt2spk" | grep -c .)
 if [ "$nj" -gt "$utterances" ]; then nj=$utterances; fi
 case $(basename "$conf") in
   fbank.conf | mfcc.conf | spectrogram.conf) program=compute_$(basename "$conf" .conf)_feats.py ;;

@@ -20,6 +20,8 @@ e.g.: make_ngram_lm.py ark:data/train/text "| gzip -c > exp/lm/3gram.arpa.gz"
 See also: train_tokenizer.py, train_predictor.py, decode_transducer.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -90,7 +92,8 @@ def speller(tokens: Tokens | None, *, unk: bool) -> Fold:
             spelt = [word if word in tokens else UNK for word in words]
         else:
             spelt = [tokens.symbols[i] for i in tokens.encode(words, where=where)]
-        if marks := [word for word in spelt if word in MARKS - ({UNK} if unk else set())]:
+        marks = [word for word in spelt if word in MARKS - ({UNK} if unk else set())]
+        if marks:
             advice = "give --unk" if marks[0] == UNK else "remove it"
             raise PhoneError(f'{where}: "{marks[0]}" has a special meaning in models; {advice}')
         return spelt

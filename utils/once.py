@@ -22,6 +22,8 @@ wrong usage; 126 or 127 if there is no such COMMAND to run.
 See also: run.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import hashlib
 import json
 import os

@@ -7,7 +7,7 @@
 # It takes --name value and --name=value off the front of "$@", up to the first word that is no
 # option, or "--"; "-" in a name stands for "_" in the variable. A name whose variable the script
 # has not set is an error. The lines name=value of --config FILE are read first, so the command line
-# wins over them. --help prints $help_message, or else the comment at the head of the script, and
+# wins over them; a byte order mark and carriage returns at the ends of lines are passed over. --help prints $help_message, or else the comment at the head of the script, and
 # exits with 0. A command (--cmd, --train-cmd) cannot be empty. Errors exit with 2. It works under
 # set -eu.
 
@@ -99,14 +99,28 @@ if [[ $_configs == *--help ]]; then
 fi
 # Sets the options of the file "$1", lines of name=value or --name=value; # begins a comment.
 _options_read() {
-  local line number=0
+  local line number=0 LC_ALL=C # bytes
   if [ ! -r "$1" ] || [ -d "$1" ]; then _options_fail "$1: cannot read this file of --config"; fi
   while read -r line || [ -n "$line" ]; do
     number=$((number + 1))
+    if [ $number = 1 ]; then
+      case $line in
+        $'\xFF\xFE'* | $'\xFE\xFF'*) _options_fail "$1: is UTF-16; convert it with iconv -f utf-16 -t utf-8" ;;
+        $'\x1F\x8B'* | $'\x89PNG'*) _options_fail "$1: is not a text; give lines name=value" ;;
+        $'\xEF\xBB\xBF'*)
+          echo "WARNING ($(basename "$0")) $1: begins with a byte order mark, which was passed over" >&2
+          line=${line:3}
+          line=${line#"${line%%[![:space:]]*}"}
+          ;;
+      esac
+    fi
     if [[ $line =~ ^([^#]*[[:blank:]])?# ]]; then line=${BASH_REMATCH[1]:-}; fi
     line=${line#--}
     while [[ $line == *[[:space:]] ]]; do line=${line%?}; done
     if [ -z "$line" ]; then continue; fi
+    if [[ $line == *$'\r'* ]]; then
+      _options_fail "$1:$number: holds a carriage return that does not end it; replace it with tr '\\r' '\\n'"
+    fi
     if ! [[ $line =~ ^([a-z][a-zA-Z0-9_-]*)=(.*)$ ]]; then
       _options_fail "$1:$number: expected name=value, not '$line'"
     fi

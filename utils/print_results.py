@@ -13,6 +13,8 @@ and the log-loss of its best epoch.
 See also: print_scores.py, score.py, compare_wer.py, make_report.py, show_model.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import json
 import struct
 from math import prod

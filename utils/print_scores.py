@@ -15,6 +15,8 @@ search.
 See also: score.sh, print_results.py, sweep_beam.sh, tune_fusion.sh
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated

@@ -30,6 +30,8 @@ e.g.: run.py JOB=1:4 exp/log/count.JOB.log wc -l data/split4/JOB/text '>' exp/co
 See also: slurm.py, split_data.py, once.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import os
 import re
 import signal

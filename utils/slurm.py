@@ -29,6 +29,8 @@ e.g.: slurm.py --mem 2G --time 0:30:00 JOB=1:50 exp/log/decode.JOB.log decode_ct
 See also: run.py, split_data.py, decode.sh
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import shutil
 import signal
 import sys

@@ -10,12 +10,15 @@ e.g.: spk2utt_to_utt2spk.py data/train/spk2utt > data/train/utt2spk
 See also: utt2spk_to_spk2utt.py, fix_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument
 
 from pipeline.cli import run
 from pipeline.errors import DataDirError
+from pipeline.plain_text import decode_text, fault_of_name, shown
 
 
 def main(
@@ -24,18 +27,24 @@ def main(
     ] = "-",
 ) -> int:
     table: dict[str, str] = {}
-    with open(0 if spk2utt == "-" else spk2utt, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            spk_id, *utt_ids = line.split() or [""]
-            where = f"{'stdin' if spk2utt == '-' else spk2utt}:{number}"
-            if not utt_ids:
-                raise DataDirError(f"{where}: expected SPK UTT ..., not {line.rstrip()!r}")
-            for utt_id in utt_ids:
-                if utt_id in table:
-                    raise DataDirError(f'{where}: "{utt_id}" occurs twice; keep it once')
-                table[utt_id] = spk_id
+    source = "stdin" if spk2utt == "-" else spk2utt
+    with open(0 if spk2utt == "-" else spk2utt, "rb") as stream:
+        text = decode_text(stream.read(), source, DataDirError)
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        spk_id, *utt_ids = line.split() or [""]
+        where = f"{source}:{number}"
+        if not utt_ids:
+            what = f"expected SPK UTT ..., not {shown(line.strip())!r}; correct it"
+            raise DataDirError(f"{where}: {what}")
+        fault = next(filter(None, map(fault_of_name, [spk_id, *utt_ids])), "")
+        if fault:
+            raise DataDirError(f"{where}: {fault}")
+        for utt_id in utt_ids:
+            if utt_id in table:
+                raise DataDirError(f'{where}: "{utt_id}" occurs twice; keep it once')
+            table[utt_id] = spk_id
     if not table:
-        raise DataDirError(f"{spk2utt}: is empty; give lines SPK UTT ...")
+        raise DataDirError(f"{source}: is empty; give lines SPK UTT ...")
     for utt_id, spk_id in table.items():
         print(utt_id, spk_id)
     return 0

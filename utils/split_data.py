@@ -15,6 +15,8 @@ e.g.: split_data.py --per-utt data/test 40
 See also: run.py, validate_data_dir.py, subset_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import contextlib
 import fcntl
 import os
@@ -87,7 +89,7 @@ def utterance_weights(data: DataDir) -> Mapping[str, float]:
             if weights.keys() >= data.utt2spk.keys():
                 return weights
             log.warning("%s/%s lacks utterances and is not used for balancing", data.path, name)
-    if data.has("segments"):
+    if data.has("segments") and all(p.end_s > p.start_s for p in data.segments.values()):
         return {utt: part.end_s - part.start_s for utt, part in data.segments.items()}
     sizes = recording_sizes(data)
     if sizes is not None:

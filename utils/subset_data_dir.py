@@ -13,6 +13,8 @@ e.g.: subset_data_dir.py --utt-list=dev_ids data/train data/dev
 See also: split_data.py, fix_data_dir.py, combine_data.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,9 @@ from typer import Argument, Option
 
 from pipeline.cli import log, run
 from pipeline.data.data_dir import DataDir, write_subset
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import DataDirError, UsageError
+from pipeline.plain_text import read_lines
 
 
 def main(
@@ -74,7 +78,7 @@ def main(
 
 def how_many(text: str) -> int:
     """The argument N, a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
+    if whole_number(text) < 1:
         raise UsageError(f"N must be a whole number above 0, not {text!r}")
     return int(text)
 
@@ -88,18 +92,17 @@ def choose(data: DataDir, count: int, mode: str, seed: int) -> Sequence[str]:
         raise DataDirError(
             f"{data.path}: has only {len(utts)} utterances, not {count}; choose a smaller N"
         )
-    match mode:
-        case "first":
-            return utts[:count]
-        case "last":
-            return utts[-count:]
-        case "shortest":
-            name = "utt2num_frames" if data.has("utt2num_frames") else "utt2dur"
-            lengths = {utt: float(value) for utt, value in data.table(name).items()}
-            known = [utt for utt in utts if utt in lengths]
-            return sorted(sorted(known, key=lambda utt: lengths[utt])[:count])
-        case "speakers":
-            return whole_speakers(data, count, rng)
+    if mode == "first":
+        return utts[:count]
+    if mode == "last":
+        return utts[-count:]
+    if mode == "shortest":
+        name = "utt2num_frames" if data.has("utt2num_frames") else "utt2dur"
+        lengths = {utt: float(value) for utt, value in data.table(name).items()}
+        known = [utt for utt in utts if utt in lengths]
+        return sorted(sorted(known, key=lambda utt: lengths[utt])[:count])
+    if mode == "speakers":
+        return whole_speakers(data, count, rng)
     return sorted(rng.sample(utts, count))
 
 
@@ -122,10 +125,11 @@ def whole_speakers(data: DataDir, count: int, rng: random.Random) -> list[str]:
 
 def choose_listed(data: DataDir, path: Path, *, of_speakers: bool) -> list[str]:
     """The utterances that the lines of a file begin with, or all utterances of such speakers."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    wanted = {fields[0]: number for number, line in enumerate(lines, 1) if (fields := line.split())}
+    lines = read_lines(path, DataDirError)
+    wanted = {line.split()[0]: number for number, line in enumerate(lines, 1) if line.strip()}
     known = data.spk2utt if of_speakers else data.utt2spk
-    if unknown := [name for name in wanted if name not in known]:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
         what = f'"{unknown[0]}" is not in {data.path}'
         log.warning("%s:%d: %s (%d such)", path, wanted[unknown[0]], what, len(unknown))
     utts = [u for u, spk in data.utt2spk.items() if (spk if of_speakers else u) in wanted]

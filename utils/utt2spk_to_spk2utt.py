@@ -11,6 +11,8 @@ e.g.: utt2spk_to_spk2utt.py data/train/utt2spk > data/train/spk2utt
 See also: spk2utt_to_utt2spk.py, fix_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from typing import Annotated
 
 from typer import Argument
@@ -18,6 +20,7 @@ from typer import Argument
 from pipeline.cli import run
 from pipeline.data.data_dir import invert
 from pipeline.errors import DataDirError
+from pipeline.plain_text import decode_text, fault_of_name, shown
 
 
 def main(
@@ -26,17 +29,23 @@ def main(
     ] = "-",
 ) -> int:
     table: dict[str, str] = {}
-    with open(0 if utt2spk == "-" else utt2spk, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            fields = line.split()
-            where = f"{'stdin' if utt2spk == '-' else utt2spk}:{number}"
-            if len(fields) != 2:
-                raise DataDirError(f"{where}: expected UTT SPK, not {line.rstrip()!r}")
-            if fields[0] in table:
-                raise DataDirError(f'{where}: "{fields[0]}" occurs twice; keep one of the lines')
-            table[fields[0]] = fields[1]
+    source = "stdin" if utt2spk == "-" else utt2spk
+    with open(0 if utt2spk == "-" else utt2spk, "rb") as stream:
+        text = decode_text(stream.read(), source, DataDirError)
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        fields = line.split()
+        where = f"{source}:{number}"
+        if len(fields) != 2:
+            what = f"expected UTT SPK, not {shown(line.strip())!r}; correct it"
+            raise DataDirError(f"{where}: {what}")
+        fault = fault_of_name(fields[0]) or fault_of_name(fields[1])
+        if fault:
+            raise DataDirError(f"{where}: {fault}")
+        if fields[0] in table:
+            raise DataDirError(f'{where}: "{fields[0]}" occurs twice; keep one of the lines')
+        table[fields[0]] = fields[1]
     if not table:
-        raise DataDirError(f"{utt2spk}: is empty; give lines UTT SPK")
+        raise DataDirError(f"{source}: is empty; give lines UTT SPK")
     for spk_id, utt_ids in invert(table).items():
         print(spk_id, *utt_ids)
     return 0

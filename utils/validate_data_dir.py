@@ -12,6 +12,8 @@ e.g.: validate_data_dir.py --no-feats data/train
 See also: fix_data_dir.py, split_data.py, subset_data_dir.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -206,16 +206,16 @@ if runs 9; then
   fi
   if [ -f "$data/test/phones.ctm" ]; then times=(--ctm="$data/test/phones.ctm"); fi
   draw posteriors_ctc "$ctc/final.safetensors,$said" \
-    plot_posteriors.py "${times[@]}" "${options[@]}" "$ctc" "scp:$data/test/feats.scp" "$utt"
+    plot_posteriors.py "${times[@]}" "${options[@]}" -- "$ctc" "scp:$data/test/feats.scp" "$utt"
   draw sensitivity_ctc "$ctc/final.safetensors,$said" \
-    plot_sensitivity.py "${times[@]}" "${options[@]}" "$ctc" "scp:$data/test/feats.scp" "$utt"
+    plot_sensitivity.py "${times[@]}" "${options[@]}" -- "$ctc" "scp:$data/test/feats.scp" "$utt"
   draw posteriors_transducer "$transducer/final.safetensors,$said" \
-    plot_posteriors.py "${times[@]}" "${options[@]}" \
+    plot_posteriors.py "${times[@]}" "${options[@]}" -- \
     "$transducer" "scp:$data/test/feats.scp" "$utt"
   draw sensitivity_transducer "$transducer/final.safetensors,$said" \
-    plot_sensitivity.py "${options[@]}" "$transducer" "scp:$data/test/feats.scp" "$utt"
+    plot_sensitivity.py "${options[@]}" -- "$transducer" "scp:$data/test/feats.scp" "$utt"
   draw lattice "$transducer/final.safetensors,$said" \
-    plot_lattice.py "${options[@]}" "$transducer" "scp:$data/test/feats.scp" "$utt"
+    plot_lattice.py "${options[@]}" -- "$transducer" "scp:$data/test/feats.scp" "$utt"
   draw confusions_ctc "$ctc/decode_test/scoring/alignments" \
     plot_confusions.py --title="ctc, test" "$ctc/decode_test/scoring/alignments"
   draw confusions_transducer "$transducer/decode_test/scoring/alignments" \

@@ -9,8 +9,18 @@ import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.data.file_kinds import FILES, FileKind, invert, number
+from pipeline.data.file_kinds import FILES, UNKEYED, FileKind, invert, number
 from pipeline.data.text_files import Problems, Table, read_map, scan
+from pipeline.plain_text import (
+    MARK,
+    foreign,
+    named,
+    shown,
+    spelt_twice,
+    two_spellings,
+    unseen,
+    without_mark,
+)
 
 _FIX = "run utils/fix_data_dir.py on the directory"
 _NOT_WORDS = ("<s>", "</s>", "#0")
@@ -64,7 +74,7 @@ def validate(
 def _check_rows(path: Path, table: Table, kind: FileKind, problems: Problems) -> None:
     for key, row in table.items():
         if not kind.good(row.value):
-            what = f'"{key} {row.value}" is not of the form {kind.form}'
+            what = f'"{shown(f"{key} {row.value}")}" is not of the form {kind.form}'
             problems.add(path, row.line, what, "correct it")
 
 
@@ -74,16 +84,21 @@ def _check_text(path: Path, table: Table, problems: Problems, *, non_print: bool
             for word in set(row.value.split()).intersection(_NOT_WORDS):
                 fix = "remove it: it stands for a sentence end or a back-off in grammars"
                 problems.add(path, row.line, f'a transcription holds "{word}"', fix)
-        if row.value.isprintable():
+        if row.value.isascii() and row.value.isprintable():
             continue
         for char in sorted(set(row.value) - set(" \t")):
-            named = f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
             if char.isspace():
                 fix = "use an ASCII blank: not all programs separate words at this one"
-                problems.add(path, row.line, f"white space {named}", fix)
+                problems.add(path, row.line, f"white space {named(char)}", fix)
             elif not non_print and unicodedata.category(char) in _NOT_PRINTED:
                 fix = "remove it, or give --non-print"
-                problems.add(path, row.line, f"{named} cannot be printed", fix)
+                problems.add(path, row.line, f"{named(char)} cannot be printed", fix)
+            elif not non_print and unseen(char, joiners=True):
+                fix = "remove it, or give --non-print"
+                problems.add(path, row.line, f"{named(char)} cannot be seen", fix)
+    if pair := two_spellings(word for row in table.values() for word in row.value.split()):
+        line = max(next(r.line for r in table.values() if text in r.value) for text in pair)
+        problems.add(path, line, *spelt_twice(pair).split("; ", 1))
 
 
 def _check_speakers(
@@ -110,6 +125,8 @@ def _check_speakers(
 
 def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -> None:
     """Check that every file names the same utterances, speakers and recordings."""
+    if pair := two_spellings((key for table in tables.values() for key in table), parts=False):
+        problems.add(directory, None, *spelt_twice(pair).split("; ", 1))
     utt2spk = tables["utt2spk"]
     of_utts = dict.fromkeys(utt2spk), "utt2spk"
     of_recos = of_utts
@@ -122,7 +139,7 @@ def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -
     of_spks = dict.fromkeys(row.value for row in utt2spk.values()), "utt2spk"
     expected = {"utt": of_utts, "spk": of_spks, "reco": of_recos}
     for name, table in tables.items():
-        if not table:
+        if not table or not FILES[name].complete:
             continue  # an empty file has been reported already
         keys, origin = expected[FILES[name].key]
         missing = [key for key in keys if key not in table]
@@ -136,17 +153,27 @@ def _check_keys(directory: Path, tables: dict[str, Table], problems: Problems) -
 
 
 def _check_unkeyed(directory: Path, problems: Problems) -> None:
-    """Check the files without keys: frame_shift is one number, stm and glm are complete texts."""
+    """Check the files without keys: frame_shift is one number, the others are complete texts."""
     path = directory / "frame_shift"
-    if path.exists() and not FILES["utt2dur"].good(path.read_text(errors="replace").strip()):
+    data = path.read_bytes().removeprefix(MARK) if path.exists() else b"1"
+    if not FILES["utt2dur"].good(data.decode(errors="replace").strip()):
         problems.add(path, 1, "not a frame shift", "write one number above 0, in seconds")
-    for path in (directory / "stm", directory / "glm"):
+    for name in UNKEYED:
+        path = directory / name
         data = path.read_bytes() if path.exists() else b"\n"
-        if not data.endswith(b"\n"):
+        if what := foreign(data):
+            problems.add(path, None, *f"is {what}".split("; ", 1))
+        elif not data.endswith((b"\n", b"\r")):
             problems.add(path, None, "empty, or cut short in its last line", "write it again")
+        if data.startswith(MARK):
+            problems.add(path, 1, "begins with a byte order mark", f"take it off, or {_FIX}")
+        if b"\r" in data:
+            fix = f"replace it by newlines, or {_FIX}"
+            problems.add(path, None, "lines end in carriage returns", fix)
     path = directory / "stm"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    for line_number, line in enumerate(lines, start=1):
+    data = path.read_bytes() if path.exists() else b""
+    lines = without_mark(data, str(path)).decode(errors="replace").splitlines()
+    for line_number, line in enumerate(lines if not foreign(data) else [], start=1):
         fields = line.split()
         if line.startswith(";;"):
             continue

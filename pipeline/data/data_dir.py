@@ -13,18 +13,20 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.data.checks import validate, validation_warnings
-from pipeline.data.file_kinds import FILES, FileKind, Segment, invert
+from pipeline.data.file_kinds import FILES, UNKEYED, FileKind, Segment, invert
 from pipeline.data.text_files import format_map, read_map, write_map
 from pipeline.errors import DataDirError
 from pipeline.files import write_text
+from pipeline.plain_text import decode_text, shown
 
 __all__ = [
     "FILES",
     "DataDir",
     "FileKind",
     "Segment",
-    "filter_stm",
+    "filter_nist",
     "filter_tables",
+    "filter_unkeyed",
     "invert",
     "read_map",
     "recordings",
@@ -34,8 +36,6 @@ __all__ = [
     "write_map",
     "write_subset",
 ]
-
-_OTHER_FILES = ("stm", "glm", "frame_shift")  # files that are not tables by key
 
 
 class DataDir:
@@ -65,7 +65,8 @@ class DataDir:
             table = read_map(path)
             for number, (key, value) in enumerate(table.items(), start=1):
                 if kind is not None and not kind.good(value):
-                    what = f'"{key} {value}" is not of the form {kind.form}; correct it'
+                    row = shown(f"{key} {value}")
+                    what = f'"{row}" is not of the form {kind.form}; correct it'
                     raise DataDirError(f"{path}:{number}: {what}")
             self._tables[name] = table
         return self._tables[name]
@@ -149,8 +150,9 @@ def write_subset(source: DataDir, utt_ids: Iterable[str], destination: str | Pat
     """Make ``destination`` a data directory of some utterances of ``source``.
 
     Every known file of the source is filtered. Tables by speaker or recording keep what the
-    utterances need, ``stm`` is filtered by its first column; ``glm``, ``frame_shift`` and ``conf``
-    are copied. See ``write_files`` for how the files are written.
+    utterances need; so do the tables of other groups of speakers, ``spk2NAME``. ``stm`` and
+    ``phones.ctm`` are filtered by their first column; ``glm``, ``frame_shift`` and ``conf`` are
+    copied. See ``write_files`` for how the files are written.
 
     Raises:
         DataDirError: the source is malformed or lacks an utterance, or writing fails.
@@ -187,7 +189,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
 def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         write_text(destination / name, text)
-    for name in {*FILES, *_OTHER_FILES}.difference(texts):
+    for name in {*FILES, *UNKEYED}.difference(texts):
         (destination / name).unlink(missing_ok=True)
 
 
@@ -220,12 +222,7 @@ def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:
         raise DataDirError(f"{source.path}: {what}; run utils/fix_data_dir.py on the directory")
     tables = {name: source.table(name) for name in FILES if source.has(name) and name != "spk2utt"}
     texts = filter_tables(tables, utts)
-    for name in _OTHER_FILES:
-        if source.has(name):
-            texts[name] = (source.path / name).read_bytes().decode()
-    if "stm" in texts:
-        texts["stm"] = filter_stm(texts["stm"], set(recordings(tables, utts)))
-    return texts
+    return texts | filter_unkeyed(source.path, set(utts), set(recordings(tables, utts)))
 
 
 def recordings(tables: Mapping[str, Mapping[str, str]], utts: Iterable[str]) -> list[str]:
@@ -257,11 +254,32 @@ def filter_tables(tables: Mapping[str, Mapping[str, str]], utts: list[str]) -> d
     return texts
 
 
-def filter_stm(text: str, recos: set[str]) -> str:
-    """The lines of an stm file (NIST references) for these recordings, and all ``;;`` lines."""
-    lines = text.splitlines(keepends=True)
-    return "".join(
+def filter_unkeyed(directory: Path, utts: set[str], recos: set[str]) -> dict[str, str]:
+    """The files of a data directory that are not tables by key, as name -> text.
+
+    Of ``stm`` the lines of these recordings are kept, and of ``phones.ctm`` those of these
+    utterances or recordings.
+
+    Raises:
+        DataDirError: a file is not a text in UTF-8; names it.
+    """
+    texts = {}
+    for name in UNKEYED:
+        if (path := directory / name).is_file():
+            texts[name] = decode_text(path.read_bytes(), str(path), DataDirError)
+    for name, kept in (("stm", recos), ("phones.ctm", utts | recos)):
+        if name in texts:
+            texts[name] = filter_nist(texts[name], kept)
+    return texts
+
+
+def filter_nist(text: str, kept: set[str]) -> str:
+    """The lines of an stm or ctm file that begin with these names, and all ``;;`` lines."""
+    lines = text.split("\n")
+    return "\n".join(
         line
-        for line in lines
-        if line.startswith(";;") or recos.issuperset(line.split()[:1] or [""])
+        for number, line in enumerate(lines, start=1)
+        if line.startswith(";;")
+        or kept.issuperset(line.split()[:1] or [""])
+        or (number == len(lines) and not line)
     )

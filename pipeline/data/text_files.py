@@ -1,7 +1,9 @@
 """Text tables of data directories: lines ``KEY VALUE``, read strictly and written atomically.
 
 A table is sorted by key as ``LC_ALL=C sort`` sorts (bytes; for UTF-8 that is the order of Python's
-strings), has each key once, and ends every line with a newline.
+strings), has each key once, and ends every line with a newline. What editors add, a byte order mark
+and carriage returns before newlines, is passed over by `read_map` (see `pipeline.plain_text`), but
+`scan` reports it.
 """
 
 import re
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.errors import DataDirError
 from pipeline.files import write_text
+from pipeline.plain_text import MARK, fault_of_name, foreign, shown, warn_of_mark
 
 SAME_KIND_SHOWN = 5  # problems of one kind in one file that are reported in full
 PROBLEMS_SHOWN = 200
@@ -64,16 +67,37 @@ class Problems:
         return lines
 
 
-def scan(path: str | Path, problems: Problems) -> Table:
+def scan(path: str | Path, problems: Problems, *, tolerant: bool = False) -> Table:
     """Read a table and add every violation of its form to ``problems``.
 
     Lines that can be read are returned; of several lines with the same key, the first.
+
+    Args:
+        path: the file.
+        problems: the collection to add to.
+        tolerant: whether a byte order mark is only a warning, and carriage returns before newlines
+            are passed over.
 
     Raises:
         DataDirError: the file is missing or cannot be read.
     """
     path = Path(path)
     data = _read_bytes(path)
+    if what := foreign(data):
+        problems.add(path, None, *f"is {what}".split("; ", 1))
+        return {}
+    if data.startswith(MARK):
+        data = data[len(MARK) :]
+        if tolerant:
+            warn_of_mark(str(path))
+        else:
+            problems.add(path, 1, "begins with a byte order mark", f"take it off, or {_FIX}")
+    if tolerant:
+        data = data.replace(b"\r\n", b"\n")
+    elif b"\r" in data and b"\n" not in data:
+        what = "the lines end in carriage returns without newlines"
+        problems.add(path, 1, what, f"replace them with tr '\\r' '\\n', or {_FIX}")
+        data = data.replace(b"\r", b"\n")
     if not data:
         problems.add(path, None, "the file is empty", "write it again, or remove it")
     elif not data.endswith(b"\n"):
@@ -94,9 +118,10 @@ def _scan_lines(path: Path, lines: list[str], problems: Problems) -> Table:
     previous = ""
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
-            fix = "remove it with sed -i 's/\\r//g'"
-            problems.add(path, number, "the line holds a carriage return", fix)
+            _add_return(path, number, line, problems)
             line = line.replace("\r", "")
+        if "\0" in line:
+            problems.add(path, number, "the line holds a NUL byte", "write the file again")
         match = _LINE.match(line)
         if match is None:
             what = "the line begins with a blank" if line.strip() else "the line is empty"
@@ -105,8 +130,13 @@ def _scan_lines(path: Path, lines: list[str], problems: Problems) -> Table:
             if match is None:
                 continue
         key, value = match.groups()
+        if fault := fault_of_name(key):
+            what, _, fix = fault.partition("; ")
+            problems.add(path, number, what, f"{fix}, in all files")
         if key in table:
-            problems.add(path, number, f'"{key}" occurs twice', f"keep one of the lines, or {_FIX}")
+            problems.add(
+                path, number, f'"{shown(key)}" occurs twice', f"keep one of the lines, or {_FIX}"
+            )
             continue
         if key < previous:
             what = f'"{key}" comes after "{previous}": not sorted as by LC_ALL=C sort'
@@ -114,6 +144,16 @@ def _scan_lines(path: Path, lines: list[str], problems: Problems) -> Table:
         previous = key
         table[key] = Row(number, value.rstrip(_BLANKS))
     return table
+
+
+def _add_return(path: Path, number: int, line: str, problems: Problems) -> None:
+    if line.find("\r") == len(line) - 1:
+        fix = f"remove it with sed -i 's/\\r$//', or {_FIX}"
+        problems.add(path, number, "the line holds a carriage return at its end", fix)
+    else:
+        fix = "replace it with tr '\\r' '\\n'"
+        what = "the line holds a carriage return that does not end it"
+        problems.add(path, number, what, fix)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -133,7 +173,7 @@ def read_map(path: str | Path) -> dict[str, str]:
             head of this module; names the first such line.
     """
     problems = Problems()
-    table = scan(path, problems)
+    table = scan(path, problems, tolerant=True)
     if problems:
         raise DataDirError(problems.lines()[0])
     return {key: row.value for key, row in table.items()}

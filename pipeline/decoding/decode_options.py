@@ -21,6 +21,9 @@ class SearchOptions(Options):
     )
     lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score", low=0)
     insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
+    allow_unk: bool = option(
+        False, "let hypotheses hold <unk>, the token of unknown symbols, if the model has it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,12 @@ class DecodeOptions(SearchOptions):
         "", "wspecifier for UTT-1 score log-probability score/|y| tokens …; empty: none"
     )
     write_ctm: str = option(
-        "", "file for UTT 1 start duration token confidence, times in s; empty: none"
+        "",
+        "file for UTT 1 start duration symbol confidence, times in s; symbols are those of the "
+        "hypotheses: phones, or words for characters and subwords; empty: none",
+    )
+    write_token_ctm: str = option(
+        "", "the same for tokens: phones, characters or subwords; empty: none"
     )
     write_speed: str = option(
         "", "JSON file for the number of decoded frames and the time in s; empty: none"

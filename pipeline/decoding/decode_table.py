@@ -31,7 +31,7 @@ from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
 
 Entry = np.ndarray | Recording
-Result = dict[str, Any]  # of one utterance: hyp, nbest, tokens, frames
+Result = dict[str, Any]  # of one utterance: hyp, nbest, words, tokens, frames
 AHEAD = 2  # utterances per thread whose results may wait for earlier ones
 
 
@@ -77,11 +77,14 @@ def decode_table(
     started, frames, skipped = time.monotonic(), 0, 0
     with contextlib.ExitStack() as stack:
         hyps = stack.enter_context(TextWriter(wspecifier))
-        nbest = ctm = None
+        nbest = None
         if options.write_nbest:
             nbest = stack.enter_context(TextWriter(options.write_nbest))
-        if options.write_ctm:
-            ctm = stack.enter_context(open_output(options.write_ctm))
+        times = {
+            name: stack.enter_context(open_output(file))
+            for name, file in (("words", options.write_ctm), ("tokens", options.write_token_ctm))
+            if file
+        }
         journal = stack.enter_context(_journal(directory, wspecifier, options))
         for utt_id, result in decoder.run(reader, journal):
             if isinstance(result, PipelineError):
@@ -92,8 +95,8 @@ def decode_table(
             hyps.write(utt_id, result["hyp"])
             for rank, line in enumerate(result["nbest"] if nbest else [], start=1):
                 nbest.write(f"{utt_id}-{rank}", line)  # type: ignore[union-attr]
-            if ctm:
-                ctm.write("".join(f"{utt_id} {line}\n" for line in result["tokens"]).encode())
+            for name, ctm in times.items():
+                ctm.write("".join(f"{utt_id} {line}\n" for line in result[name]).encode())
             counter.ok()
         counter.require_some()
     for _ in range(getattr(reader, "skipped", 0)):
@@ -145,7 +148,7 @@ class _Decoder:
             return known
         matrix = self._features(entry) if isinstance(entry, Recording) else entry
         found = self.recogniser.recognise(
-            utt_id, matrix, cmvn, with_spans=bool(self.options.write_ctm)
+            utt_id, matrix, cmvn, with_spans=_with_times(self.options)
         )
         symbols = self.recogniser.symbols
         return {
@@ -156,7 +159,7 @@ class _Decoder:
                 f"{h.score:.4f} {h.log_prob:.4f} {h.normalised:.4f} {symbols(h)}".rstrip()
                 for h in found.hyps[: self.options.nbest if self.options.write_nbest else 0]
             ],
-            "tokens": self._ctm_lines(found),
+            **self._ctm_lines(found),
         }
 
     def _features(self, recording: Recording) -> np.ndarray:
@@ -164,17 +167,31 @@ class _Decoder:
         samples, rate = recording.read(sample_rate=None, channel=self.options.channel)
         return front_end(samples, rate, resampled=self.options.resample, name=recording.name)
 
-    def _ctm_lines(self, found: Recognition) -> list[str]:
+    def _ctm_lines(self, found: Recognition) -> dict[str, list[str]]:
+        """The lines of the words and of the tokens; a word is as sure as its least sure token."""
         if not found.spans:
-            return []
+            return {"words": [], "tokens": []}
         step_s = self.recogniser.step_s
-        symbols = self.recogniser.directory.tokens.symbols
-        return [
-            f"1 {first * step_s:.3f} {(end - first) * step_s:.3f} {symbols[k]} {confidence:.3f}"
-            for k, (first, end), confidence in zip(
-                found.hyps[0].tokens, found.spans, token_confidences(found.hyps), strict=True
-            )
-        ]
+        tokens, ids = self.recogniser.directory.tokens, found.hyps[0].tokens
+        sure = token_confidences(found.hyps)
+
+        def lines(parts: Iterable[tuple[str, int, int]]) -> list[str]:
+            timed = [
+                (symbol, found.spans[begin][0], found.spans[end - 1][1], min(sure[begin:end]))
+                for symbol, begin, end in parts
+            ]
+            return [
+                f"1 {first * step_s:.3f} {(last - first) * step_s:.3f} {symbol} {confidence:.3f}"
+                for symbol, first, last, confidence in timed
+            ]
+
+        each = ((tokens.symbols[k], n, n + 1) for n, k in enumerate(ids))
+        return {"words": lines(tokens.words(ids)), "tokens": lines(each)}
+
+
+def _with_times(options: DecodeOptions) -> bool:
+    """Whether the times of tokens are needed."""
+    return bool(options.write_ctm or options.write_token_ctm)
 
 
 def _one_thread() -> None:
@@ -224,7 +241,7 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         "model": [list(stat) for stat in stats],
         **searched,
         "nbest": options.nbest if options.write_nbest else 0,
-        "ctm": bool(options.write_ctm),
+        "ctm": _with_times(options),
     }
     return Journal(target.with_name(target.name + ".partial"), made_with, resume=options.resume)
 

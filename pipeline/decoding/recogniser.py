@@ -26,6 +26,7 @@ from pipeline.kernels.transducer.align import transducer_align
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import normalise_features
+from pipeline.nn.joiner import TanhJoiner
 from pipeline.nn.models import BLANK, CtcModel, TransducerModel
 
 Span = tuple[int, int]  # the first frame of a token and the frame after its last
@@ -68,6 +69,9 @@ class Recogniser:
         if not isinstance(model, (CtcModel, TransducerModel)):
             raise ModelError(f"{directory.path}: a prediction network alone cannot recognise")
         self.model = model
+        self._unk = None if options.allow_unk else directory.tokens.unk
+        if self._unk is not None:
+            _rule_out(model, self._unk)
         self.ctc = _options_of(CtcSearchOptions, options)
         self.transducer = _options_of(TransducerSearchOptions, options)
         if isinstance(model, TransducerModel) and self.ctc.prefix_search:
@@ -129,9 +133,13 @@ class Recogniser:
             with torch.inference_mode():
                 if isinstance(self.model, CtcModel):
                     log_probs, lengths = self.model(batch, lengths)
-                    return self._with_ctc(log_probs, lengths, with_spans)
-                encoded, lengths = self.model.encoder(batch, lengths)
-                return self._with_transducer(self.model, encoded, lengths, with_spans)
+                    found = self._with_ctc(log_probs, lengths, with_spans)
+                else:
+                    encoded, lengths = self.model.encoder(batch, lengths)
+                    found = self._with_transducer(self.model, encoded, lengths, with_spans)
+                # A wide beam over few tokens may reach what was ruled out; the best one never does.
+                kept = [hyp for hyp in found.hyps if self._unk not in hyp.tokens]
+                return found._replace(hyps=kept or found.hyps)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
 
@@ -238,6 +246,17 @@ def _options_of(kind: type[O], options: SearchOptions) -> O:
     """The options of a search of this kind; those that are not among ``options`` have defaults."""
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{k: v for k, v in vars(options).items() if k in names})
+
+
+def _rule_out(model: CtcModel | TransducerModel, token: int) -> None:
+    """Make a token impossible: the probabilities of the others then sum to 1."""
+    if isinstance(model, CtcModel):
+        layer = model.output
+    else:
+        joiner = model.joiner
+        layer = joiner.output if isinstance(joiner, TanhJoiner) else joiner.encoder_output
+    with torch.no_grad():
+        layer.bias[token] = -1e30  # finite: a difference of two infinities would be NaN
 
 
 def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:

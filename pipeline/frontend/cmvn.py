@@ -51,19 +51,55 @@ class CmvnStats:
         """The number of frames."""
         return float(self.matrix[0, -1])
 
-    def accumulate(self, feats: "NDArray[Any]") -> None:
-        """Add the frames of ``feats (T, F)``.
+    def accumulate(self, feats: "NDArray[Any]", weights: "NDArray[Any] | None" = None) -> None:
+        """Add the frames of ``feats (T, F)``, each as often as its weight says.
+
+        Args:
+            feats: ``(T, F)``.
+            weights: ``(T,)``; None: each frame once.
 
         Raises:
-            FeatureError: the features have another F or hold NaN; then nothing is added.
+            FeatureError: the features have another F or hold NaN, or there are not as many weights
+                as frames, or one is not finite; then nothing is added.
         """
         import numpy as np
 
         check_features(feats, self.dim)
         single = feats.astype(np.float32)  # squared in float32 and summed in float64, as Kaldi does
+        if weights is not None:
+            self._accumulate_weighted(single, weights.astype(np.float32))
+            return
         self.matrix[0, :-1] += single.sum(axis=0, dtype=np.float64)
         self.matrix[1, :-1] += np.square(single).sum(axis=0, dtype=np.float64)
         self.matrix[0, -1] += len(feats)
+
+    def _accumulate_weighted(self, feats: "NDArray[Any]", weights: "NDArray[Any]") -> None:
+        import numpy as np
+
+        if len(weights) != len(feats):
+            what = f"has {len(weights)} weights, but {len(feats)} frames"
+            raise FeatureError(f"{what}; make the weights again")
+        if not np.isfinite(weights).all():
+            raise FeatureError("a weight is NaN or infinite; make the weights again")
+        column = weights[:, None]
+        self.matrix[0, :-1] += (feats * column).sum(axis=0, dtype=np.float64)
+        self.matrix[1, :-1] += (np.square(feats) * column).sum(axis=0, dtype=np.float64)
+        self.matrix[0, -1] += weights.sum(dtype=np.float64)
+
+    def without(self, dims: "tuple[int, ...]") -> "CmvnStats":
+        """Statistics that leave some columns (counted from 0) as they are.
+
+        Raises:
+            FeatureError: there is no such column.
+        """
+        stats = CmvnStats(self.matrix)
+        for dim in dims:
+            if not 0 <= dim < self.dim:
+                raise FeatureError(
+                    f"--skip-dims: there is no column {dim}, only 0 to {self.dim - 1}; give others"
+                )
+            stats.matrix[:, dim] = 0.0, self.count
+        return stats
 
     def apply(
         self,

@@ -11,6 +11,20 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = NDArray[np.float32]
 
 
+def truncated(feats: "FloatArray", columns: int) -> "FloatArray":
+    """The first columns of features ``(T, F)``; all of them for 0.
+
+    Raises:
+        FeatureError: there are fewer columns.
+    """
+    if columns > feats.shape[1]:
+        raise FeatureError(
+            f"the features have {feats.shape[1]} columns, fewer than --truncate={columns}; "
+            "give a smaller one"
+        )
+    return feats[:, :columns] if columns else feats
+
+
 def add_deltas(feats: "FloatArray", *, order: int = 2, window: int = 2) -> "FloatArray":
     """Append time derivatives, as Kaldi's add-deltas does.
 

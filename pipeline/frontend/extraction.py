@@ -77,23 +77,35 @@ def extract(
     Raises:
         PipelineError: a table cannot be read or written.
     """
+    from pipeline.frontend.linear_resample import to_rate
     from pipeline.frontend.spectra import compute_features
-    from pipeline.tables import MatrixWriter, TextWriter
+    from pipeline.tables import MatrixWriter, NumberWriter
 
     left_out = 0
     with ExitStack() as stack:
         feats_writer = stack.enter_context(MatrixWriter(feats_wspecifier))
         durations, counts = (
-            stack.enter_context(TextWriter(wspecifier)) if wspecifier else None
+            stack.enter_context(NumberWriter(wspecifier)) if wspecifier else None
             for wspecifier in (extraction.write_utt2dur, extraction.write_num_frames)
         )
         rate = round(options.sample_frequency)
         for utt_id, recording in wavs:
             try:
-                samples, _ = recording.read(
-                    sample_rate=rate, channel=extraction.channel, resampled=extraction.resample
+                by_kaldis = options.allow_downsample or options.allow_upsample
+                samples, own_rate = recording.read(
+                    sample_rate=None if by_kaldis else rate,
+                    channel=extraction.channel,
+                    resampled=extraction.resample,
                 )
-                if len(samples) < extraction.min_duration * rate:
+                duration_s = len(samples) / own_rate
+                samples = to_rate(
+                    samples,
+                    own_rate,
+                    rate,
+                    down=options.allow_downsample,
+                    up=options.allow_upsample,
+                )
+                if duration_s < extraction.min_duration:
                     left_out += 1
                     continue
                 feats = compute_features(samples, options)
@@ -102,7 +114,7 @@ def extract(
                 continue
             feats_writer.write(utt_id, feats)
             if durations:
-                durations.write(utt_id, f"{len(samples) / rate:.7g}")
+                durations.write(utt_id, f"{duration_s:.7g}")
             if counts:
                 counts.write(utt_id, str(len(feats)))
             tally.ok()

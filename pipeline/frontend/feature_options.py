@@ -44,6 +44,15 @@ class FrameOptions(Options):
     )
     raw_energy: bool = option(True, "compute energy before pre-emphasis and windowing")
     subtract_mean: bool = option(False, "subtract each utterance's mean (better: apply_cmvn.py)")
+    allow_downsample: bool = option(
+        False, "resample recordings whose sample rate is higher than --sample-frequency"
+    )
+    allow_upsample: bool = option(
+        False, "resample recordings whose sample rate is lower than --sample-frequency"
+    )
+    max_feature_vectors: int = option(
+        -1, "option of Kaldi's program for streams; without effect, all frames are kept", low=-1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +149,7 @@ class DeltaOptions(Options):
 
     delta_order: int = option(2, "highest order of time derivatives", low=0, high=100)
     delta_window: int = option(2, "window of a delta: frames on each side", low=1, high=1000)
+    truncate: int = option(0, "number of columns to keep before deltas are added; 0: all", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.errors import AudioError, ConfigError
-from pipeline.frontend.deltas import add_deltas
+from pipeline.frontend.deltas import add_deltas, truncated
 from pipeline.frontend.feature_options import (
     DeltaOptions,
     FbankOptions,
@@ -13,6 +13,7 @@ from pipeline.frontend.feature_options import (
     MfccOptions,
     SpectrogramOptions,
 )
+from pipeline.frontend.linear_resample import to_rate
 from pipeline.frontend.resample import resample
 from pipeline.frontend.spectra import compute_features
 from pipeline.options import load_options
@@ -70,13 +71,20 @@ class FrontEnd:
             name: the recording, for messages.
 
         Raises:
-            AudioError: ``rate`` is not the sample rate of the front end in Hz.
+            AudioError: ``rate`` is not the sample rate of the front end, and may not be changed.
             FeatureError: the recording is shorter than a frame.
         """
-        if rate != self.sample_rate and resampled:
-            samples = resample(samples, rate, self.sample_rate, name or "the recording")
-        elif rate != self.sample_rate:
-            wanted, what = self.sample_rate, f"{name}:" if name else "the recording"
+        wanted, down, up = (
+            self.sample_rate,
+            self.options.allow_downsample,
+            self.options.allow_upsample,
+        )
+        if rate != wanted and (down if rate > wanted else up):
+            samples = to_rate(samples, rate, wanted, down=down, up=up)
+        elif rate != wanted and resampled:
+            samples = resample(samples, rate, wanted, name or "the recording")
+        elif rate != wanted:
+            what = f"{name}:" if name else "the recording"
             raise AudioError(
                 f"{what} has a sample rate of {rate} Hz, but the model {wanted}; "
                 f"resample it: --resample=true, or sox IN -r {wanted} OUT"
@@ -84,6 +92,7 @@ class FrontEnd:
         feats = compute_features(samples, self.options)
         if self.delta is None:
             return feats
+        feats = truncated(feats, self.delta.truncate)
         return add_deltas(feats, order=self.delta.delta_order, window=self.delta.delta_window)
 
     @property
@@ -101,7 +110,9 @@ class FrontEnd:
                 columns = mfcc.num_ceps
             case SpectrogramOptions() as spectrogram:
                 columns = spectrogram.fft_samples // 2 + 1
-        return columns * (1 if self.delta is None else self.delta.delta_order + 1)
+        if self.delta is None:
+            return columns
+        return (self.delta.truncate or columns) * (self.delta.delta_order + 1)
 
     @property
     def sample_rate(self) -> int:

@@ -18,7 +18,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.errors import PipelineError
 from pipeline.jobs.command_line import Usage
+from pipeline.plain_text import read_lines
 
 DEFAULT = """\
 command sbatch --export=PATH
@@ -64,24 +66,21 @@ class SlurmOptions:
         self._defaults: dict[str, str] = {}
         if path is None and not usual.exists():
             self.path, self._file = "the default configuration", str(usual)
-            self._read(DEFAULT)
+            self._read(DEFAULT.splitlines())
             self.command_place = ""
             return
         self.path = self._file = str(usual) if path is None else path
         try:
-            content = Path(self.path).read_bytes()
+            self._read(read_lines(self.path, PipelineError))
+        except PipelineError as error:
+            raise Usage(f"--config {error}") from error
         except OSError as error:
             raise Usage(f"--config {self.path}: cannot be read: {error.strerror}") from error
-        try:
-            self._read(content.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            number = content.count(b"\n", 0, error.start) + 1
-            raise Usage(f"{self.path}:{number}: not UTF-8; write the file anew in UTF-8") from error
         if not self.command:
             raise Usage(f"{self.path}: has no line with a command; add one, such as command sbatch")
 
-    def _read(self, text: str) -> None:
-        for number, line in enumerate(text.split("\n"), start=1):
+    def _read(self, lines: list[str]) -> None:
+        for number, line in enumerate(lines, start=1):
             content, place = line.partition("#")[0].strip(), f"{self.path}:{number}"
             if not content:
                 continue

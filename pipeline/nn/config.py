@@ -36,6 +36,7 @@ from pipeline.nn.encoders.kinds import encoder_config
 from pipeline.nn.joiner import JoinerConfig
 from pipeline.nn.predictor import PredictorConfig
 from pipeline.options import REQUIRED, Options, fault, nearest, option
+from pipeline.plain_text import decode_text
 
 FORMAT_VERSION = 1
 
@@ -83,10 +84,10 @@ def load_model_config(path: Path) -> ModelConfig:
         ConfigError: the file cannot be read, or has errors; all of them are named with their keys.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(decode_text(path.read_bytes(), str(path), ConfigError))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this architecture: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     config = model_config_from(data, where=str(path))
     if not (config.encoder or config.predictor):

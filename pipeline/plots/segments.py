@@ -1,10 +1,13 @@
 """Tokens with their times, from hand segmentations or alignments."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.file_kinds import number, whole_number
 from pipeline.errors import DataError
+from pipeline.plain_text import read_lines
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,15 @@ def read_phn(path: Path, sample_rate: int) -> list[Segment]:
         DataError: the file cannot be read, is empty, or has a line of another form.
     """
     found = []
-    for number, fields in _lines(path, "give a .PHN file of TIMIT with --phn"):
-        if len(fields) != 3 or not (fields[0] + fields[1]).isdecimal():
+    for line, fields in _lines(path, "give a .PHN file of TIMIT with --phn"):
+        if len(fields) != 3 or min(whole_number(fields[0]), whole_number(fields[1])) < 0:
             raise DataError(
-                f'{path}:{number}: expected start_sample end_sample phone, not "{" ".join(fields)}"'
+                f'{path}:{line}: expected start_sample end_sample phone, not "{" ".join(fields)}"'
                 "; give the .PHN file of the utterance in TIMIT"
             )
         start, end = int(fields[0]) / sample_rate, int(fields[1]) / sample_rate
         if start >= end:
-            raise DataError(f"{path}:{number}: the segment ends before it begins; correct it")
+            raise DataError(f"{path}:{line}: the segment ends before it begins; correct it")
         found.append(Segment(start, end, fields[2]))
     if not found:
         raise DataError(f"{path}: has no segments; give another .PHN file")
@@ -54,14 +57,16 @@ def read_ctm(path: Path, utt_id: str) -> list[Segment]:
         DataError: the file cannot be read, has a line of another form, or lacks the utterance.
     """
     found = []
-    for number, fields in _lines(path, "give a file of decode_*.py --write-ctm with --ctm"):
+    for line, fields in _lines(path, "give a file of decode_*.py --write-ctm with --ctm"):
         try:
             if fields[0] == utt_id:
-                start, duration = float(fields[2]), float(fields[3])
+                start, duration = number(fields[2]), number(fields[3])
+                if not (math.isfinite(start) and math.isfinite(duration)):
+                    raise ValueError
                 found.append(Segment(start, start + duration, fields[4]))
         except (IndexError, ValueError):
             raise DataError(
-                f"{path}:{number}: expected utterance channel start duration token, not "
+                f"{path}:{line}: expected utterance channel start duration token, not "
                 f'"{" ".join(fields)}"; give a CTM file'
             ) from None
     if not found:
@@ -81,10 +86,10 @@ def read_times(phn: str, ctm: str, utt_id: str, sample_rate: int) -> tuple[list[
 def _lines(path: Path, what: str) -> Iterator[tuple[int, list[str]]]:
     """The number and the fields of each line, split at ASCII blanks as in Kaldi's tables."""
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = read_lines(path, DataError)
     except OSError as error:
         raise DataError(f"{path}: cannot read these times: {error.strerror}; {what}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot read these times: not a UTF-8 text; {what}") from error
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
-        yield number, [field.decode("utf-8") for field in line.encode("utf-8").split()]
+    for line_number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith(";;"):
+            continue  # a comment in NIST's formats
+        yield line_number, [field.decode("utf-8") for field in line.encode("utf-8").split()]

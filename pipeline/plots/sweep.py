@@ -33,7 +33,7 @@ def read_sweep(path: Path) -> list[SweepPoint]:
         DataError: the table cannot be read, or columns or numbers are missing.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
         found = [
             _point(row["metric"], {name: float(row[name]) for name in NUMBERS}) for row in rows

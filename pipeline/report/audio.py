@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.data.data_dir import DataDir
+from pipeline.data.file_kinds import TO_END
 from pipeline.errors import DataError, PipelineError
 from pipeline.frontend.audio import read_audio, wave_bytes
 from pipeline.report.scores import Decoding
@@ -93,7 +94,8 @@ class _Shelf:
         file = _reachable(data.wav_scp[recording], decoding.root)
         samples, rate = read_audio(file, sample_rate=None)
         if segment:
-            samples = samples[round(segment.start_s * rate) : round(segment.end_s * rate)]
+            end = None if segment.end_s == TO_END else round(segment.end_s * rate)
+            samples = samples[round(segment.start_s * rate) : end]
         if len(samples) == 0:
             raise DataError(f"{utt_id} lies beyond the end of {file}")
         return samples, rate

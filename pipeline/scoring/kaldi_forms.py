@@ -40,10 +40,10 @@ def rate_text(rate: float) -> str:
     return f"{float(np.float32(rate)):.2f}"
 
 
-def bootci_line(found: Interval, *, note: str = "") -> str:
+def bootci_line(found: Interval, *, name: str = "WER", note: str = "") -> str:
     """The line of Kaldi's ``compute-wer-bootci`` for one system."""
     ends = f"{found.low:.2f}, {found.high:.2f}"
-    return f"Set1: %WER {found.mean:.2f} 95% Conf Interval [ {ends} ]{note}\n"
+    return f"Set1: %{name} {found.mean:.2f} 95% Conf Interval [ {ends} ]{note}\n"
 
 
 def alignment_lines(
@@ -84,7 +84,7 @@ def per_group_lines(groups: Mapping[str, ErrorCounts], total: ErrorCounts, title
     the SUM."""
     width = max(15, *map(len, groups))
     heads = ("#SENT", "#WORD", "Corr", "Sub", "Ins", "Del", "Err", "S.Err")
-    text = f"{title.upper():<{width}} id  {''.join(f' {head:>10}' for head in heads)}\n"
+    text = f"{title.upper():<{width}} id {''.join(f' {head:>10}' for head in heads)}\n"
     for name, counts in [*groups.items(), ("SUM", total)]:
         sizes = f" {counts.sentences:>10} {counts.ref_tokens:>10}"
         numbers = (counts.cor, counts.sub, counts.ins, counts.del_, counts.errors)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.data_dir import DataDir
+from pipeline.data.file_kinds import number
 from pipeline.errors import DataError
+from pipeline.plain_text import decode_text, read_lines, shown
 from pipeline.scoring import nist_forms
 from pipeline.scoring.alignment import Alignments, Pair
 from pipeline.scoring.score_options import ScoringOptions
@@ -83,12 +85,14 @@ def write_inputs(
         DataError: a duration is missing, or the ctm file is damaged.
     """
     signs = {token for token in vocabulary if nist_forms.is_sclite_syntax(token)}
-    for utt_id, *sides in texts.pairs() if signs else []:
-        for token in (token for tokens in sides for token in tokens):
+    for utt_id, ref, hyp in texts.pairs() if signs else []:
+        for token in [*ref, *hyp]:
             if token in signs:
+                file = data.path / "text" if token in ref else ctm.with_name("hyp.txt")
                 log.warning(
-                    '%s: "%s" belongs to the syntax of sclite, so no trn, stm and ctm are written',
-                    utt_id, token,
+                    '%s: %s: "%s" belongs to the syntax of sclite, so no trn, stm and ctm are '
+                    "written",
+                    file, utt_id, token,
                 )  # fmt: skip
                 return
     speakers, optional = group_of["speaker"], options.optional
@@ -118,10 +122,10 @@ def find_durations(data: DataDir) -> dict[str, float]:
     shift = 0.01
     if data.has("frame_shift"):
         path = data.path / "frame_shift"
-        try:
-            shift = float(path.read_text())
-        except ValueError:
-            raise DataError(f"{path}: expected the frame shift in seconds, such as 0.01") from None
+        shift = number(decode_text(path.read_bytes(), str(path), DataError).strip())
+        if not shift > 0:
+            what = "expected the frame shift in seconds, such as 0.01; write it again"
+            raise DataError(f"{path}: {what}")
     return {utt_id: shift * frames for utt_id, frames in data.utt2num_frames.items()}
 
 
@@ -154,24 +158,24 @@ def ctm_lines(path: Path, pairs: Sequence[Pair], options: ScoringOptions) -> Ite
 
 def read_ctm(path: Path, options: ScoringOptions) -> dict[str, list[list[str]]]:
     """The fields of each utterance's lines after applying the rule. For errors see `ctm_lines`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8; decode again, or remove it") from None
     fold = options.fold()
     found: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(lines, start=1):
-        fields = line.split(" ")
-        try:
-            start, duration = float(fields[2]), float(fields[3])
-            if not (math.isfinite(start) and math.isfinite(duration)):
-                raise ValueError
-            tokens = fold([fields[4]], f"{path}:{number}") if fold else [fields[4]]
-        except (IndexError, ValueError):
-            raise DataError(
-                f"{path}:{number}: expected a ctm line, not {line!r}; decode again"
-            ) from None
+    for line_number, line in enumerate(read_lines(path, DataError), start=1):
+        if line.startswith(";;") or not line.strip():
+            continue
+        fields = [field.decode() for field in line.encode().split()]  # at ASCII blanks alone
+        start, duration = map(number, fields[2:4]) if len(fields) > 4 else (math.nan, math.nan)
+        if not (math.isfinite(start) and math.isfinite(duration)):
+            what = f"expected a ctm line, not {shown(line)!r}; decode again"
+            raise DataError(f"{path}:{line_number}: {what}")
+        tokens = fold([fields[4]], f"{path}:{line_number}") if fold else [fields[4]]
         own = found.setdefault(fields[0], [])
+        if len(tokens) > 1:  # the characters of a word share its time
+            duration /= len(tokens)
+            for place, token in enumerate(tokens):
+                times = [f"{start + place * duration:.3f}", f"{duration:.3f}"]
+                own.append([*fields[:2], *times, token, *fields[5:]])
+            continue
         for token in tokens:
             if own and own[-1][4] == token and options.joins(token):
                 own[-1][3] = f"{start + duration - float(own[-1][2]):.3f}"

@@ -11,7 +11,7 @@ score.json              totals, interval, groups, confusions and the rule; writt
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def score_directory(
             )
     texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
     group_of = find_groups(data, texts.utt_ids)
-    score = _count(texts, options, group_of, replications=replications, seed=seed)
+    score = _count(sides, texts, options, group_of, replications=replications, seed=seed)
     content = {
         "format_version": summary.FORMAT_VERSION,
         "name": name,
@@ -115,14 +115,15 @@ def score_directory(
     }
     content["interval"] |= {"replications": replications, "seed": seed}
     with replaced_directory(out) as partial:
-        _write_kaldi(partial, score)
+        own = "CER" if options.cer else "WER"  # as Kaldi's scripts look for it
+        _write_kaldi(partial, score, own)
         if sclite:
             folder, found = partial / "sclite", score.alignments
             ctm, vocabulary = decode_dir / "hyp.ctm", found.vocabulary
             write_inputs(folder, texts, data, group_of, options, ctm, vocabulary)
             title = decode_dir.resolve().name
             write_results(folder, title, found, group_of, score.groups, score.confusions)
-        lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, note=score.note)
+        lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, name=own, note=score.note)
         write_lines(partial / "wer", [lines])
         write_lines(partial / "score.json", _json(content))
     return score
@@ -143,16 +144,21 @@ def _digests_of(decode_dir: Path) -> tuple[str | None, str | None] | None:
 
 
 def _count(
-    texts: Systems, options: ScoringOptions, group_of: GroupOf, *, replications: int, seed: int
+    files: Sequence[Path],
+    texts: Systems,
+    options: ScoringOptions,
+    group_of: GroupOf,
+    *,
+    replications: int,
+    seed: int,
 ) -> Score:
-    """Align and count; nothing is written."""
+    """Align and count; nothing is written. ``files`` are the references and the hypotheses."""
     numbered = Numbered(texts.pairs())
-    if clash := {EPS, ";"} & numbered.vocabulary.keys():
+    if clash := {EPS, *("" if options.cer else ";")} & numbered.vocabulary.keys():
         token = min(clash)
-        utt_id = next(u for u, *sides in texts.pairs() if any(token in side for side in sides))
-        raise DataError(
-            f'{utt_id}: the token "{token}" has a special meaning in alignments; rename it'
-        )
+        utt_id, in_ref = next((u, token in r) for u, r, h in texts.pairs() if token in [*r, *h])
+        what = f'the token "{token}" has a special meaning in alignments; rename it'
+        raise DataError(f"{files[0 if in_ref else 1]}: {utt_id}: {what}")
     found = align_all(numbered, options.rule, optional=options.optional)
     rule = KALDI_COUNTS if options.rule is KALDI else options.rule
     counts = align_all(numbered, rule, optional=options.optional).total()
@@ -204,7 +210,7 @@ def find_groups(data: DataDir, utt_ids: list[str]) -> GroupOf:
     return groups
 
 
-def _write_kaldi(out: Path, score: Score) -> None:
+def _write_kaldi(out: Path, score: Score, metric: str) -> None:
     """Write the texts, alignments and wer_details."""
     texts, found, details = score.texts, score.alignments, out / "wer_details"
     for name, side in (("ref.txt", 1), ("hyp.txt", 2)):
@@ -212,7 +218,8 @@ def _write_kaldi(out: Path, score: Score) -> None:
     write_lines(out / "alignments", kaldi_forms.alignment_lines(found))
     write_lines(details / "per_utt", kaldi_forms.per_utt_lines(found))
     write_lines(details / "ops", kaldi_forms.ops_lines(found))
-    write_lines(details / "wer_bootci", [kaldi_forms.bootci_line(score.interval, note=score.note)])
+    line = kaldi_forms.bootci_line(score.interval, name=metric, note=score.note)
+    write_lines(details / "wer_bootci", [line])
     for grouping, groups in score.groups.items():
         file = "per_spk" if grouping == "speaker" else f"per_{grouping}"
         table = kaldi_forms.per_group_lines(groups, found.total(), grouping)

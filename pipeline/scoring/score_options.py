@@ -40,6 +40,9 @@ class ScoringOptions:
     drop_sil: bool = option(False, "variant: remove all silences")
     collapse_repeats: bool = option(False, "variant: count equal consecutive tokens once")
     ignore_case: bool = option(False, "variant: treat capital and small letters as equal")
+    cer: bool = option(
+        False, "count characters in place of words, without the blanks between words: %CER"
+    )
     alignment: str = option(
         "kaldi", "costs of sub, del and ins in the alignment: kaldi: 1, 1, 1; nist: 4, 3, 3"
     )
@@ -48,11 +51,18 @@ class ScoringOptions:
         find_rule(self.alignment)
         if not self.map and (self.keep_q or self.map_to != 39):
             raise UsageError("--map-to and --keep-q apply to a phone map; give --map, too")
+        if self.map and self.cer:
+            raise UsageError("--cer is for words, but --map for phones; leave one off")
         wants_sil = self.collapse_sil or self.sil_optional or self.drop_sil
         if wants_sil and self.sil.split() != [self.sil]:
             raise UsageError(f"--sil must be one word, not {self.sil!r}")
         if self.drop_sil and (self.sil_optional or self.collapse_sil):
             raise UsageError("--drop-sil leaves no silence for --sil-optional or --collapse-sil")
+
+    @property
+    def name(self) -> str:
+        """The name of the error rate: PER with a phone map, CER of characters, otherwise WER."""
+        return "CER" if self.cer else "PER" if self.map else "WER"
 
     @property
     def _sil(self) -> str:
@@ -88,6 +98,7 @@ class ScoringOptions:
         if folds is not None and self.keep_q:
             folds = {name: target or name for name, target in folds.items()}
         edits = self.collapse_sil or self.drop_sil or self.collapse_repeats or self.ignore_case
+        edits = edits or self.cer
         if folds is None and not edits:
             return None
 
@@ -103,6 +114,8 @@ class ScoringOptions:
             tokens = [token.casefold() for token in tokens]
         if self.drop_sil:
             tokens = [token for token in tokens if token != self._sil]
+        if self.cer:
+            tokens = [char for token in tokens for char in token]
         return [
             token
             for before, token in zip([None, *tokens], tokens, strict=False)
@@ -116,7 +129,7 @@ class ScoringOptions:
     def describe(self) -> str:
         """The rule in a sentence."""
         if self._folds is None:
-            text = "tokens as they stand"
+            text = "characters of words, without blanks" if self.cer else "tokens as they stand"
         else:
             text = f"folded to {self.map_to} phones by {Path(self.map).name}"
             if dropped := sorted(name for name, target in self._folds.items() if target is None):

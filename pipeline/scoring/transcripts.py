@@ -4,8 +4,10 @@ import contextlib
 import gc
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from itertools import chain, islice
 
 from pipeline.errors import DataError, TableError, UsageError
+from pipeline.plain_text import check_spellings, named, shown, unseen
 from pipeline.tables import TextReader
 
 log = logging.getLogger("pipeline")
@@ -28,30 +30,42 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def read_transcripts(rspecifier: str, *, fold: Fold | None = None) -> dict[str, list[str]]:
+def read_transcripts(
+    rspecifier: str, *, fold: Fold | None = None, vocabulary: dict[str, str] | None = None
+) -> dict[str, list[str]]:
     """The tokens of every utterance of a text table, in the order of the table.
+
+    A warning names a token with a character that cannot be seen.
 
     Args:
         rspecifier: the table, such as ``ark:data/test/text``; ``-`` means ``ark:-``.
         fold: a function that changes the tokens of an utterance; its second argument is
             ``TABLE: utt_id``, for messages.
+        vocabulary: the tokens of the tables that were read before, each under itself; those of this
+            table are added. None: no other tables are compared with this one.
 
     Raises:
-        TableError: a key occurs twice.
+        TableError: a key occurs twice, or a token is spelt in two ways that Unicode counts as
+            equal.
     """
     rspecifier = "ark:-" if rspecifier == "-" else rspecifier
     transcripts: dict[str, list[str]] = {}
-    same: dict[str, str] = {}  # sharing one object among equal tokens saves most of the memory
+    # Sharing one object among equal tokens saves most of the memory.
+    same = {} if vocabulary is None else vocabulary
+    before = len(same)
     for key, text in TextReader(rspecifier):
-        if key.startswith("\ufeff"):
-            raise TableError(
-                f"{rspecifier}: begins with a byte order mark; remove it with "
-                "sed -i '1s/^\\xEF\\xBB\\xBF//'"
-            )
         if key in transcripts:
             raise TableError(f"{rspecifier}: {key} occurs twice; keep one of the lines")
         tokens = [same.setdefault(token, token) for token in text.split(" ")] if text else []
         transcripts[key] = fold(tokens, f"{rspecifier}: {key}") if fold else tokens
+    check_spellings(same, rspecifier, TableError)
+    for token in islice(same, before, None):
+        if char := unseen(token, joiners=True):
+            log.warning(
+                '%s: the token "%s" holds %s, which cannot be seen; it counts as another token '
+                "than the same without it",
+                rspecifier, shown(token), named(char),
+            )  # fmt: skip
     return transcripts
 
 
@@ -84,15 +98,18 @@ def read_systems(
             table is empty, or the tables have no utterance in common. Names the utterance.
     """
     check_mode(mode)
-    refs = read_transcripts(ref_rspecifier, fold=fold)
+    vocabulary: dict[str, str] = {}
+    refs = read_transcripts(ref_rspecifier, fold=fold, vocabulary=vocabulary)
     if not refs:
         raise DataError(f"{ref_rspecifier}: has no utterances; give the references")
     absent: set[str] = set()
     hyps = []
     for rspecifier in hyp_rspecifiers:
-        found = read_transcripts(rspecifier, fold=fold)
+        found = read_transcripts(rspecifier, fold=fold, vocabulary=vocabulary)
         if not found:
             raise DataError(f"{rspecifier}: has no utterances; decode them first")
+        where = f"{ref_rspecifier} and {rspecifier}"
+        check_spellings(chain(refs, found), where, DataError, parts=False)
         missing = [key for key in refs if key not in found]
         if missing and mode == "strict":
             raise DataError(
@@ -109,6 +126,9 @@ def read_systems(
             "no utterance was scored, because the tables have no keys in common; "
             f"does {ref_rspecifier} hold the references of {hyp_rspecifiers[0]}?"
         )
+    if not any(refs[key] for key in scored):
+        what = "the references hold no tokens, so there is no error rate"
+        raise DataError(f"{ref_rspecifier}: {what}; give others")
     return Systems(refs, hyps, scored, absent=len(absent))
 
 

@@ -32,11 +32,12 @@ from pipeline.tables.specifiers import (
     parse_wspecifier,
 )
 from pipeline.tables.streams import open_input, open_output
-from pipeline.tables.writers import MatrixWriter, TextWriter, VectorWriter, WaveWriter
+from pipeline.tables.writers import MatrixWriter, NumberWriter, TextWriter, VectorWriter, WaveWriter
 
 __all__ = [
     "MatrixReader",
     "MatrixWriter",
+    "NumberWriter",
     "RandomAccessReader",
     "Rspecifier",
     "ScpReader",

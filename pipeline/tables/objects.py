@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import TableError
+from pipeline.plain_text import RETURN
 from pipeline.tables.compression import HEADER, compress, data_size, decompress
 from pipeline.tables.specifiers import ROW_TOLERANCE, Range
 from pipeline.tables.streams import ByteSource
@@ -124,6 +125,8 @@ def read_text_object(source: ByteSource) -> str:
     line = source.readline()
     if b"\0" in line:
         source.fail("found a NUL byte: this is not a text table")
+    if b"\r" in line.rstrip():
+        source.fail(f"the line {RETURN}")
     try:
         return b" ".join(line.split()).decode("utf-8")
     except UnicodeDecodeError:

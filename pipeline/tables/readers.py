@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, SpecifierError, TableError
+from pipeline.plain_text import RETURN, fault_of_name, foreign, without_mark
 from pipeline.tables.objects import (
     range_bounds,
     read_matrix_object,
@@ -24,12 +25,6 @@ V = TypeVar("V")
 
 _BLANKS = (b" ", b"\t", b"\n", b"\r")
 _NO_KEY = "a key is missing; the file is damaged here or before, or is not an archive"
-_UTF_16 = "this is UTF-16; convert it with iconv -f utf-16 -t utf-8"
-_NOT_TABLES = {
-    b"\xff\xfe": _UTF_16,
-    b"\xfe\xff": _UTF_16,
-    b"\x1f\x8b": 'this is compressed; read it with "ark:gunzip -c FILE |"',
-}
 _LONGEST_KEY = 1 << 16
 
 
@@ -75,6 +70,7 @@ class Reader(Generic[V]):
             with open_input(self.specifier.rxfilename) as stream:
                 opened = True
                 source = ByteSource(stream, self.specifier.rxfilename)
+                source.pass_mark()
                 while (key := self._read_key(source)) is not None:
                     source.key = key
                     yield key, self._read(source)
@@ -255,15 +251,29 @@ def _read_key(source: ByteSource) -> str | None:
     byte = source.peek()
     if byte == b"\0" or len(key) > _LONGEST_KEY:
         source.offset = start
-        source.fail(_NOT_TABLES.get(key[:2], _NO_KEY))
+        source.fail(_no_table(source, key) or _NO_KEY)
     if byte in (b" ", b"\t"):
         source.take(1)
     try:
-        return key.decode("utf-8")
+        name = key.decode("utf-8")
     except UnicodeDecodeError:
         source.offset = start
         what = f"the key {key[:40]!r} is not UTF-8; the file is damaged or is not an archive"
-        source.fail(_NOT_TABLES.get(key[:2], what))
+        source.fail(_no_table(source, key) or what)
+    if fault := fault_of_name(name):
+        source.offset = start
+        source.fail(_no_table(source, key) or fault)
+    return name
+
+
+def _no_table(source: ByteSource, key: bytes) -> str:
+    """What a file is that is no table of Kaldi's, judged by its first bytes; empty if unknown."""
+    if source.offset > 0:
+        return ""
+    what = foreign(key + source.take(64), nul=True)
+    source.offset = 0
+    hint = '; a table is read with "ark:gunzip -c FILE |"' if "gzip" in what else ""
+    return f"this is {what}{hint}" if what else ""
 
 
 def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
@@ -271,6 +281,12 @@ def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
     name = shown(rxfilename)
     with open_input(rxfilename) as stream:
         for number, raw in enumerate(stream, start=1):
+            if number == 1:
+                if what := foreign(raw, nul=True):
+                    raise TableError(f"{name}: is {what}")
+                raw = without_mark(raw, name)
+            if b"\r" in raw.rstrip():
+                raise TableError(f"{name}:{number}: {RETURN}")
             try:
                 fields = [part.decode("utf-8") for part in raw.strip().split(None, 1)]
             except UnicodeDecodeError:
@@ -282,4 +298,6 @@ def script_lines(rxfilename: str) -> Iterator[tuple[int, str, str]]:
                 raise TableError(
                     f'{name}:{number}: expected "key file", found only the key "{fields[0]}"'
                 )
+            if fault := fault_of_name(fields[0]):
+                raise TableError(f"{name}:{number}: {fault}")
             yield number, fields[0], fields[1]

@@ -208,7 +208,7 @@ def is_read_pipe(name: str) -> bool:
 
 def split_offset(name: str) -> tuple[str, int | None]:
     """``feats.ark:17`` -> (``feats.ark``, 17); without an offset the second is None."""
-    match = re.fullmatch(r"(.+):([0-9]+)", name, re.DOTALL)
+    match = re.fullmatch(r"(.+):([0-9]{1,18})", name, re.DOTALL)
     return (match[1], int(match[2])) if match else (name, None)
 
 
@@ -231,7 +231,7 @@ def split_range(name: str) -> tuple[str, Range | None]:
 def _parse_ends(name: str, text: str) -> tuple[int, int] | None:
     if text == ":":
         return None
-    match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    match = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
     if not match or int(match[1]) > int(match[2]):
         raise SpecifierError(
             f"{name}: {text!r} is not a range; write first:last (both included), or : for all"

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, NoReturn, Self, cast
 
 from pipeline.errors import PipelineError, TableError
+from pipeline.plain_text import MARK, warn_of_mark
 from pipeline.tables.specifiers import (
     check_rxfilename,
     check_wxfilename,
@@ -171,6 +172,12 @@ class ByteSource:
             if boundary:
                 break
         return word
+
+    def pass_mark(self) -> None:
+        """Pass over a byte order mark, which editors put at the beginning of a text."""
+        if self._stream.peek(len(MARK))[: len(MARK)] == MARK:
+            self.take(len(MARK))
+            warn_of_mark(self.name)
 
     def take(self, count: int) -> bytes:
         """Read ``count`` bytes; fewer only at the end."""

@@ -7,6 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 from numpy.typing import NDArray
 
 from pipeline.errors import TableError
+from pipeline.plain_text import fault_of_name
 from pipeline.tables.objects import matrix_bytes, vector_bytes
 from pipeline.tables.readers import ScpReader
 from pipeline.tables.specifiers import parse_wspecifier
@@ -66,6 +67,8 @@ class _Writer(Generic[V]):
             raise TableError(
                 f"{self._ark.name}: {key!r} cannot be a key: it is empty or holds blanks"
             )
+        if fault := fault_of_name(key):
+            raise TableError(f"{self._ark.name}: {fault}")
         if key in self._keys:
             raise TableError(f'{self._ark.name}: key "{key}" written twice; keys must differ')
         try:
@@ -159,6 +162,13 @@ class TextWriter(_Writer[str]):
         if "\n" in value or "\0" in value:
             raise TableError(f"{value!r} holds a newline or NUL, so it is not one line of text")
         return value.encode() + b"\n"
+
+
+class NumberWriter(TextWriter):
+    """Write lines ``key number`` with a blank at the end, as Kaldi writes integers and floats."""
+
+    def _encode(self, value: str) -> bytes:
+        return value.encode() + b" \n"
 
 
 class WaveWriter(_Writer[bytes]):

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.plain_text import RETURN, check_spellings, foreign, without_mark
 from pipeline.text.tokens import BLANK, Tokens
 
 log = logging.getLogger("pipeline")
@@ -48,7 +49,7 @@ MOST_BYTES = 2 * 10**9  # the largest allowed size of the tables
 _SHOWN = 5  # number of words that a message names
 _ROUNDING = 1e-5  # rounding may raise log10 of a probability above 0 by this much
 _GZIP = b"\x1f\x8b"
-_COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
+_COUNT = re.compile(rb"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})")
 
 Words = tuple[str, ...]
 Table = dict[Words, tuple[float, float]]  # n-grams of one order: log10 P(w|h), log10 bow(hw)
@@ -167,6 +168,8 @@ class _ArpaReader:
         for number, line in self._lines:
             if text := line.strip():
                 self._number, self._line = number, text
+                if b"\r" in text:
+                    self._fail(f"the line {RETURN}")
                 return text
         raise DataError(f"{self._path}: {at_end}")
 
@@ -180,10 +183,13 @@ class _ArpaReader:
 def _unpacked_lines(path: str) -> Generator[bytes, None, None]:
     try:
         with open(path, "rb") as stream:
-            if stream.peek(2).startswith(_GZIP):
-                yield from gzip.GzipFile(fileobj=stream)
-            else:
-                yield from stream
+            zipped = stream.peek(2).startswith(_GZIP)
+            lines = iter(gzip.GzipFile(fileobj=stream) if zipped else stream)
+            first = next(lines, b"")
+            if what := foreign(first, nul=True):
+                raise DataError(f"{path}: is {what}")
+            yield without_mark(first, path)
+            yield from lines
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot read this language model: {reason}") from error
@@ -195,11 +201,12 @@ def _unpacked_lines(path: str) -> Generator[bytes, None, None]:
 def _columns(path: str, unigrams: Table, tokens: Tokens) -> Columns:
     """The tokens that each word stands for, as the numbers of columns in the tables."""
     words = [word for (word,) in unigrams]
-    foreign = [w for w in words if w not in tokens and w not in (BOS, EOS, EPS, *UNKNOWN)]
-    if foreign:
+    check_spellings([*words, *tokens.symbols], f"{path} and {tokens.where}", DataError)
+    unknown_words = [w for w in words if w not in tokens and w not in (BOS, EOS, EPS, *UNKNOWN)]
+    if unknown_words:
         raise DataError(
-            f"{path}: has words that are not tokens of {tokens.where}: {_listed(foreign)}; make "
-            "the model from text in these tokens, e.g. with make_ngram_lm.py --vocab"
+            f"{path}: has words that are not tokens of {tokens.where}: {_listed(unknown_words)}; "
+            "make the model from text in these tokens, e.g. with make_ngram_lm.py --vocab"
         )
     own = {symbol: [i] for i, symbol in enumerate(tokens.symbols) if (symbol,) in unigrams}
     columns = {word: ids for word, ids in own.items() if word not in (BLANK, BOS, EOS)}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PhoneError, UsageError
+from pipeline.plain_text import check_spellings, named, read_lines, shown, unseen
 
 SETS = (61, 48, 39)  # the columns of a map file, from the finest set to the coarsest
 
@@ -111,17 +112,20 @@ def load_phone_map(path: str | Path) -> PhoneMap:
             folds in two ways. Names the file and the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PhoneError(f"{path}: cannot read this phone map: {error}") from error
+        lines = read_lines(path, PhoneError)
+    except OSError as error:
+        raise PhoneError(f"{path}: cannot read this phone map: {error.strerror}") from error
     rows: dict[str, tuple[str, str | None, str | None]] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if len(fields) not in (1, 3):
             raise PhoneError(
                 f"{path}:{number}: expected the names of a phone in the sets of 61, 48 and 39, or "
-                f"one name for a phone to drop, not {line!r}"
+                f"one name for a phone to drop, not {shown(line)!r}; correct it"
             )
+        if char := unseen("".join(fields)):
+            what = f"{shown(line)!r} holds {named(char)}, which cannot be seen; take it out"
+            raise PhoneError(f"{path}:{number}: {what}")
         if fields[0] in rows:
             raise PhoneError(
                 f"{path}:{number}: phone {fields[0]!r} occurs twice; keep one of the lines"
@@ -129,6 +133,8 @@ def load_phone_map(path: str | Path) -> PhoneMap:
         rows[fields[0]] = (fields[0], *(fields[1:] or (None, None)))
     if not rows:
         raise PhoneError(f"{path}: the phone map is empty; restore it")
+    names = (name for row in rows.values() for name in row if name is not None)
+    check_spellings(names, str(path), PhoneError)
     _check_names_agree(path, rows)
     return PhoneMap(str(path), rows)
 

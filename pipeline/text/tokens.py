@@ -15,6 +15,8 @@ phones    neither of the following          ``ab c``: each item of the text is a
 chars     the file has ``<space>``          ``a b <space> c``
 subwords  ``tokens.model`` is beside it     the pieces of that sentencepiece model
 ========  ================================  =================================================
+
+If the file has ``<unk>``, that token stands for every symbol that the file lacks.
 """
 
 import hashlib
@@ -24,10 +26,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import DataError, PhoneError
+from pipeline.plain_text import codes, decode_text, shown, spelt_twice, two_spellings
 from pipeline.tables import open_output
+
+_REMEDY = "correct it, or make the tokens again with train_tokenizer.py"
 
 BLANK = "<blk>"
 SPACE = "<space>"
+UNK = "<unk>"  # stands for every unknown symbol
+
+_SHOWN = 40  # number of unknown symbols that a message lists
 
 
 class Tokens:
@@ -54,7 +62,10 @@ class Tokens:
         self.sentencepiece_model = sentencepiece_model
         _check_symbols(self.symbols, where)
         self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
+        self._known = self._ids.keys() - {BLANK}  # the blank in a text is an error
         self._processor = self._load_processor(sentencepiece_model)
+        if self._processor is not None:
+            self._known = set("".join(s for s in self.symbols[1:] if s != UNK))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -79,8 +90,15 @@ class Tokens:
             ) from error
 
     @classmethod
-    def from_text(cls, text: Iterable[Sequence[str]]) -> Self:
-        """The tokens of a text of phones: the sorted set of its symbols.
+    def from_text(
+        cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
+    ) -> Self:
+        """The tokens of a text of phones: the sorted set of its symbols, and ``<unk>`` if asked.
+
+        Args:
+            text: the phones of each utterance.
+            unk: whether ``<unk>`` stands for phones that the text lacks.
+            where: the name of the text for messages.
 
         Raises:
             DataError: the text has no symbols.
@@ -89,14 +107,18 @@ class Tokens:
         symbols = sorted({symbol for tokens in text for symbol in tokens})
         for reserved in (BLANK, SPACE):
             if reserved in symbols:
-                raise PhoneError(f'the text holds "{reserved}", which is not a phone; rename it')
-        return cls([BLANK, *symbols])
+                what = f'the text holds "{reserved}", which is not a phone; rename it'
+                raise PhoneError(f"{where}: {what}")
+        return cls(_with_unk(symbols, unk), where=where)
 
     @classmethod
-    def from_characters(cls, text: Iterable[Sequence[str]]) -> Self:
-        """The tokens of a text of words: ``<space>`` and the sorted set of its characters."""
+    def from_characters(
+        cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
+    ) -> Self:
+        """The tokens of a text of words: ``<space>``, the sorted set of its characters, and
+        ``<unk>`` if asked."""
         characters = sorted({c for words in text for word in words for c in word})
-        return cls([BLANK, SPACE, *characters])
+        return cls(_with_unk([SPACE, *characters], unk), where=where)
 
     @property
     def kind(self) -> str:
@@ -104,6 +126,11 @@ class Tokens:
         if self._processor is not None:
             return "subwords"
         return "chars" if SPACE in self._ids else "phones"
+
+    @property
+    def unk(self) -> int | None:
+        """The id of ``<unk>``; None if there is none, so that an unknown symbol is an error."""
+        return self._ids.get(UNK)
 
     @property
     def sha256(self) -> str:
@@ -129,22 +156,46 @@ class Tokens:
         return f"Tokens({len(self)} {self.kind}, {self.where})"
 
     def encode(self, text: Sequence[str], *, where: str = "") -> list[int]:
-        """The ids of a text, each in [1, V).
+        """The ids of a text, each in [1, V). An unknown symbol gets the id of ``<unk>``.
 
         Args:
             text: phones, or words if the kind is chars or subwords.
             where: the beginning of error messages, such as ``data/train/text:17``.
 
         Raises:
-            PhoneError: a phone or a character is not a token.
+            PhoneError: a phone or a character is not a token, and there is no ``<unk>``.
         """
-        if self._processor is not None:
-            return self._encode_subwords(text, where)
-        symbols = _spell(text) if self.kind == "chars" else text
-        try:
-            return [self._id(symbol) for symbol in symbols]
-        except KeyError as error:
-            raise self._unknown(error.args[0], where) from None
+        return self.encode_all([(where, text)])[0]
+
+    def encode_all(self, texts: Iterable[tuple[str, Sequence[str]]]) -> list[list[int]]:
+        """The ids of several texts, see `encode`.
+
+        Args:
+            texts: the place of each text, such as ``data/train/text:17``, and the text.
+
+        Raises:
+            PhoneError: as for `encode`; lists all unknown symbols, how often each occurs, and where
+                it occurs first.
+        """
+        found: list[list[int]] = []
+        unknown: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for where, text in texts:
+            symbols = text if self.kind == "phones" else self._spelt(text)
+            for symbol in symbols:
+                if symbol not in self._known and (self.unk is None or symbol == BLANK):
+                    unknown[symbol] = unknown.get(symbol, 0) + 1
+                    first.setdefault(symbol, where)
+            if unknown:
+                continue
+            if self._processor is not None:
+                found.append([int(i) for i in self._processor.encode(" ".join(text))])
+            else:
+                ids, unk = self._ids, self.unk
+                found.append([i for s in symbols if (i := ids.get(s, unk)) is not None])
+        if unknown:
+            raise self._unknown_symbols(unknown, first)
+        return found
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The text of ids in [1, V): phones, or words for chars and subwords.
@@ -166,6 +217,28 @@ class Tokens:
             return _words("".join(" " if s == SPACE else s for s in symbols))
         return symbols
 
+    def words(self, ids: Sequence[int]) -> list[tuple[str, int, int]]:
+        """The words of ids: (word, the place of its first token, the place after its last one).
+
+        For phones each token is a word. The words are those of `decode`.
+        """
+        pieces = [self.symbols[i] for i in ids]
+        if self.kind == "phones":
+            return [(symbol, n, n + 1) for n, symbol in enumerate(pieces)]
+        found: list[tuple[str, int, int]] = []
+        word = ""
+        begin = end = 0
+        for place, piece in enumerate([*pieces, SPACE]):
+            inside = piece.replace("\u2581", " ") if self._processor is not None else piece
+            for char in " " if piece == SPACE else inside:
+                if char != " ":
+                    begin = begin if word else place
+                    word, end = word + char, place + 1
+                elif word:
+                    found.append((word, begin, end))
+                    word = ""
+        return found
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokens file, and for subwords the ``.model`` beside it, each atomically.
 
@@ -184,27 +257,32 @@ class Tokens:
         with open_output(str(path)) as stream:
             stream.write(lines.encode())
 
-    def _id(self, symbol: str) -> int:
-        if symbol == BLANK:
-            raise KeyError(symbol)  # the blank in a text is an error
-        return self._ids[symbol]
+    def _spelt(self, words: Sequence[str]) -> list[str]:
+        """The symbols of words, or for subwords their characters without the spaces."""
+        spelt: list[str] = []
+        for word in words:
+            if spelt and self._processor is None:
+                spelt.append(SPACE)
+            spelt += [word] if word == UNK and self.unk is not None else word
+        return spelt
 
-    def _unknown(self, symbol: str, where: str) -> PhoneError:
+    def _unknown_symbols(self, unknown: dict[str, int], first: dict[str, str]) -> PhoneError:
         what = "phone" if self.kind == "phones" else "character"
-        prefix = f"{where}: " if where else ""
-        return PhoneError(
-            f'{prefix}unknown {what} "{symbol}": not in {self.where}; map it, correct the text, or '
-            "make the tokens again with train_tokenizer.py"
+        symbol, place = next(iter(first.items()))
+        prefix = f"{place}: " if place else ""
+        message = (
+            f'{prefix}unknown {what} "{shown(symbol)}": not in {self.where}; map it, correct the '
+            "text, or make the tokens again with train_tokenizer.py, with --unk to let one token "
+            "stand for all unknown ones"
         )
-
-    def _encode_subwords(self, words: Sequence[str], where: str) -> list[int]:
-        assert self._processor is not None
-        ids = [int(i) for i in self._processor.encode(" ".join(words))]
-        if 0 in ids:  # the unknown piece of sentencepiece has the number of the blank
-            known = set("".join(self.symbols[1:]))
-            missing = [c for word in words for c in word if c not in known]
-            raise self._unknown(missing[0] if missing else " ".join(words), where)
-        return ids
+        if pair := two_spellings([*self.symbols, symbol]):
+            message += f" ({spelt_twice(pair)})"
+        if len(unknown) > 1 or unknown[symbol] > 1:
+            times = [f'"{shown(s)}" {n} ({codes(s)}, {first[s]})' for s, n in unknown.items()]
+            more = f", and {len(times) - _SHOWN} more" if len(times) > _SHOWN else ""
+            listed = ", ".join(times[:_SHOWN]) + more
+            message += f". All unknown {what}s, how often each occurs, and where first: {listed}"
+        return PhoneError(message)
 
     def _load_processor(self, model: bytes | None) -> Any:
         if model is None:
@@ -216,71 +294,25 @@ class Tokens:
             processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise DataError(
-                f"{self.where}: the .model beside it is not a sentencepiece model; "
-                "make both again with train_tokenizer.py"
+                f"{_model_of(self.where)}: is not a sentencepiece model; make it and {self.where} "
+                "again with train_tokenizer.py"
             ) from error
         pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         if [BLANK, *pieces[1:]] != list(self.symbols):
             raise DataError(
-                f"{self.where}: the tokens are not the pieces of the .model beside it; "
-                "make both again with train_tokenizer.py"
+                f"{self.where}: the tokens are not the pieces of {_model_of(self.where)}; make "
+                "both again with train_tokenizer.py"
             )
         return processor
 
 
-def train_sentencepiece(
-    text: Iterable[Sequence[str]], *, kind: str, vocab_size: int, where: str = "text"
-) -> Tokens:
-    """Learn subword tokens from a text of words; the same text gives the same bytes.
-
-    Args:
-        text: the words of each sentence.
-        kind: ``bpe`` or ``unigram``.
-        vocab_size: V, the number of tokens with the blank.
-        where: the name of the text for messages.
-
-    Raises:
-        DataError: the text is empty, or too short for this number of tokens.
-    """
-    import io
-
-    import sentencepiece
-
-    model = io.BytesIO()
-    sentences = [" ".join(words) for words in text if words]
-    if not sentences:
-        raise DataError(f"{where}: there are no words to learn tokens from; give another text")
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=model,
-            model_type=kind,
-            vocab_size=vocab_size,
-            character_coverage=1.0,
-            normalization_rule_name="identity",  # decoding reproduces the text exactly
-            unk_id=0,  # never emitted, because this is the number of the blank
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=-1,
-            num_threads=1,
-            max_sentence_length=1 << 20,  # in bytes; sentencepiece drops longer sentences
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = str(error).rpartition("] ")[2] or str(error)
-        raise DataError(f"{where}: cannot learn {vocab_size} {kind} tokens: {reason}") from error
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model.getvalue())
-    pieces = [processor.id_to_piece(i) for i in range(1, processor.get_piece_size())]
-    return Tokens([BLANK, *pieces], sentencepiece_model=model.getvalue(), where=where)
+def _model_of(where: str) -> str:
+    return str(Path(where).with_suffix(".model"))
 
 
-def _spell(words: Sequence[str]) -> list[str]:
-    """``["ab", "c"]`` -> ``["a", "b", "<space>", "c"]``."""
-    spelt: list[str] = []
-    for word in words:
-        spelt += [SPACE, *word] if spelt else list(word)
-    return spelt
+def _with_unk(symbols: Sequence[str], unk: bool) -> list[str]:
+    """The blank, ``<unk>`` if asked, and the symbols."""
+    return [BLANK, *([UNK] if unk else []), *(s for s in symbols if not (unk and s == UNK))]
 
 
 def _words(line: str) -> list[str]:
@@ -297,28 +329,28 @@ def _check_symbols(symbols: Sequence[str], where: str) -> None:
         if symbol in seen:
             raise DataError(f'{where}:{number}: the token "{symbol}" occurs twice; remove one')
         if symbol.encode().split() != [symbol.encode()]:  # ASCII blanks, as in Kaldi's tables
-            raise DataError(f"{where}:{number}: the token {symbol!r} is empty or holds a space")
+            raise DataError(
+                f"{where}:{number}: the token {symbol!r} is empty or holds a space; rename it"
+            )
         seen.add(symbol)
 
 
 def _parse(content: bytes, where: str) -> list[str]:
     """The symbols of a tokens file, after a check of the ids."""
     symbols: list[str] = []
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            shown = line.decode("utf-8")
-            fields = [field.decode("utf-8") for field in line.split()]  # at ASCII blanks only
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}:{number}: not UTF-8; convert it with iconv") from error
+    text = decode_text(content, where, DataError)
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        fields = [field.decode() for field in line.encode().split()]  # at ASCII blanks only
+        wrong = f"{where}:{number}: expected `%s`, not {shown(line)!r}; {_REMEDY}"
         if len(fields) != 2:
-            raise DataError(f"{where}:{number}: expected `symbol id`, not {shown!r}")
+            raise DataError(wrong % "symbol id")
         symbol, index = fields
         if number == 1 and symbol != BLANK:
-            raise DataError(f"{where}:1: expected `{BLANK} 0` in the first line, not {shown!r}")
+            raise DataError(wrong.replace("`,", "` in the first line,") % f"{BLANK} 0")
         if index != str(number - 1):
             raise DataError(
                 f'{where}:{number}: the id of "{symbol}" must be {number - 1}, not {index}; ids '
-                "are whole numbers from 0 without a gap"
+                f"are whole numbers from 0 without a gap; {_REMEDY}"
             )
         symbols.append(symbol)
     return symbols

@@ -87,10 +87,11 @@ def load_dataset(
     text = data.text
     feats = data.feats_scp if with_features else dict.fromkeys(text, "")
     _check_partners(directory, feats, text)
-    encoded = {
-        utt: tuple(tokens.encode(words.split(), where=f"{directory}/text:{line}: {utt}"))
+    places = (
+        (f"{directory}/text:{line}: {utt}", words.split())
         for line, (utt, words) in enumerate(text.items(), start=1)
-    }
+    )
+    encoded = dict(zip(text, map(tuple, tokens.encode_all(places)), strict=True))
     frames = (
         _frame_counts(data, allow_pipes)
         if with_features

@@ -155,7 +155,11 @@ def _find_front_end(arguments: TrainArguments, dim: int) -> Path | None:
     """The directory with the options of the training features, if there is one."""
     path = arguments.train_dir / "conf"
     if not path.is_dir():
-        log.warning("%s is missing: the model will recognise features only, no recordings", path)
+        log.warning(
+            "%s is missing: the model will recognise features only, no recordings; copy it from "
+            "where make_feats.sh wrote it, as programs of Kaldi that copy a directory leave it out",
+            path,
+        )
         return None
     computed = FrontEnd.load(path).dim  # an unusable front end is found now, not at recognition
     if computed != dim:

@@ -6,6 +6,8 @@ import kaldiio
 import numpy as np
 import pytest
 
+from pipeline.tables import write_matrix
+
 CONF = Path(__file__).resolve().parents[2] / "egs" / "timit" / "conf"
 
 
@@ -39,3 +41,15 @@ def test_options_that_are_wrong(run_bin) -> None:
     done = run_bin("add_deltas.py", "--delta-window=0", "ark:-", "ark:-")
     assert done.returncode == 2
     assert b"--delta-window must be 1 or more" in done.stderr
+
+
+def test_truncation_comes_before_the_deltas(run_bin, tmp_path) -> None:
+    feats = np.random.default_rng(1).normal(size=(9, 5)).astype(np.float32)
+    for name, matrix in (("whole", feats), ("part", feats[:, :3])):
+        write_matrix(f"{tmp_path}/{name}", matrix)
+        (tmp_path / f"{name}.scp").write_text(f"u {tmp_path}/{name}\n")
+    one = run_bin("add_deltas.py", "--truncate=3", f"scp:{tmp_path}/whole.scp", "ark:-", check=True)
+    two = run_bin("add_deltas.py", f"scp:{tmp_path}/part.scp", "ark:-", check=True)
+    assert one.stdout == two.stdout
+    done = run_bin("add_deltas.py", "--truncate=6", f"scp:{tmp_path}/whole.scp", "ark:-")
+    assert b"the features have 5 columns, fewer than --truncate=6" in done.stderr

@@ -6,6 +6,8 @@ import kaldiio
 import numpy as np
 import pytest
 
+from pipeline.tables import MatrixReader, write_matrix
+
 FEATS = b"a1  [\n 1 2\n 3 4 ]\nb1  [\n 7 8 ]\n"
 
 
@@ -101,3 +103,28 @@ def test_options_that_do_not_go_together(arguments, message: bytes, run_bin) -> 
     done = run_bin("apply_cmvn.py", *arguments, "ark:-", "ark:-", stdin=FEATS)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("dims", [[0], [1, 3], [0, 1, 2, 3]])
+def test_skipped_columns_stay_as_they_are(run_bin, tmp_path, dims: list[int]) -> None:
+    feats = np.random.default_rng(1).normal(3, 2, size=(20, 4)).astype(np.float32)
+    write_matrix(f"{tmp_path}/f", feats)
+    (tmp_path / "f.scp").write_text(f"u {tmp_path}/f\n")
+    run_bin("compute_cmvn_stats.py", f"scp:{tmp_path}/f.scp", tmp_path / "s", check=True)
+    found = []
+    for options in ([], [f"--skip-dims={':'.join(map(str, dims))}"]):
+        run_bin(
+            "apply_cmvn.py", "--norm-vars=true", *options, tmp_path / "s",
+            f"scp:{tmp_path}/f.scp", f"ark:{tmp_path}/o.ark", check=True,
+        )  # fmt: skip
+        found.append(dict(MatrixReader(f"ark:{tmp_path}/o.ark"))["u"])
+    others = [n for n in range(4) if n not in dims]
+    np.testing.assert_array_equal(found[1][:, dims], feats[:, dims])
+    np.testing.assert_array_equal(found[1][:, others], found[0][:, others])
+    for bad in ("4", "x", "1,2", "²"):
+        done = run_bin(
+            "apply_cmvn.py", f"--skip-dims={bad}", tmp_path / "s", f"scp:{tmp_path}/f.scp",
+            "ark:/dev/null",
+        )  # fmt: skip
+        assert done.returncode in (1, 2)
+        assert b"--skip-dims" in done.stderr

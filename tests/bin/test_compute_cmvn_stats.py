@@ -6,6 +6,8 @@ import kaldiio
 import numpy as np
 import pytest
 
+from pipeline.tables import MatrixReader, MatrixWriter, VectorWriter, read_matrix
+
 FEATS = b"a1  [\n 1 2\n 3 4 ]\na2  [\n 5 6 ]\nb1  [\n 7 8 ]\n"
 
 
@@ -106,3 +108,39 @@ def test_an_utterance_of_two_speakers(run_bin, tmp_path: Path) -> None:
     done = run_bin("compute_cmvn_stats.py", option, "ark:-", "ark,t:-", stdin=FEATS)
     assert done.returncode == 1
     assert b"a1 occurs twice" in done.stderr
+
+
+def test_weights_count_frames_as_often_as_they_say(run_bin, tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    feats = {f"u{n}": rng.normal(size=(5 + n, 3)).astype(np.float32) for n in range(4)}
+    times = {utt: rng.integers(0, 4, len(matrix)) for utt, matrix in feats.items()}
+    with MatrixWriter(f"ark:{tmp_path}/f.ark") as one, MatrixWriter(f"ark:{tmp_path}/r.ark") as two:
+        for utt, matrix in feats.items():
+            one.write(utt, matrix)
+            two.write(utt, np.repeat(matrix, times[utt], axis=0))
+    with VectorWriter(f"ark:{tmp_path}/w.ark") as writer:
+        for utt, weights in times.items():
+            writer.write(utt, weights.astype(np.float32))
+    (tmp_path / "spk2utt").write_text("a u0 u1\nb u2 u3\n")
+    for options in ([], [f"--spk2utt=ark:{tmp_path}/spk2utt"]):
+        target = "ark:{}" if options else "{}"
+        weights = f"--weights=ark:{tmp_path}/w.ark"
+        for name, more in (("f", [weights]), ("r", [])):
+            run_bin(
+                "compute_cmvn_stats.py", *options, *more, f"ark:{tmp_path}/{name}.ark",
+                target.format(f"{tmp_path}/{name}.stats"), check=True,
+            )  # fmt: skip
+        one, two = (
+            list(dict(MatrixReader(f"ark:{tmp_path}/{name}.stats")).values())
+            if options
+            else [read_matrix(f"{tmp_path}/{name}.stats")]
+            for name in "fr"
+        )
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+    with VectorWriter(f"ark:{tmp_path}/w.ark") as writer:
+        writer.write("u0", np.ones(4, np.float32))
+    done = run_bin(
+        "compute_cmvn_stats.py", weights, f"ark:{tmp_path}/f.ark", f"ark:{tmp_path}/o.stats"
+    )
+    assert b"u0: has 4 weights, but 5 frames" in done.stderr
+    assert b"u1: has no weights in --weights" in done.stderr

@@ -55,8 +55,8 @@ def test_equal_to_kaldi(run_bin, golden: Path, tmp_path: Path) -> None:
     assert list(ours) == list(expected)
     for utt_id in expected:
         np.testing.assert_allclose(ours[utt_id], expected[utt_id], atol=5e-4)
-    assert (tmp_path / "utt2dur").read_text() == "utt1 2.58\nutt2 4.343\n"
-    assert (tmp_path / "utt2num_frames").read_text() == "utt1 256\nutt2 432\n"
+    assert (tmp_path / "utt2dur").read_text() == "utt1 2.58 \nutt2 4.343 \n"
+    assert (tmp_path / "utt2num_frames").read_text() == "utt1 256 \nutt2 432 \n"
     assert len((tmp_path / "f.scp").read_text().splitlines()) == 2
 
 

@@ -29,7 +29,7 @@ def test_archive_scp_and_lengths(run_bin, kaldi: Path, tmp_path: Path) -> None:
     ark, scp, lengths = tmp_path / "a.ark", tmp_path / "a.scp", tmp_path / "utt2num_frames"
     option = f"--write-num-frames=ark,t:{lengths}"
     run_bin("copy_feats.py", option, f"ark:{kaldi}/fbank41.ark", f"ark,scp:{ark},{scp}", check=True)
-    assert lengths.read_text() == "utt1 256\nutt2 432\n"
+    assert lengths.read_text() == "utt1 256 \nutt2 432 \n"
     assert scp.read_text() == f"utt1 {ark}:5\nutt2 {ark}:42009\n"
     back = run_bin("copy_feats.py", f"scp:{scp}", "ark:-", check=True).stdout
     assert back == ark.read_bytes() == (kaldi / "fbank41.ark").read_bytes()

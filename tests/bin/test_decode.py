@@ -4,7 +4,9 @@ import fcntl
 import re
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -454,3 +456,30 @@ def test_a_config_file(decode, feats, write, tmp_path):
     (tmp_path / "decode.conf").write_text("--beam=0\n")
     fails(decode(write(feats), f"--config={tmp_path}/decode.conf"), 2, "--beam must be 1 or more")
     assert decode(write(feats), f"--config={tmp_path}/decode.conf", "--beam=2").status == 0
+
+
+@pytest.mark.parametrize("symbols", ["<space> b c", "a <space> c", "a b c"])
+def test_a_ctm_has_the_words_of_the_hypotheses(execute, trained, tmp_path, symbols) -> None:
+    model, feats = tmp_path / "model", trained / "toy" / "dev" / "feats.scp"
+    shutil.copytree(trained / "ctc", model)
+    rows = enumerate(["<blk>", *symbols.split()])
+    (model / "tokens.txt").write_text("".join(f"{s} {n}\n" for n, s in rows))
+    config = (model / "config.json").read_text().replace('"tokens_sha256"', '"unused"')
+    (model / "config.json").write_text(config)
+    options = (f"--write-ctm={tmp_path}/ctm", f"--write-token-ctm={tmp_path}/tokens")
+    done = execute(
+        "decode_ctc.py", "--device=cpu", *options, model, f"scp:{feats}", f"ark,t:{tmp_path}/hyp"
+    )
+    assert done.status == 0, done.err
+    texts, spelt = defaultdict(list), defaultdict(list)
+    for name, found in (("ctm", texts), ("tokens", spelt)):
+        for line in (tmp_path / name).read_text().splitlines():
+            utt, _, start, duration, symbol, confidence = line.split()
+            found[utt].append((symbol, float(start), float(duration), float(confidence)))
+    for line in (tmp_path / "hyp").read_text().splitlines():
+        utt, *words = line.split()
+        assert [word for word, *_ in texts[utt]] == words
+        joined = "".join(token for token, *_ in spelt[utt]).replace("<space>", " ").split()
+        assert joined == (words if "<space>" in symbols else ["".join(words)])
+        for (_, start, duration, _), (_, after, *_) in pairwise(texts[utt]):
+            assert start + duration <= after + 1e-3

@@ -61,3 +61,37 @@ def test_what_cannot_be_cut_is_named(
     assert done.returncode == 1
     assert message in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["scp", "ark"])
+def test_utterances_come_in_the_order_of_segments(
+    run_bin: Run, corpus: Path, seed: int, kind: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"r{n}" for n in range(4)]
+    for n, name in enumerate(names):
+        soundfile.write(corpus / f"{name}.wav", np.full(8000, n, np.int16), 16000)
+    order = list(rng.permutation(names))  # of the recordings; a failing one is among them
+    (corpus / "wav.scp").write_text("".join(f"{name} {corpus}/{name}.wav\n" for name in order))
+    source = f"scp:{corpus}/wav.scp"
+    if kind == "ark":
+        whole = corpus / "whole"
+        whole.write_text("".join(f"{name} {name} 0 -1\n" for name in sorted(names)))
+        run_bin("extract_segments.py", source, whole, f"ark:{corpus}/w.ark", check=True)
+        source = f"ark:{corpus}/w.ark"
+    wanted = {f"u{n:02d}": str(rng.choice([*names, "none"])) for n in range(30)}
+    (corpus / "segments").write_text(
+        "".join(f"{utt} {reco} 0.{n % 3} -1\n" for n, (utt, reco) in enumerate(wanted.items()))
+    )
+    done = run_bin(
+        "extract_segments.py", source, corpus / "segments", f"ark,scp:{corpus}/o.ark,{corpus}/o.scp"
+    )
+    written = [line.split()[0] for line in (corpus / "o.scp").read_text().splitlines()]
+    assert written == [utt for utt, reco in wanted.items() if reco != "none"]
+    assert done.stderr.count(b"recording none is not in") == list(wanted.values()).count("none")
+    for line in (corpus / "o.scp").read_text().splitlines():
+        utt, _, place = line.partition(" ")
+        offset = int(place.rpartition(":")[2])
+        sample = np.frombuffer((corpus / "o.ark").read_bytes()[offset + 44 :], "<i2", count=1)[0]
+        assert sample == int(wanted[utt][1:])

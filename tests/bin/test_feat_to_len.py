@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_lengths_and_their_sum(name: str, run_bin, golden: Path) -> None:
     rspecifier = f"ark:{golden}/kaldi_tables/{name}"
     done = run_bin("feat_to_len.py", rspecifier, "ark,t:-", check=True)
-    assert done.stdout == b"utt1 256\nutt2 432\n"
+    assert done.stdout == b"utt1 256 \nutt2 432 \n"
     assert done.stderr.endswith(b"Done 2 utterances, 0 failed, 688 frames\n")
     assert run_bin("feat_to_len.py", rspecifier, check=True).stdout == b"688\n"
 
@@ -23,7 +23,7 @@ def test_ranges_count(run_bin, golden: Path, tmp_path: Path) -> None:
     (tmp_path / "a.scp").write_text(f"a {ark}:5[10:19]\nb {ark}:5\n")
     done = run_bin("feat_to_len.py", f"scp:{tmp_path}/a.scp", f"ark,t:{tmp_path}/len", check=True)
     assert done.stdout == b""
-    assert (tmp_path / "len").read_text() == "a 10\nb 256\n"
+    assert (tmp_path / "len").read_text() == "a 10 \nb 256 \n"
 
 
 def test_failures(run_bin, golden: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_bad_input_keeps_no_score(execute, decoded: Path, file: str, text, messa
         ("data/utt2dur", "s1-u1 1\n", "no duration of s1-u2; make utt2dur or utt2num_frames again"),
         ("decode/hyp.ctm", "s1-u1 1 0.1\n", "hyp.ctm:1: expected a ctm line"),
         ("decode/hyp.ctm", "s1-u1 1 nan 0.1 a\n", "hyp.ctm:1: expected a ctm line"),
-        ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm: not UTF-8"),
+        ("decode/hyp.ctm", b"s1-u1 1 0.1 0.1 \xe9\n", "hyp.ctm:1: not UTF-8"),
     ],
 )
 def test_bad_files_beside_keep_the_old_score(
@@ -246,3 +246,61 @@ def test_other_modes(execute, decoded: Path) -> None:
     assert run(execute, decoded, "--mode=most").status == 2
     assert run(execute, decoded, "--replications=1").status == 2
     assert run(execute, decoded, "--alignment=best").status == 2
+
+
+WORDS = {"s1-u1": "the cat; sat", "s1-u2": "", "s2-u1": "ab ba"}
+HEARD = {"s1-u1": "the cats; sa", "s1-u2": "", "s2-u1": "abba"}
+
+
+def test_characters_are_counted_under_their_own_name(execute, decoded: Path) -> None:
+    data = decoded.parent / "data"
+    for path, texts in ((data / "text", WORDS), (decoded / "hyp.txt", HEARD)):
+        path.write_text("".join(f"{u} {t}".rstrip() + "\n" for u, t in texts.items()))
+    times = [(u, w, n) for u, t in HEARD.items() for n, w in enumerate(t.split())]
+    (decoded / "hyp.ctm").write_text(
+        ";; a comment\n" + "".join(f"{u} 1 {n}.0 1.0 {w} 0.9\n" for u, w, n in times)
+    )
+    done = execute("score.py", "--cer", data, decoded)
+    assert done.status == 0, done.err
+    line = "%CER 14.29 [ 2 / 14, 1 ins, 1 del, 0 sub ]"
+    assert done.out.startswith(f"{line}\n")
+    scoring = decoded / "scoring"
+    assert (scoring / "wer").read_text().startswith(f"{line}\n")
+    assert "%CER" in (scoring / "wer_details" / "wer_bootci").read_text()
+    assert execute("print_scores.py", decoded).out == f"{decoded}: {line}\n"
+    assert (scoring / "ref.txt").read_text().startswith("s1-u1 t h e c a t ; s a t\n")
+    ctm = (scoring / "sclite" / "hyp.ctm").read_text().splitlines()
+    assert ctm[:3] == [f"s1-u1 1 {t} 0.333 {c} 0.9" for t, c in zip(TIMES, "the", strict=True)]
+    wer = execute("compute_wer.py", "--cer", f"ark:{data}/text", f"ark:{decoded}/hyp.txt")
+    assert wer.out.startswith(f"{line}\n")
+    rspecifiers = [f"ark:{data}/text", *[f"ark:{decoded}/hyp.txt"] * 2]
+    done = execute("compare_wer.py", "--cer", "--name=a", "--name=b", *rspecifiers)
+    assert "%CER 14.29 [ 2 / 14 ]" in done.out
+    assert "Set1: %CER" in execute("compute_wer_bootci.py", "--cer", *rspecifiers[:2]).out
+    assert run(execute, decoded, "--cer").status == 2
+
+
+TIMES = ("0.000", "0.333", "0.667")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_comments_marks_and_line_ends_in_a_ctm_change_nothing(
+    execute, decoded: Path, mark: str, end: str
+) -> None:
+    run(execute, decoded)
+    expected = (decoded / "scoring" / "sclite" / "hyp.ctm").read_bytes()
+    lines = (decoded / "hyp.ctm").read_text().splitlines()
+    lines = [";; by another decoder", *lines[:3], ";;", "", *lines[3:], ";; the end"]
+    (decoded / "hyp.ctm").write_bytes((mark + "".join(x + end for x in lines)).encode())
+    done = run(execute, decoded)
+    assert done.status == 0, done.err
+    assert (decoded / "scoring" / "sclite" / "hyp.ctm").read_bytes() == expected
+
+
+def test_the_heads_of_tables_stand_over_their_columns(execute, decoded: Path) -> None:
+    run(execute, decoded)
+    for name in ("per_spk", "per_gender", "per_dialect"):
+        head, *rows = (decoded / "scoring" / "wer_details" / name).read_text().splitlines()
+        assert head[16:19] == "id "
+        assert {len(row) for row in rows} == {len(head)}

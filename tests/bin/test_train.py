@@ -375,6 +375,15 @@ def test_tokens_that_are_missing(toy, train):
     fails(train(), 1, "tokens.txt: cannot read these tokens", "train_tokenizer.py makes them")
 
 
+def test_all_unknown_phones_are_listed(toy, train):
+    lines = (toy.dev / "text").read_text().splitlines()
+    lines = [f"{line} {new}" for line, new in zip(lines, ["x y", "x", "\u200b", "z"], strict=True)]
+    (toy.dev / "text").write_text("".join(line + "\n" for line in lines))
+    done = train()
+    listed = '"x" 2 (U+0078, ', '"y" 1 (U+0079, ', '"<U+200B>" 1 (U+200B, ', '"z" 1 (U+007A, '
+    fails(done, 1, 'dev/text:1: s0-u0: unknown phone "x"', "--unk", *listed)
+
+
 def test_a_phone_map_that_lacks_a_token(train, tmp_path):
     phone_map = tmp_path / "map"
     phone_map.write_text("a\ta\ta\nb\tb\ta\n")

@@ -9,7 +9,7 @@ import pytest
 from pipeline.data.data_dir import (
     DataDir,
     Segment,
-    filter_stm,
+    filter_nist,
     invert,
     validate,
     validation_warnings,
@@ -139,7 +139,7 @@ def test_subset_refuses_unknown_utterances_and_bad_places(directory: Path) -> No
 
 
 def test_stm_with_an_empty_line() -> None:
-    assert filter_stm("r1 x\n\n;;c\nr2 y\n", {"r2"}) == ";;c\nr2 y\n"
+    assert filter_nist("r1 x\n\n;;c\nr2 y\n", {"r2"}) == ";;c\nr2 y\n"
 
 
 # ---- checking ----------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_a_good_directory_has_no_problems(directory: Path, tmp_path: Path) -> No
         ("stm", "a-1 1 a 0 1 x", ": empty, or cut short"),
         ("glm", "", ": empty, or cut short"),
         ("segments", "a-1 a-1 0 1\na-2 a-2 2 1\nb-1 b-1 0 1\n", ":2: "),
-        ("segments", "a-1 a-1 0 1\na-2 a-2 0 -1\nb-1 b-1 0 1\n", ":2: "),
+        ("segments", "a-1 a-1 0 1\na-2 a-2 0 -2\nb-1 b-1 0 1\n", ":2: "),
     ],
 )
 def test_each_problem_alone(directory: Path, name: str, text: str, where_and_what: str) -> None:

@@ -192,3 +192,27 @@ def test_the_network_is_in_evaluation_mode(recogniser, features):
     model = recogniser("transducer")
     assert not model.model.training
     assert model.recognise("u", features["s0-u0"]) == model.recognise("u", features["s0-u0"])
+
+
+def with_tokens(source: Path, path: Path, symbols: str) -> Path:
+    """A copy of a model whose tokens have other names."""
+    shutil.copytree(source, path)
+    (path / "tokens.txt").write_text(
+        "".join(f"{s} {n}\n" for n, s in enumerate(["<blk>", *symbols.split()]))
+    )
+    config = (path / "config.json").read_text().replace('"tokens_sha256"', '"unused"')
+    (path / "config.json").write_text(config)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+def test_unk_is_put_out_only_when_asked(trained, tmp_path, features, kind):
+    path = with_tokens(trained / kind, tmp_path / kind, "a <unk> c")
+    for beam in (1, 4, 60):
+        for allowed in (False, True):
+            options = AnySearchOptions(beam=beam, allow_unk=allowed)
+            model = Recogniser(path, CPU, options)
+            hyps = [model.recognise(utt, f).hyps for utt, f in features.items()]
+            assert any(2 in hyps[0].tokens for hyps in hyps) == allowed
+            assert all(2 not in h.tokens for some in hyps for h in some) or allowed
+            assert all(np.isfinite(h.log_prob) for some in hyps for h in some)

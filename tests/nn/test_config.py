@@ -208,7 +208,7 @@ def test_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[encoder", "cells = ", "a = 1\na = 2"])
 def test_no_toml(toml, text: str) -> None:
     (problem,) = problems(toml(text))
-    assert problem.startswith("not a TOML file: ")
+    assert problem.startswith("is UTF-16; convert it")
 
 
 def test_no_text(tmp_path: Path) -> None:

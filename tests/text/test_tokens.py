@@ -1,5 +1,6 @@
 """Tokens: files, text to ids and back, subwords."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, PhoneError
-from pipeline.text.tokens import BLANK, SPACE, Tokens, train_sentencepiece
+from pipeline.text.subwords import train_sentencepiece
+from pipeline.text.tokens import BLANK, SPACE, UNK, Tokens
 
 WORDS = [f"the cat sat on the mat {number} times".split() for number in range(40)]
 
@@ -168,3 +170,74 @@ def test_what_is_encoded_is_decoded(text: list[list[str]]) -> None:
     for sentence in text:
         assert phones.decode(phones.encode(sentence)) == sentence
         assert chars.decode(chars.encode(sentence)) == sentence
+
+
+SENTENCES = st.lists(
+    st.lists(st.text("abcdeé▁<", min_size=1, max_size=5), min_size=1, max_size=6),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(SENTENCES)
+def test_the_words_of_characters_are_those_of_the_text(text: list[list[str]]) -> None:
+    tokens = Tokens.from_characters(text)
+    for words in text:
+        ids = tokens.encode(words)
+        assert [word for word, _, _ in tokens.words(ids)] == tokens.decode(ids) == words
+        assert [end - begin for _, begin, end in tokens.words(ids)] == list(map(len, words))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("unk", [False, True])
+def test_the_words_of_subwords_are_those_of_the_text(kind: str, unk: bool) -> None:
+    tokens = train_sentencepiece(WORDS, kind=kind, vocab_size=27, unk=unk)
+    assert tokens.symbols[: 1 + unk] == (BLANK, UNK)[: 1 + unk]
+    for words in WORDS:
+        ids = tokens.encode(words)
+        parts = tokens.words(ids)
+        assert [word for word, _, _ in parts] == tokens.decode(ids) == list(words)
+        assert parts[0][1] == 0
+        assert parts[-1][2] == len(ids)
+
+
+@given(SENTENCES, SENTENCES)
+def test_unknown_symbols_are_listed_together(known: list, text: list) -> None:
+    for tokens, symbols in (
+        (Tokens.from_characters(known), [c for words in text for w in words for c in w]),
+        (Tokens.from_text(known), [w for words in text for w in words]),
+    ):
+        unknown = Counter(s for s in symbols if s not in tokens)
+        places = [(f"text:{n}", words) for n, words in enumerate(text, start=1)]
+        if not unknown:
+            tokens.encode_all(places)
+            continue
+        with pytest.raises(PhoneError, match=r"^text:\d+: unknown .* --unk ") as caught:
+            tokens.encode_all(places)
+        for symbol, count in unknown.items() if len(unknown) > 1 else ():
+            assert f'"{symbol}" {count} (' in str(caught.value)
+
+
+@given(SENTENCES, SENTENCES)
+def test_unk_stands_for_every_unknown_symbol(known: list, text: list) -> None:
+    for make in (Tokens.from_characters, Tokens.from_text):
+        tokens, plain = make(known, unk=True), make(known)
+        assert tokens.unk == 1
+        assert plain.unk is None
+        for words in text:
+            ids = tokens.encode(words)
+            symbols = words if tokens.kind == "phones" else " ".join(words)
+            assert [i == tokens.unk for i in ids] == [s not in plain and s != " " for s in symbols]
+
+
+def test_unk_of_subwords() -> None:
+    tokens = train_sentencepiece(WORDS, kind="bpe", vocab_size=27, unk=True)
+    ids = tokens.encode(["ß", WORDS[0][0]])
+    assert ids.count(tokens.unk) == 1
+    assert tokens.decode(ids) == [UNK, WORDS[0][0]]
+    assert Tokens.from_text([["a"]]).encode(["a"]) == [1]
+
+
+def test_another_spelling_of_a_token_is_explained() -> None:
+    with pytest.raises(PhoneError, match=r"unknown phone .* is spelt in two ways"):
+        Tokens(["<blk>", "\u00e9"]).encode(["e\u0301"])

@@ -1,5 +1,6 @@
 """fix_data_dir.py: what it corrects, what it refuses, and that it keeps the old files."""
 
+import gzip
 import random
 from pathlib import Path
 
@@ -125,3 +126,63 @@ def test_missing_directory_and_missing_utt2spk(run_bin, tmp_path) -> None:
     assert (done.returncode, b"not a directory" in done.stderr) == (1, True)
     done = run_bin("fix_data_dir.py", tmp_path)
     assert (done.returncode, b"utt2spk: no such file" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("how", ["mark", "crlf", "mark crlf", "cr"])
+def test_what_editors_add_is_told_and_taken_off(run_bin, make_data_dir, how: str) -> None:
+    path = make_data_dir()
+    (path / "segments").write_text(
+        "".join(f"{utt} {utt} 0 {1 - 2 * n % 4}\n" for n, utt in enumerate(read_map(path / "text")))
+    )
+    (path / "stm").write_text(";; c\ns01-u1 1 s01 0 1 x\n")
+    (path / "phones.ctm").write_text(";; c\ns01-u1 1 0 1 x\n")
+    before = contents(path)
+    for name, data in before.items():
+        data = data.replace(b"\n", {"crlf": b"\r\n", "cr": b"\r"}.get(how.split()[-1], b"\n"))
+        (path / name).write_bytes(b"\xef\xbb\xbf" * ("mark" in how) + data)
+    problems = run_bin("validate_data_dir.py", path)
+    assert problems.returncode == 1
+    for name in before:
+        assert f"{path / name}:" in problems.stderr.decode()
+    done = run_bin("fix_data_dir.py", path, check=True)
+    assert done.stdout == b"fix_data_dir.py: kept all 12 utterances out of 12\n"
+    assert contents(path) == before
+    run_bin("validate_data_dir.py", path, check=True)
+
+
+@pytest.mark.parametrize("name", ["text", "utt2spk", "wav.scp", "spk2gender"])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda data: data.decode().encode("utf-16"), "is UTF-16"),
+        (gzip.compress, "is compressed by gzip"),
+        (lambda data: b"\x89PNG\r\n\x1a\n" + data, "is a PNG picture"),
+        (lambda data: data.replace(b"s01", "s\u200b01".encode(), 1), "U+200B ZERO WIDTH SPACE"),
+        (lambda data: data.replace(b"s01", "s\u00a001".encode(), 1), "U+00A0 NO-BREAK SPACE"),
+        (lambda data: data.replace(b" ", b"\r", 1), "carriage return"),
+    ],
+)
+def test_no_utterance_is_lost_to_what_cannot_be_seen(
+    run_bin, make_data_dir, name: str, change, what: str
+) -> None:
+    path = make_data_dir()
+    (path / name).write_bytes(change((path / name).read_bytes()))
+    before = contents(path)
+    for program in ("fix_data_dir.py", "validate_data_dir.py"):
+        done = run_bin(program, path)
+        assert done.returncode == 1
+        assert what in done.stderr.decode(), done.stderr.decode()
+        assert str(path / name) in done.stderr.decode()
+        assert contents(path) == before
+
+
+def test_no_utterance_is_lost_to_a_second_spelling(run_bin, make_data_dir) -> None:
+    path = make_data_dir(prefix="\u00e9")
+    text = (path / "text").read_text()
+    (path / "text").write_text(text.replace("\u00e901-u1", "e\u030101-u1"))
+    before = contents(path)
+    done = run_bin("fix_data_dir.py", path)
+    assert done.returncode == 1
+    assert "is spelt in two ways" in done.stderr.decode()
+    assert contents(path) == before
+    assert "is spelt in two ways" in run_bin("validate_data_dir.py", path).stderr.decode()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.text.ngram import read_arpa
-from pipeline.text.tokens import Tokens, train_sentencepiece
+from pipeline.text.subwords import train_sentencepiece
+from pipeline.text.tokens import Tokens
 
 # Once </s> comes after <s>, a and b: it counts 3 of 7; a and b count 2 each. The discounts are
 # those without counts to speak of, 0.5, 1 and 1.5, and what they leave is half in every history.

@@ -129,3 +129,30 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     )
     left = {line[2:] for line in done.stdout.splitlines() if line.startswith("> ")}
     assert left <= {"before", "after", "BASH_REMATCH", "PIPESTATUS", "_"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_config_file_of_any_editor(toy: Toy, tmp_path: Path, mark: str, end: str) -> None:
+    (tmp_path / "x.conf").write_bytes((mark + f"nj=5{end}# c{end}--lang=de{end}").encode())
+    done = toy("--config", "x.conf")
+    assert done.stdout == "5|run.py|run.py|false||de|0|"
+    assert ("x.conf: begins with a byte order mark" in done.stderr) == bool(mark)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"nj=5\rlang=de\r", "x.conf:1: holds a carriage return that does not end it"),
+        ("nj=5\n".encode("utf-16"), "x.conf: is UTF-16"),
+        (b"\x1f\x8b\x08 nj\n", "x.conf: is not a text"),
+        ("n\u200bj=5\n".encode(), "x.conf:1: expected name=value"),
+    ],
+)
+def test_a_config_file_that_is_no_text_is_named(
+    toy: Toy, tmp_path: Path, data: bytes, what: str
+) -> None:
+    (tmp_path / "x.conf").write_bytes(data)
+    done = toy("--config", "x.conf")
+    assert done.returncode == 2
+    assert what in done.stderr

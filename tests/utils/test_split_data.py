@@ -122,7 +122,7 @@ def test_wrong_numbers_of_parts(run_bin, make_data_dir, words, status, message) 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("text", "s01-u1 x\r\n", "text:1: the line holds a carriage return"),
+        ("text", "s01-u1 x\ry\n", "text:1: the line holds a carriage return"),
         ("text", "", "text: the file is empty"),
         ("utt2spk", "s02-u1 s02\ns01-u1 s01\n", "utt2spk:2: "),
         ("utt2spk", "u1 s02\nu2 s01\nu3 s02\n", "not sorted by speaker"),

@@ -103,6 +103,25 @@ def test_a_recording_that_fails_stops_it_and_keeps_what_was_there(run, recording
     assert (recordings / "feats.scp").read_text() == "what was there\n"
 
 
+def test_what_editors_add_to_any_file_changes_no_feature(run, recordings, tmp_path):
+    conf = tmp_path / "conf" / "fbank.conf"
+    conf.write_text("--frame-shift=5\n--num-mel-bins=5\n")
+    write_map(recordings / "segments", {u: f"{u} 0.01 -1" for u in read_map(recordings / "text")})
+    made = []
+    for mark, end in ((b"", b"\n"), (b"\xef\xbb\xbf", b"\r\n")):
+        for path in [conf, *recordings.glob("*")]:
+            if path.is_file() and path.name in ("fbank.conf", "wav.scp", "segments", "utt2spk"):
+                lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+                path.write_bytes(mark + b"".join(line + end for line in lines))
+        done = run("make_feats.sh", "--nj", "2", recordings, "feats")
+        assert (recordings / "feats.scp").exists(), done.stderr
+        assert done.returncode == (1 if mark else 0)  # the check at the end tells the marks
+        assert (recordings / "frame_shift").read_text() == "0.005\n"
+        made.append([read_matrix(rx) for rx in read_map(recordings / "feats.scp").values()])
+    for one, two in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_what_it_needs_is_named(run, recordings, tmp_path):
     fails(run("make_feats.sh", "data/gone", "feats"), 1, "data/gone/wav.scp: missing or empty")
     done = run("make_feats.sh", "--conf", "conf/gone/fbank.conf", "data/train", "feats")

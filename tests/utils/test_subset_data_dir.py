@@ -80,7 +80,7 @@ def test_errors_leave_nothing(run_bin, make_data_dir, words, status, message) ->
 
 def test_malformed_source(run_bin, make_data_dir, tmp_path) -> None:
     source = make_data_dir()
-    (source / "text").write_bytes(b"s01-u1 x\r\n")
+    (source / "text").write_bytes(b"s01-u1 x\ry\n")
     done = run_bin("subset_data_dir.py", "--first", source, 2, tmp_path / "some")
     assert done.returncode == 1
     assert b"text:1: the line holds a carriage return" in done.stderr

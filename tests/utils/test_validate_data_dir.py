@@ -58,3 +58,21 @@ def test_missing_directory_and_wrong_usage(run_bin, tmp_path) -> None:
     assert b"none: not a directory; give a data directory" in done.stderr
     assert run_bin("validate_data_dir.py").returncode == 2
     assert run_bin("validate_data_dir.py", "--no-such", tmp_path).returncode == 2
+
+
+def test_the_end_of_the_recording_in_every_program(run_bin, make_data_dir) -> None:
+    path = make_data_dir(speakers=2, utts=2)
+    for name in ("feats.scp", "utt2num_frames", "spk2gender"):
+        (path / name).unlink()
+    utts = [line.split()[0] for line in (path / "text").read_text().splitlines()]
+    (path / "segments").write_text("".join(f"{utt} r 0.{n} -1\n" for n, utt in enumerate(utts)))
+    (path / "wav.scp").write_text("r r.wav\n")
+    run_bin("validate_data_dir.py", "--no-feats", path, check=True)
+    done = run_bin("fix_data_dir.py", path, check=True)
+    assert done.stdout == b"fix_data_dir.py: kept all 4 utterances out of 4\n"
+    run_bin("split_data.py", "--per-utt", path, 2, check=True)
+    run_bin("subset_data_dir.py", "--first", path, 3, path.parent / "some", check=True)
+    for end in ("-2", "-1.5", "0", "nan", "²", "٣", "1_0", "1e999", "9" * 400):
+        (path / "segments").write_text(f"{utts[0]} r 0.0 {end}\n")
+        done = run_bin("validate_data_dir.py", "--no-feats", path)
+        assert b"or END = -1" in done.stderr, end

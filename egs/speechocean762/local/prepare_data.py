@@ -13,6 +13,8 @@ the sorted training speakers, beginning with the fifth. test is left out if the 
 See also: utils/validate_data_dir.py, train_tokenizer.py, compute_fbank_feats.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import re
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +23,10 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, log, run
 from pipeline.data.data_dir import write_map
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import DataDirError, PhoneError
 from pipeline.files import replaced_directory
+from pipeline.plain_text import fault_of_name, read_lines, shown
 
 CMU_PHONES = """
 aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh
@@ -67,13 +71,16 @@ def read_table(path: Path) -> Table:
     """The lines ``key rest`` of a file of the corpus, which need not be sorted."""
     table: Table = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path, DataDirError)
     except OSError as error:
         raise DataDirError(f"{path}: {error.strerror}; give the unpacked corpus") from error
     for number, line in enumerate(lines, start=1):
         key, *rest = line.split(maxsplit=1) or [""]
         if not rest:
-            raise DataDirError(f"{path}:{number}: expected a key and a value, not {line!r}")
+            raise DataDirError(f"{path}:{number}: expected a key and a value, not {shown(line)!r}")
+        fault = fault_of_name(key)
+        if fault:
+            raise DataDirError(f"{path}:{number}: {fault}")
         if key in table:
             raise DataDirError(f"{path}:{number}: {key} occurs twice; keep one of the lines")
         table[key] = rest[0].strip()
@@ -85,7 +92,7 @@ def read_phones(path: Path) -> dict[str, list[list[str]]]:
     rows: dict[str, dict[int, list[str]]] = {}
     for key, value in read_table(path).items():
         utterance, _, word = key.rpartition(".")
-        if not utterance or not word.isdecimal():
+        if not utterance or whole_number(word) < 0:
             raise DataDirError(f"{path}: {key} is not of the form UTTERANCE.WORD; correct it")
         phones = [bare_phone(phone, f"{path}: {key}") for phone in value.split()]
         rows.setdefault(utterance, {})[int(word)] = phones
@@ -108,11 +115,13 @@ def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table
     words, audio = read_table(part / "text"), read_table(part / "wav.scp")
     speakers, genders = read_table(part / "utt2spk"), read_table(part / "spk2gender")
     for name, table in (("wav.scp", audio), ("utt2spk", speakers)):
-        if strays := sorted(words.keys() ^ table.keys()):
+        strays = sorted(words.keys() ^ table.keys())
+        if strays:
             raise DataDirError(
                 f"{part}: not in both text and {name}: {some(strays)}; unpack the corpus again"
             )
-    if nameless := sorted(set(speakers.values()) - genders.keys()):
+    nameless = sorted(set(speakers.values()) - genders.keys())
+    if nameless:
         raise DataDirError(
             f"{part / 'spk2gender'}: lacks {some(nameless)}; unpack the corpus again"
         )
@@ -123,7 +132,8 @@ def read_part(part: Path, spoken: dict[str, list[list[str]]]) -> dict[str, Table
             f"{some(silent)}; unpack the corpus again"
         )
     paths = {utterance: (part.parent / rest).resolve() for utterance, rest in audio.items()}
-    if absent := [str(path) for path in paths.values() if not path.is_file()]:
+    absent = [str(path) for path in paths.values() if not path.is_file()]
+    if absent:
         raise DataDirError(
             f"{part / 'wav.scp'}: no such file: {some(absent)}; unpack the corpus again"
         )

@@ -21,6 +21,8 @@ e.g.: make_demo_corpus.py --size=smoke --jobs=2 data/demo_smoke
 See also: prepare_data.py
 """
 
+import pipeline.environment  # isort: skip
+
 import fcntl
 import json
 import logging

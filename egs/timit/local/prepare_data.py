@@ -22,6 +22,8 @@ e.g.: prepare_data.py --allow-partial data/demo_corpus data/demo
 See also: make_demo_corpus.py, utils/validate_data_dir.py, map_phones.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import logging
 import os
 import re
@@ -35,9 +37,11 @@ from typer import Argument, Option
 
 from pipeline.cli import Tally, progress, run
 from pipeline.data.data_dir import invert, write_map
+from pipeline.data.file_kinds import whole_number
 from pipeline.errors import AudioError, DataError, UsageError
 from pipeline.files import replaced_directory
 from pipeline.frontend.audio import audio_duration_s
+from pipeline.plain_text import read_lines, shown
 from pipeline.text.phones import PhoneMap, load_phone_map
 
 log = logging.getLogger("pipeline")
@@ -143,9 +147,10 @@ def scan_corpus(corpus: Path) -> tuple[list[Utterance], dict[str, Path]]:
     found: dict[str, Utterance] = {}
     lists: dict[str, Path] = {}
     for path in sorted(_files(corpus)):
-        if match := _LIST.fullmatch(path):
-            lists[match[1].lower()] = corpus / path
-        elif match := _FILE.fullmatch(path):
+        listed, match = _LIST.fullmatch(path), _FILE.fullmatch(path)
+        if listed:
+            lists[listed[1].lower()] = corpus / path
+        elif match:
             _add_file(found, corpus / path, *(group.lower() for group in match.groups()))
     if not found:
         raise DataError(
@@ -191,20 +196,18 @@ def read_phn(path: Path, known: Iterable[str]) -> Phones:
             not in ``known``, or there are no phones. Names the file and the line.
     """
     phones: Phones = []
-    for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
-        try:
-            start_field, end_field, phone = line.split()
-            start, end = int(start_field), int(end_field)
-        except ValueError:
-            raise DataError(
-                f"{path}:{number}: expected START END PHONE in samples, not {line!r}; correct it"
-            ) from None
+    for number, line in enumerate(read_lines(path, DataError), start=1):
+        fields = line.split()
+        start, end = [*map(whole_number, fields[:2]), -1, -1][:2]
+        if len(fields) != 3 or start < 0 or end < 0:
+            what = f"expected START END PHONE in samples, not {shown(line)!r}"
+            raise DataError(f"{path}:{number}: {what}; correct it")
+        phone = fields[2]
         if end < start or start < (phones[-1][0] if phones else 0):
             raise DataError(f"{path}:{number}: the times do not ascend: {line!r}; correct it")
         if phone not in known:
-            raise DataError(
-                f'{path}:{number}: unknown phone "{phone}"; correct it to one of the 61 phones'
-            )
+            what = f'unknown phone "{shown(phone)}"; correct it to one of the 61 phones'
+            raise DataError(f"{path}:{number}: {what}")
         phones.append((start, end, phone))
     if not phones:
         raise DataError(f"{path}:1: has no phones; restore the file from the corpus")
@@ -230,7 +233,10 @@ def _speaker_lists(of_corpus: dict[str, Path]) -> dict[str, set[str]]:
     if of_corpus.keys() >= paths.keys():
         paths = of_corpus
         log.info("dev and test speakers: %s, %s", paths["dev"], paths["test"])
-    return {part: set(path.read_text().lower().split()) for part, path in paths.items()}
+    return {
+        part: {name for line in read_lines(path, DataError) for name in line.lower().split()}
+        for part, path in paths.items()
+    }
 
 
 def split(

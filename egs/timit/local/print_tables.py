@@ -12,6 +12,8 @@ next-phone errors are those of the best epoch in MODEL_DIR/metrics.jsonl.
 See also: run_tables.sh, utils/print_results.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

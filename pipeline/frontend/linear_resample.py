@@ -1,0 +1,87 @@
+"""Change of the sample rate, as by Kaldi's options --allow-downsample and --allow-upsample."""
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+from pipeline.errors import AudioError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray: TypeAlias = NDArray[np.float32]
+
+ZEROS = 6  # zeros of the filter on each side, as in Kaldi
+CUTOFF = 0.99  # of half the lower sample rate
+
+
+def linear_resample(samples: "FloatArray", rate: int, new_rate: int) -> "FloatArray":
+    """Resample by a sinc filter in a Hann window, with the arithmetic of Kaldi's LinearResample.
+
+    Args:
+        samples: (S,), of a recording.
+        rate: its sample rate in Hz.
+        new_rate: the sample rate wanted, in Hz.
+
+    Returns:
+        (S',) with S' = ceil(S * new_rate / rate).
+    """
+    import numpy as np
+
+    common = math.gcd(rate, new_rate)
+    step, phases = rate // common, new_rate // common
+    cutoff = CUTOFF * 0.5 * min(rate, new_rate)
+    width_s = ZEROS / (2.0 * cutoff)
+    reach = math.ceil(width_s * rate) + 1
+    count = -(-len(samples) * new_rate // rate)
+    padded = np.pad(samples, (reach, reach + step + 1))
+    out = np.zeros(count, dtype=np.float32)
+    for phase in range(min(phases, count)):
+        centre_s = phase / new_rate
+        first = math.ceil((centre_s - width_s) * rate)
+        last = math.floor((centre_s + width_s) * rate)
+        offsets = np.arange(first, last + 1) / rate - centre_s
+        weights = (_filter(offsets, cutoff) / rate).astype(np.float32)
+        places = np.arange(len(out[phase::phases])) * step + first + reach
+        windows = np.lib.stride_tricks.sliding_window_view(padded, len(weights))
+        out[phase::phases] = windows[places] @ weights
+    return out
+
+
+def _filter(times_s: "NDArray[np.float64]", cutoff: float) -> "NDArray[np.float64]":
+    """The low-pass filter at some times."""
+    import numpy as np
+
+    window = 0.5 * (1.0 + np.cos(2.0 * math.pi * cutoff / ZEROS * times_s))
+    return 2.0 * cutoff * np.sinc(2.0 * cutoff * times_s) * window
+
+
+def to_rate(
+    samples: "FloatArray",
+    rate: int,
+    new_rate: int,
+    *,
+    down: bool,
+    up: bool,
+) -> "FloatArray":
+    """Bring a recording to a sample rate if that is allowed.
+
+    Args:
+        samples: (S,), of a recording.
+        rate: its sample rate in Hz.
+        new_rate: the sample rate wanted, in Hz.
+        down: whether a higher sample rate may be changed.
+        up: whether a lower sample rate may be changed.
+
+    Raises:
+        AudioError: the sample rate is another, and may not be changed.
+    """
+    if rate == new_rate:
+        return samples
+    if not (down if rate > new_rate else up):
+        way = "downsample" if rate > new_rate else "upsample"
+        raise AudioError(
+            f"the recording has a sample rate of {rate} Hz, not {new_rate}; resample it, e.g. "
+            f"sox IN -r {new_rate} OUT, or give --allow-{way} or another --sample-frequency"
+        )
+    return linear_resample(samples, rate, new_rate)
