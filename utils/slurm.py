@@ -217,7 +217,13 @@ def work(settings, words):
         for signum in stopping:
             signal.signal(signum, signal.SIG_IGN)
         say(f"stopped by {signal.Signals(stopped.args[0]).name}; cancelling job {submission.id}")
-        submission.cancel()
+        try:
+            submission.cancel()
+        except Unreachable as error:
+            say(
+                f"Slurm does not answer ({error}); job {submission.id} may run on: the same "
+                f"command finds it again, and scancel {submission.id} ends it"
+            )
         return 128 + stopped.args[0]
     submission.record.unlink(missing_ok=True)
     if watch.failed:

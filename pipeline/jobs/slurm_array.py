@@ -291,12 +291,20 @@ class Submission:
             call("scancel", number, *_of(self.cluster))
 
     def cancel(self) -> None:
-        """Cancel the array, wait up to 15 s for its end, and remove the record."""
+        """Cancel the array, wait up to 15 s for its end, and remove the record.
+
+        Raises:
+            Unreachable: Slurm does not answer, so the array may run on; the record stays.
+        """
         with contextlib.suppress(Unreachable):
-            call("scancel", self.id, *_of(self.cluster), f"--name={self.title}")
-            end = time.monotonic() + 15
-            while time.monotonic() < end and is_active(self.id, self.title, self.cluster):
-                time.sleep(0.3)
+            self.tasks()  # which corrects a number that is not ours
+        for number in ([self.id], []):  # and whatever has its name
+            with contextlib.suppress(Unreachable):
+                user = f"--user={os.getuid()}"
+                call("scancel", *number, *_of(self.cluster), f"--name={self.title}", user)
+        end = time.monotonic() + 15
+        while is_active(self.id, self.title, self.cluster) and time.monotonic() < end:
+            time.sleep(0.3)
         self.record.unlink(missing_ok=True)
 
 
