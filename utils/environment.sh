@@ -5,7 +5,7 @@
 # An active environment that has all dependencies is used as it is. Otherwise the first call makes
 # .venv in the root of the project, and later calls use that.
 
-_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_root=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _requirements=$_root/${REQUIREMENTS:-requirements.txt}
 
 # True if the Python "$1" is 3.11 or newer and has every pinned package, in any newer version.

@@ -21,7 +21,7 @@
 #
 # A step is skipped if its command, its inputs and its outputs have not changed since it was run.
 set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+HERE=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 stage=0
 stop_stage=10
@@ -98,7 +98,7 @@ if runs 2; then
     heavy cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
       compute_cmvn_stats.py "scp:$data/train/feats.scp" "$data/train/cmvn.ark"
   else
-    feats=$(cd "$work/feats" && pwd) # cmvn.scp names the archive by its whole path
+    feats=$(CDPATH='' cd "$work/feats" && pwd) # cmvn.scp names the archive by its whole path
     for set in train dev test; do
       heavy "cmvn_$set" "$data/$set/feats.scp,$data/$set/spk2utt,$work/feats/$set" \
         "$data/$set/cmvn.scp,$feats/cmvn_$set.ark" \

@@ -83,7 +83,7 @@ class FrameOptions(Options):
 class MelOptions(FrameOptions):
     """The mel filter bank, which filter-bank features and MFCCs share."""
 
-    num_mel_bins: int = option(23, "number of triangular mel filters", low=3, high=10_000)
+    num_mel_bins: int = option(23, "number of triangular mel filters", low=3, high=1000)
     low_freq: float = option(20.0, "lower edge of the lowest filter, in Hz")
     high_freq: float = option(
         0.0, "upper edge of the highest filter, in Hz; 0 or less: added to the Nyquist frequency"

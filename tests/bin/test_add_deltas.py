@@ -40,7 +40,7 @@ def test_nan_is_named(run_bin) -> None:
 def test_options_that_are_wrong(run_bin) -> None:
     done = run_bin("add_deltas.py", "--delta-window=0", "ark:-", "ark:-")
     assert done.returncode == 2
-    assert b"--delta-window must be 1 or more" in done.stderr
+    assert b"--delta-window must be from 1 to 1000, not 0" in done.stderr
 
 
 def test_truncation_comes_before_the_deltas(run_bin, tmp_path) -> None:

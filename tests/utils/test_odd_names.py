@@ -147,3 +147,15 @@ def test_once_takes_a_path_with_commas(run_step, tmp_path, seed):
     for said in ("ran\n", ""):
         done = run_step("once.py", *words, script)
         assert (done.returncode, done.stdout) == (0, said), done.stderr
+
+
+def test_a_search_path_of_folders_leads_nowhere_else(run_step, tmp_path):
+    """With $CDPATH, cd goes to another folder of the same name first."""
+    (tmp_path / "elsewhere" / "feats").mkdir(parents=True)
+    make_data(tmp_path / "data")
+    (tmp_path / "fbank.conf").write_text("--num-mel-bins=5\n")
+    done = run_step("env", f"CDPATH={tmp_path}/elsewhere", "make_feats.sh", "--nj", 1, "--conf",
+                    "fbank.conf", "data", "feats")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "elsewhere" / "feats").iterdir())
+    assert list((tmp_path / "feats").glob("*.ark"))

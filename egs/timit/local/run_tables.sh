@@ -23,7 +23,7 @@
 # What is done is not done again, so rows can be added one by one. Give a try with --epochs a --work
 # of its own: a phase that is continued later changes what the next phase started from.
 set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+HERE=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 corpus=
 rows=
