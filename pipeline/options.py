@@ -170,8 +170,7 @@ def read_options_file(path: str | Path) -> list[Line]:
         name, equals, value = text.partition("=")
         key = normal_name(name.rstrip())
         if len(key) < 3 or not key.startswith("--") or any(c.isspace() for c in key):
-            what = f"expected --name=value, not {shown(text)!r}"
-            raise ConfigError(f"{path}:{number}: {what}; correct it")
+            raise ConfigError(f"{path}:{number}: expected --name=value, not {shown(text)!r}")
         found.append(Line(number, key[2:], value.strip() if equals else None))
     return found
 

@@ -253,7 +253,7 @@ def test_an_options_file_that_cannot_be_read(toy: Toy, tmp_path: Path) -> None:
     binary = tmp_path / "binary.conf"
     binary.write_bytes(b"\xff\xfe--raw")
     assert toy(f"--config={binary}", "in.ark") == 2
-    assert f"{binary}: not a text in UTF-8" in toy.err
+    assert f"{binary}: is UTF-16; convert it" in toy.err
 
 
 # ---- standard options ----------------------------------------------------------------------------

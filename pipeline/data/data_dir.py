@@ -266,7 +266,10 @@ def filter_unkeyed(directory: Path, utts: set[str], recos: set[str]) -> dict[str
     texts = {}
     for name in UNKEYED:
         if (path := directory / name).is_file():
-            texts[name] = decode_text(path.read_bytes(), str(path), DataDirError)
+            data = path.read_bytes()
+            if b"\n" not in data:  # lines end in carriage returns alone, by some old editors
+                data = data.replace(b"\r", b"\n")
+            texts[name] = decode_text(data, str(path), DataDirError)
     for name, kept in (("stm", recos), ("phones.ctm", utts | recos)):
         if name in texts:
             texts[name] = filter_nist(texts[name], kept)

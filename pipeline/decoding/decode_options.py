@@ -63,11 +63,10 @@ class DecodeOptions(SearchOptions):
     )
     write_ctm: str = option(
         "",
-        "file for UTT 1 start duration symbol confidence, times in s; symbols are those of the "
-        "hypotheses: phones, or words for characters and subwords; empty: none",
+        "file for UTT 1 start duration phone-or-word confidence, times in s; empty: none",
     )
     write_token_ctm: str = option(
-        "", "the same for tokens: phones, characters or subwords; empty: none"
+        "", "file for the same of each token, also characters and subwords; empty: none"
     )
     write_speed: str = option(
         "", "JSON file for the number of decoded frames and the time in s; empty: none"

@@ -163,16 +163,16 @@ def test_what_editors_add_is_told_and_taken_off(run_bin, make_data_dir, how: str
     ],
 )
 def test_no_utterance_is_lost_to_what_cannot_be_seen(
-    run_bin, make_data_dir, name: str, change, what: str
+    execute, make_data_dir, name: str, change, what: str
 ) -> None:
     path = make_data_dir()
     (path / name).write_bytes(change((path / name).read_bytes()))
     before = contents(path)
     for program in ("fix_data_dir.py", "validate_data_dir.py"):
-        done = run_bin(program, path)
-        assert done.returncode == 1
-        assert what in done.stderr.decode(), done.stderr.decode()
-        assert str(path / name) in done.stderr.decode()
+        done = execute(program, path)
+        assert done.status == 1
+        assert what in done.err
+        assert str(path / name) in done.err
         assert contents(path) == before
 
 

@@ -278,7 +278,8 @@ def test_it_starts_at_once_and_imports_no_package() -> None:
     assert best < 0.1
     source = RUN.read_text()
     assert re.findall(r"^(?:import|from) (?:typer|numpy|pipeline)\S*", source, re.M) == [
-        "from pipeline.jobs.command_line"
+        "import pipeline.environment",
+        "from pipeline.jobs.command_line",
     ]
     jobs = RUN.parents[1] / "pipeline" / "jobs" / "command_line.py"
     packages = re.findall(r"^(?:import|from) (\w+)", jobs.read_text(), re.M)
