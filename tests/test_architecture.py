@@ -39,6 +39,8 @@ FLOORS: dict[str, int] = {
     "pipeline.errors": 0,
     "pipeline.options": 1,
     "pipeline.files": 1,
+    "pipeline.leftovers": 1,
+    "pipeline.seals": 1,
     "pipeline.tables": 1,
     "pipeline.data": 1,
     "pipeline.frontend": 1,

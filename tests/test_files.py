@@ -56,8 +56,8 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
 
 def test_an_error_of_torch_is_reported_too(tmp_path: Path) -> None:
     def fail() -> None:
-        with written(tmp_path / "t") as temporary:
-            temporary.write_bytes(b"half")
+        with written(tmp_path / "t") as stream:
+            stream.write(b"half")
             raise RuntimeError("writing failed\nand more")
 
     with pytest.raises(OutputError, match=r"t: cannot be written: writing failed; correct that"):

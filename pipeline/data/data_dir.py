@@ -16,7 +16,7 @@ from pipeline.data.checks import validate, validation_warnings
 from pipeline.data.file_kinds import FILES, FileKind, Segment, invert
 from pipeline.data.text_files import format_map, read_map, write_map
 from pipeline.errors import DataDirError
-from pipeline.files import write_text
+from pipeline.files import new_directory, write_texts
 
 __all__ = [
     "FILES",
@@ -175,7 +175,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
     destination = Path(destination)
     try:
         if destination.exists():
-            _replace_files(destination, texts)
+            write_texts(destination, texts, without={*FILES, *_OTHER_FILES}.difference(texts))
             if conf.is_dir():
                 shutil.copytree(conf, destination / "conf", dirs_exist_ok=True)
         else:
@@ -185,24 +185,12 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
         raise DataDirError(f"{destination}: {what}") from error
 
 
-def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        write_text(destination / name, text)
-    for name in {*FILES, *_OTHER_FILES}.difference(texts):
-        (destination / name).unlink(missing_ok=True)
-
-
 def _make_directory(destination: Path, texts: Mapping[str, str], conf: Path) -> None:
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_directory(destination) as folder:
         for name, text in texts.items():
-            (temporary / name).write_bytes(text.encode())
+            (folder / name).write_bytes(text.encode())
         if conf.is_dir():
-            shutil.copytree(conf, temporary / "conf")
-        temporary.rename(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(conf, folder / "conf")
 
 
 def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:

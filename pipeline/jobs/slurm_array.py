@@ -4,7 +4,6 @@ It needs only the standard library and Slurm's programs sbatch, squeue and scanc
 """
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
 import json
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.files import locked, write_text
 from pipeline.jobs.command_line import Settings, Usage
 
 ENDED = {
@@ -124,9 +124,7 @@ class Submission:
     def locked(self) -> Iterator[None]:
         """Let only one process at a time look for the array and submit it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(f"{self.base}.lock", "w") as stream:
-            with contextlib.suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_EX)
+        with locked(Path(f"{self.base}.lock")):
             yield
 
     def find(self) -> bool:
@@ -164,7 +162,8 @@ class Submission:
             Path(settings.log_of(job)).unlink(missing_ok=True)
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
         script = Path(f"{self.base}.sh")
-        script.write_text(
+        write_text(
+            script,
             TASK.format(
                 folder=shlex.quote(os.getcwd()),
                 first=settings.first,
@@ -172,7 +171,7 @@ class Submission:
                 log=shlex.quote(settings.log),
                 name=shlex.quote(settings.name),
                 threads=settings.number("num-threads", 1),
-            )
+            ),
         )
         self._write()
         words = [*words, "--parsable", "--open-mode=append", f"--job-name={self.title}"]
@@ -192,9 +191,7 @@ class Submission:
 
     def _write(self) -> None:
         content = {"key": self.key, "id": self.id, "jobs": self.jobs, "title": self.title}
-        temporary = Path(f"{self.base}.json.tmp")
-        temporary.write_text(json.dumps(content) + "\n")
-        temporary.replace(self.record)
+        write_text(self.record, json.dumps(content) + "\n")
 
     def cancel_job(self, job: int) -> None:
         """Cancel one job of the array."""

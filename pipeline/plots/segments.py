@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.seals import check_sidecar
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def read_ctm(path: Path, utt_id: str) -> list[Segment]:
         DataError: the file cannot be read, has a line of another form, or lacks the utterance.
     """
     found = []
+    check_sidecar(path, "decode again")
     for number, fields in _lines(path, "give a file of decode_*.py --write-ctm with --ctm"):
         try:
             if fields[0] == utt_id:

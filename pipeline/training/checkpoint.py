@@ -1,9 +1,14 @@
 """The state of a training on disk, written atomically; the previous state is kept as well."""
 
 import logging
+import math
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline.errors import ModelError
 from pipeline.models.model_dir import ModelDir
@@ -11,6 +16,8 @@ from pipeline.models.weights import load_state, save_state, save_weights
 from pipeline.nn.models import Model
 
 log = logging.getLogger("pipeline")
+
+VERSION = 1  # of the form of a state
 
 
 @dataclass
@@ -43,17 +50,23 @@ class Position:
 def save(directory: ModelDir, parts: dict[str, Any], position: Position) -> None:
     """Write ``checkpoints/last.pt``; the file that it replaces becomes ``previous.pt``."""
     following = directory.last_path.with_name(".next.pt")
-    save_state({**parts, "progress": asdict(position)}, following)
+    save_state({"version": VERSION, **parts, "progress": asdict(position)}, following)
     if directory.last_path.exists():
         os.replace(directory.last_path, directory.previous_path)
     os.replace(following, directory.last_path)
 
 
-def load(directory: ModelDir) -> tuple[dict[str, Any], Position] | None:
-    """The last intact state, or None if nothing has been saved yet.
+def load(
+    directory: ModelDir, use: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], Position] | None:
+    """Continue from the last state that is intact; None if nothing has been saved yet.
+
+    Args:
+        directory: the model directory.
+        use: takes a state over, and raises an error if it does not fit.
 
     Raises:
-        ModelError: states have been saved, but all of them are damaged.
+        ModelError: states have been saved, but none of them can be used.
     """
     failure: ModelError | None = None
     for path in (directory.last_path, directory.previous_path):
@@ -61,11 +74,17 @@ def load(directory: ModelDir) -> tuple[dict[str, Any], Position] | None:
             continue
         try:
             state = load_state(path)
-            position = Position(**state["progress"])
-        except (KeyError, TypeError, ValueError) as error:
-            failure = failure or wrong_state(directory, error)
+            if (version := state.get("version", VERSION)) != VERSION:
+                raise ModelError(
+                    f"{path}: a state of version {version!r}, but this program reads version "
+                    f"{VERSION}; use the program that wrote it, or remove it to start again"
+                )
+            position = _position(state)
+            use(state)
         except ModelError as error:
             failure = failure or error
+        except Exception as error:  # what torch raises for a state of another form is not listed
+            failure = failure or _wrong_state(path, error)
         else:
             if failure is not None:
                 log.warning("%s; continuing from %s", failure, path)
@@ -75,11 +94,36 @@ def load(directory: ModelDir) -> tuple[dict[str, Any], Position] | None:
     return None
 
 
-def wrong_state(directory: ModelDir, error: Exception) -> ModelError:
+def _position(state: dict[str, Any]) -> Position:
+    position = Position(**state["progress"])
+    for field in fields(Position):
+        value = getattr(position, field.name)
+        wanted = int if field.type in (int, "int") else float
+        right = type(value) is int or type(value) is wanted
+        sound = right and math.isfinite(value) and value >= 0
+        if not sound and not (field.name == "best_score" and value == math.inf):
+            raise ValueError(f"{field.name} is {value!r}")
+    return position
+
+
+def _wrong_state(path: Path, error: Exception) -> ModelError:
     """The error for a state that belongs to another training."""
-    return ModelError(
-        f"{directory.last_path}: not a state of this training ({error}); remove it to start again"
-    )
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, KeyError):
+        reason = f'it lacks "{error.args[0]}"'
+    return ModelError(f"{path}: not a state of this training ({reason}); remove it to start again")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless what an optimiser has taken over fits its parameters."""
+    for group in optimizer.param_groups:
+        for name, value in optimizer.defaults.items():
+            if name not in group or type(group[name]) is not type(value):
+                raise ValueError(f"the optimiser has no valid {name}")
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
+                    raise ValueError(f"the optimiser's {name} is of another shape")
 
 
 def keep_epoch(model: Model, directory: ModelDir, epoch: int, count: int) -> None:

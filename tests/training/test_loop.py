@@ -333,7 +333,7 @@ def test_metrics_have_a_line_for_each_epoch(make_trainer):
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert set(lines[0]) == {
         *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_error_rate", "metric"),
-        *("best", "learning_rate", "frames_per_second", "skipped", "seconds"),
+        *("best", "learning_rate", "frames_per_second", "skipped", "seconds", "sha256"),
     }
     for line in lines:
         assert line["dev_bits"] == pytest.approx(line["dev_loss"] / math.log(2))
@@ -453,7 +453,7 @@ def test_a_checkpoint_within_an_epoch_gives_the_bytes_of_an_uninterrupted_traini
     again = make_trainer(options, kind=kind, name="stopped", dropout=0.2)
     assert final_bytes(again) == whole
     assert again.position.epoch == 4
-    strip = ("seconds", "frames_per_second")
+    strip = ("seconds", "frames_per_second", "sha256")
     of_whole = ModelDir.open(again.directory.path.with_name("whole")).path / "metrics.jsonl"
     for mine, theirs in zip(metrics(again), of_whole.read_text().splitlines(), strict=True):
         theirs = json.loads(theirs)

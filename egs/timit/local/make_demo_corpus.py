@@ -138,7 +138,8 @@ def _only_builder(building: Path, options: Options) -> Iterator[None]:
         raise UsageError(f"{building}: exists and was not made by this program; move it away")
     building.parent.mkdir(parents=True, exist_ok=True)
     lock = building.with_name(building.name + ".lock")
-    with lock.open("w") as stream:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(descriptor, "w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
