@@ -65,12 +65,16 @@ class NewFile:
 
 
 @contextlib.contextmanager
-def written(path: str | Path) -> Iterator[BinaryIO]:
+def written(path: str | Path, *, previous: Path | None = None) -> Iterator[BinaryIO]:
     """Yield a stream to a temporary file, which gets the name ``path`` if the block succeeds.
 
     The file is flushed to disk before it is renamed. If the block fails, an older file at ``path``
     stays as it was and the temporary file is removed. Temporary files of killed processes are
     removed as well.
+
+    Args:
+        path: the file to write.
+        previous: the name that an older file at ``path`` gets; None: it is replaced.
 
     Raises:
         OutputError: the file cannot be written; names the file and the reason.
@@ -81,6 +85,8 @@ def written(path: str | Path) -> Iterator[BinaryIO]:
         new = NewFile(path)
         yield new.stream
         new.prepare()
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         new.commit()
     except (OSError, RuntimeError) as error:  # torch turns an OSError into a RuntimeError
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]

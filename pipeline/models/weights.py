@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from pipeline.errors import ModelError
-from pipeline.files import write_bytes
+from pipeline.files import write_bytes, written
 from pipeline.seals import DAMAGED, KEY, digest_of
 
 _END_OF_ZIP = struct.Struct("<4s4H2LH")  # the last record of a zip file without a comment
@@ -93,19 +93,25 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], where
 # ---- training states -----------------------------------------------------------------------------
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state atomically; `load_state` reads it without running code."""
+def save_state(state: dict[str, Any], path: Path, *, previous: Path | None = None) -> None:
+    """Write a training state atomically; `load_state` reads it without running code.
+
+    Args:
+        state: tensors, numbers and texts in dictionaries and lists.
+        path: the file.
+        previous: the name that an older state gets; None: it is replaced.
+    """
     stream = io.BytesIO()
     torch.save(state, stream)
-    write_bytes(path, _sealed(stream.getvalue()))
+    with written(path, previous=previous) as file:
+        file.write(_sealed(stream.getvalue()))
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Raises ModelError if it is damaged."""
     try:
-        state = torch.load(io.BytesIO(_unsealed(path)), map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError("it holds no state of a training")
+        data = io.BytesIO(_unsealed(path))
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]  # the rest is advice on pickles that run code
         raise ModelError(

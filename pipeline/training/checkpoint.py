@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -49,11 +48,8 @@ class Position:
 
 def save(directory: ModelDir, parts: dict[str, Any], position: Position) -> None:
     """Write ``checkpoints/last.pt``; the file that it replaces becomes ``previous.pt``."""
-    following = directory.last_path.with_name(".next.pt")
-    save_state({"version": VERSION, **parts, "progress": asdict(position)}, following)
-    if directory.last_path.exists():
-        os.replace(directory.last_path, directory.previous_path)
-    os.replace(following, directory.last_path)
+    state = {"version": VERSION, **parts, "progress": asdict(position)}
+    save_state(state, directory.last_path, previous=directory.previous_path)
 
 
 def load(
@@ -74,6 +70,8 @@ def load(
             continue
         try:
             state = load_state(path)
+            if not isinstance(state, dict):
+                raise TypeError(f"it is of type {type(state).__name__}")
             if (version := state.get("version", VERSION)) != VERSION:
                 raise ModelError(
                     f"{path}: a state of version {version!r}, but this program reads version "
