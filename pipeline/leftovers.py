@@ -84,8 +84,16 @@ def find_leftovers(folder: Path, *, other_hosts_after_s: float) -> Iterator[tupl
             path = here / name
             if writer_of(name):
                 yield path, _reason_to_keep(path, other_hosts_after_s)
-            elif _LOCK.fullmatch(name) and path.lstat().st_size == 0:
+            elif _LOCK.fullmatch(name) and _is_empty(path):
                 yield path, "a running process holds this lock" if _is_held(path) else ""
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        facts = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == 0
 
 
 def writer_of(name: str) -> tuple[str, int] | None:
@@ -99,6 +107,11 @@ def writer_of(name: str) -> tuple[str, int] | None:
         return None
     pid = int(writer["pid"])
     return writer["host"], 0 if pid == os.getpid() and not writer["random"] else pid
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is that of a lock, or of what is not complete yet."""
+    return writer_of(name) is not None or _LOCK.fullmatch(name) is not None
 
 
 def is_leftover(path: Path) -> bool:

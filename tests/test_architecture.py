@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
     "pipeline.files": 1,
     "pipeline.leftovers": 1,
     "pipeline.seals": 1,
+    "pipeline.shell_lock": 1,
     "pipeline.tables": 1,
     "pipeline.data": 1,
     "pipeline.frontend": 1,

@@ -18,6 +18,7 @@ cmd=run.py   # program that runs them
 options=     # options of PROGRAM
 skip_bad=false
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 4 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -34,9 +35,10 @@ cmvn=()  # statistics of the speakers, for models that normalise by them
 if [ -s "$data/cmvn.scp" ]; then
   cmvn=(--cmvn="scp:$data/cmvn.scp" --utt2spk="ark:$data/utt2spk")
 fi
+lock_folder "$dir"
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
-rm -rf "$dir/scoring" # the score of the hypotheses that were there
+discard "$dir/scoring" # the score of the hypotheses that were there
 split_data.py --per-utt "$data" "$nj"
 feats=$data/split${nj}utt/JOB/feats.scp
 inputs=$model/final.safetensors,$model/config.json
@@ -51,12 +53,16 @@ $cmd JOB=1:"$nj" "$dir/log/decode.JOB.log" \
   "$program" $options "${cmvn[@]}" --resume --write-nbest="ark,t:$dir/log/nbest.JOB" \
   --write-ctm="$dir/log/ctm.JOB" --write-speed="$dir/log/speed.JOB" \
   "$model" "scp$permissive:$feats" "ark,t:$dir/log/hyp.JOB"
-for what in speed nbest ctm hyp; do
-  for job in $(seq "$nj"); do cat "$dir/log/$what.$job"; done > "$dir/.$what.tmp"
+files=(speed.jsonl nbest hyp.ctm hyp.txt) joined=()
+for file in "${files[@]}"; do
+  what=${file#hyp.}
+  if [ "$file" = hyp.txt ]; then what=hyp; fi
+  new=$(temporary "$dir/$file")
+  for job in $(seq "$nj"); do cat "$dir/log/${what%.jsonl}.$job"; done > "$new"
+  joined+=("$new")
 done
-mv "$dir/.speed.tmp" "$dir/speed.jsonl"
-mv "$dir/.nbest.tmp" "$dir/nbest"
-mv "$dir/.ctm.tmp" "$dir/hyp.ctm"
-mv "$dir/.hyp.tmp" "$dir/hyp.txt"
+rm -f "$dir/.hyp.ctm.sha256"
+for n in "${!files[@]}"; do publish "${joined[n]}" "$dir/${files[n]}"; done
+seal "$dir/hyp.ctm"
 rm -f "$dir"/log/*.partial  # from which --resume would continue
 touch "$dir/.done"

@@ -20,6 +20,7 @@ delta_conf=
 skip_bad=false
 options=         # more options of the program, e.g. "--allow-pipes=true --channel=0"
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 2 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -44,6 +45,8 @@ case $(basename "$conf") in
      exit 2 ;;
 esac
 
+lock_folder "$feats"
+lock_folder "$data"
 mkdir -p "$feats/log"
 feats=$(cd "$feats" && pwd)
 split_data.py --per-utt "$data" "$nj"
@@ -81,21 +84,27 @@ $cmd JOB=1:"$nj" "$feats/log/make_feats_$name.JOB.log" \
 rm -f "$data/feats.scp" # without it a directory that is half old and half new does not look whole
 for job in $(seq "$nj"); do
   mv "$feats/.feats_$name.$job.ark" "$feats/feats_$name.$job.ark"
-  sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$job.scp" > "$feats/feats_$name.$job.scp"
+  new=$(temporary "$feats/feats_$name.$job.scp")
+  sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$job.scp" > "$new"
+  publish "$new" "$feats/feats_$name.$job.scp"
   rm "$feats/.feats_$name.$job.scp"
 done
-rm -rf "$data/.conf.tmp"
-mkdir "$data/.conf.tmp"
-cp "$conf" "$data/.conf.tmp/"
-if [ -n "$delta_conf" ]; then cp "$delta_conf" "$data/.conf.tmp/delta.conf"; fi
+made_conf=$(temporary "$data/conf")
+rm "$made_conf"
+mkdir "$made_conf"
+cp "$conf" "$made_conf/"
+if [ -n "$delta_conf" ]; then cp "$delta_conf" "$made_conf/delta.conf"; fi
 shift_ms=$(sed -n 's/^ *--frame-shift=\([0-9.]*\).*/\1/p' "$conf")
-awk -v ms="${shift_ms:-10}" 'BEGIN { print ms / 1000 }' > "$data/frame_shift"
-rm -rf "$data/conf"
-mv "$data/.conf.tmp" "$data/conf"
+new=$(temporary "$data/frame_shift")
+awk -v ms="${shift_ms:-10}" 'BEGIN { print ms / 1000 }' > "$new"
+publish "$new" "$data/frame_shift"
+discard "$data/conf"
+mv "$made_conf" "$data/conf"
 for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory is complete
+  new=$(temporary "$data/$file")
   for job in $(seq "$nj"); do
     if [ $file = feats.scp ]; then cat "$feats/feats_$name.$job.scp"; else cat "$feats/log/frames_$name.$job"; fi
-  done | LC_ALL=C sort > "$data/.$file.tmp"
-  mv "$data/.$file.tmp" "$data/$file"
+  done | LC_ALL=C sort > "$new"
+  publish "$new" "$data/$file"
 done
 if [ "$skip_bad" = false ]; then validate_data_dir.py "$data" >&2; fi

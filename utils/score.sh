@@ -13,14 +13,17 @@ cmd=run.py    # program that runs the jobs
 options=      # options of score.py
 log=          # folder of the logs; default: log in the first DECODE_DIR
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -lt 2 ] || [ $(($# % 2)) -ne 0 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
   exit 2
 fi
 log=${log:-$2/log}
-mkdir -p "$log"
-printf '"%s" "%s"\n' "$@" > "$log/score.list" # as xargs reads them
+lock_folder "$log"
+new=$(temporary "$log/score.list")
+printf '"%s" "%s"\n' "$@" > "$new" # as xargs reads them
+publish "$new" "$log/score.list"
 # shellcheck disable=SC2086  # $cmd and $options are several words
 $cmd JOB=1:$(($# / 2)) "$log/score.JOB.log" \
   sed -n JOBp "$log/score.list" '|' xargs score.py $options

@@ -20,6 +20,7 @@ options=     # options of PROGRAM
 map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 5 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -28,7 +29,8 @@ fi
 program=$1 model=$2 lm=$3 data=$4 tune=$5
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub
 fewest= best=
-mkdir -p "$tune"
+lock_folder "$tune"
+new=$(temporary "$tune/tune.tsv")
 {
   printf 'weight\tbonus\t%s\n' "${columns//,/$'\t'}"
   for weight in 0 $weights; do
@@ -48,7 +50,9 @@ mkdir -p "$tune"
       fi
     done
   done
-} > "$tune/.tune.tmp"
-mv "$tune/.tune.tmp" "$tune/tune.tsv"
-printf '%s\n' "$best" > "$tune/best.conf"
+} > "$new"
+publish "$new" "$tune/tune.tsv"
+new=$(temporary "$tune/best.conf")
+printf '%s\n' "$best" > "$new"
+publish "$new" "$tune/best.conf"
 cat "$tune/tune.tsv" "$tune/best.conf"

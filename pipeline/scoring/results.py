@@ -208,9 +208,11 @@ def read_wer(decode_dir: Path) -> ErrorCounts:
     Raises:
         DataError: the file is missing or damaged. Names the file and the command to run.
     """
-    file = scored_file(decode_dir, "wer")
+    file = decode_dir / "scoring" / "wer"
     try:
         found = _WER.match(file.read_text(encoding="utf-8"))
+        if found is not None:
+            found = _WER.match(scored_file(decode_dir, "wer").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         found = None
     if found is None:
