@@ -29,16 +29,20 @@ class NewFile:
     until it has its name; then it has the permissions of any new file. It is locked while it is
     written, so that nobody takes it for a leftover.
 
+    Args:
+        target: the name that it gets.
+        mask: permissions that it never gets.
+
     Raises:
         OSError: the file cannot be made.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, mask: int = 0) -> None:
         self.target = target
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.path = temporary_name(target)
         descriptor = os.open(self.path, flags, 0o666)
-        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode)  # as the umask gives it
+        self._mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & ~mask  # as the umask gives it
         with contextlib.suppress(OSError):  # some file systems have neither modes nor locks
             os.fchmod(descriptor, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +69,7 @@ class NewFile:
 
 
 @contextlib.contextmanager
-def written(path: str | Path, *, previous: Path | None = None) -> Iterator[BinaryIO]:
+def written(path: str | Path, *, previous: Path | None = None, mask: int = 0) -> Iterator[BinaryIO]:
     """Yield a stream to a temporary file, which gets the name ``path`` if the block succeeds.
 
     The file is flushed to disk before it is renamed. If the block fails, an older file at ``path``
@@ -75,6 +79,7 @@ def written(path: str | Path, *, previous: Path | None = None) -> Iterator[Binar
     Args:
         path: the file to write.
         previous: the name that an older file at ``path`` gets; None: it is replaced.
+        mask: permissions that the file does not get, whatever the umask.
 
     Raises:
         OutputError: the file cannot be written; names the file and the reason.
@@ -82,7 +87,7 @@ def written(path: str | Path, *, previous: Path | None = None) -> Iterator[Binar
     path, new = Path(path), None
     try:
         remove_leftovers(path)
-        new = NewFile(path)
+        new = NewFile(path, mask=mask)
         yield new.stream
         new.prepare()
         if previous is not None and path.exists():

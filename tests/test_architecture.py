@@ -38,8 +38,8 @@ FORMATS = {"numpy", "kaldiio", "kaldi_native_fbank", "soundfile", "sentencepiece
 FLOORS: dict[str, int] = {
     "pipeline.errors": 0,
     "pipeline.options": 1,
-    "pipeline.files": 1,
-    "pipeline.leftovers": 1,
+    "pipeline.files": 0,
+    "pipeline.leftovers": 0,
     "pipeline.seals": 1,
     "pipeline.shell_lock": 1,
     "pipeline.tables": 1,
@@ -68,7 +68,7 @@ OUTSIDE: dict[int, set[str]] = {
     5: {"typer"},
 }
 BELOW: dict[int, set[int]] = {
-    0: set(),
+    0: {0},
     1: {0, 1},
     2: {0, 2},
     3: {0, 2, 3},  # and config

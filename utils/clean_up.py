@@ -28,7 +28,7 @@ from pipeline.leftovers import find_leftovers, remove
 
 
 def main(
-    folders: Annotated[list[Path], Argument(metavar="FOLDER …", help="where to look")],
+    folders: Annotated[list[Path], Argument(metavar="FOLDER …", help="folders to look through")],
     dry_run: Annotated[
         bool, Option("--dry-run/--no-dry-run", help="print what would be removed, remove nothing")
     ] = False,
