@@ -80,7 +80,8 @@ def load(
             position = _position(state)
             use(state)
         except ModelError as error:
-            failure = failure or error
+            remedy = "" if "remove it" in str(error) else f"\nremove {path} to start again"
+            failure = failure or ModelError(f"{error}{remedy}")
         except Exception as error:  # what torch raises for a state of another form is not listed
             failure = failure or _wrong_state(path, error)
         else:
@@ -118,10 +119,18 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         for name, value in optimizer.defaults.items():
             if name not in group or type(group[name]) is not type(value):
                 raise ValueError(f"the optimiser has no valid {name}")
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
-                    raise ValueError(f"the optimiser's {name} is of another shape")
+    names = {frozenset(found) for found in optimizer.state.values()}
+    if len(names) > 1 or len(optimizer.state) > len(parameters_of(optimizer)):
+        raise ValueError("the optimiser has other values for some weights than for others")
+    for parameter in parameters_of(optimizer):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, torch.Tensor) or value.shape not in (parameter.shape, ()):
+                raise ValueError(f"the optimiser's {name} is of another shape")
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The parameters that an optimiser changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def keep_epoch(model: Model, directory: ModelDir, epoch: int, count: int) -> None:
