@@ -117,7 +117,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError unless what an optimiser has taken over fits its parameters."""
     for group in optimizer.param_groups:
         for name, value in optimizer.defaults.items():
-            if name not in group or type(group[name]) is not type(value):
+            if name not in group or (name != "lr" and group[name] != value):
                 raise ValueError(f"the optimiser has no valid {name}")
     names = {frozenset(found) for found in optimizer.state.values()}
     if len(names) > 1 or len(optimizer.state) > len(parameters_of(optimizer)):
