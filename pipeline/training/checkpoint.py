@@ -48,7 +48,8 @@ class Position:
 
 def save(directory: ModelDir, parts: dict[str, Any], position: Position) -> None:
     """Write ``checkpoints/last.pt``; the file that it replaces becomes ``previous.pt``."""
-    state = {"version": VERSION, **parts, "progress": asdict(position)}
+    count = len(parts["optimizer"]["state"])
+    state = {"version": VERSION, **parts, "states": count, "progress": asdict(position)}
     save_state(state, directory.last_path, previous=directory.previous_path)
 
 
@@ -78,6 +79,8 @@ def load(
                     f"{VERSION}; use the program that wrote it, or remove it to start again"
                 )
             position = _position(state)
+            if (count := len(state["optimizer"]["state"])) != state.get("states", count):
+                raise ValueError("the optimiser lacks the values of some weights")
             use(state)
         except ModelError as error:
             remedy = "" if "remove it" in str(error) else f"\nremove {path} to start again"
@@ -94,7 +97,10 @@ def load(
 
 
 def _position(state: dict[str, Any]) -> Position:
-    position = Position(**state["progress"])
+    progress = dict(state["progress"])
+    if unknown := progress.keys() - {field.name for field in fields(Position)}:
+        raise ValueError(f"{min(map(str, unknown))} is no part of its progress")
+    position = Position(**progress)
     for field in fields(Position):
         value = getattr(position, field.name)
         wanted = int if field.type in (int, "int") else float
