@@ -185,7 +185,7 @@ def scored_file(decode_dir: Path, name: str) -> Path:
         DataError: the file is not what score.py wrote. Names the file and the command to run.
     """
     file = decode_dir / "scoring" / name
-    for _ in range(5):
+    for _ in range(3):
         try:
             digest = read_score(decode_dir).files.get(name)
         except DataError:

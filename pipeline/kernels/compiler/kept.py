@@ -30,14 +30,17 @@ class KeptFile(IndexDataCacheFile):
         """The compiled code, or None if it is not there, is damaged, or is of another kernel."""
         name = self._load_index().get(key)
         found = self._loaded(self._data_path(name)) if name is not None else None
-        return found[1] if found is not None and found[0] == key else None
+        return found[1] if found is not None and found[0] == self._about(key) else None
 
     def save(self, key: Any, data: Any) -> None:
         """Keep compiled code; where that fails, say so, and let each process compile for itself."""
         try:
-            super().save(key, (key, data))
+            super().save(key, (self._about(key), data))
         except (OSError, OutputError) as error:
             log.warning("a compiled kernel is not kept: %s", error)
+
+    def _about(self, key: Any) -> Any:
+        return self._index_name, self._source_stamp, key
 
     def _load_index(self) -> Any:
         found = self._loaded(self._index_path)
