@@ -46,9 +46,10 @@ def main(
         from pipeline.models.model_dir import ModelDir
 
         config = ModelDir.open(model).config
-    from pipeline.nn.models import build_model
+    from pipeline.nn.models import build_model, require_room
 
     assert config.num_tokens is not None
+    require_room(config, num_tokens=config.num_tokens, where=model)
     network = build_model(config, num_tokens=config.num_tokens)
     layers = {n: (tuple(p.shape), p.numel()) for n, p in network.named_parameters()}
     total = sum(count for _, count in layers.values())

@@ -36,6 +36,7 @@ class Bounds(NamedTuple):
     above: float | None = None  # more than
     high: float | None = None  # at most
     below: float | None = None  # less than
+    most: int = LARGEST  # a larger whole number is a mistake
 
     @property
     def text(self) -> str:
@@ -69,6 +70,7 @@ def option(
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    most: int = LARGEST,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -81,8 +83,9 @@ def option(
         above: a number that the value must exceed.
         high: the largest allowed number.
         below: a number that the value must stay below.
+        most: the largest whole number that is no mistake; it needs no mention before.
     """
-    metadata = {"help": help_text, "bounds": Bounds(choices, low, above, high, below)}
+    metadata = {"help": help_text, "bounds": Bounds(choices, low, above, high, below, most)}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -102,8 +105,8 @@ def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
         return ""
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be a finite number, not {value}"
-    if abs(value) > LARGEST and isinstance(value, int):
-        return f"must be at most {LARGEST}, not {value}"
+    if isinstance(value, int) and not -LARGEST <= value <= bounds.most:
+        return f"must be at most {bounds.most}, not {value}"
     shown = value if isinstance(value, int) else f"{value:g}"
     return "" if bounds.hold(value) else f"must be {bounds.text}, not {shown}"
 

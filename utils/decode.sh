@@ -19,6 +19,7 @@ options=     # options of PROGRAM
 skip_bad=false
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 4 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -37,9 +38,10 @@ cmvn=()  # statistics of the speakers, for models that normalise by them
 if [ -s "$data/cmvn.scp" ]; then
   cmvn=(--cmvn="scp:$data/cmvn.scp" --utt2spk="ark:$data/utt2spk")
 fi
+lock_folder "$dir"
 mkdir -p "$dir/log"
 rm -f "$dir/.done"
-rm -rf "$dir/scoring" # the score of the hypotheses that were there
+discard "$dir/scoring" # the score of the hypotheses that were there
 split_data.py --per-utt "$data" "$nj"
 feats=$data/split${nj}utt/$job/feats.scp log=$dir/log
 inputs=(--input="scp:$feats" --input="$model/final.safetensors" --input="$model/config.json")
@@ -56,16 +58,21 @@ tables=("${words[@]}")
 split_options "$options"
 # shellcheck disable=SC2086  # $cmd may be a program and its options
 $cmd "$job=1:$nj" "$log/decode.$job.log" "${step[@]}" "$program" "${words[@]}" "${tables[@]}"
-for what in speed nbest ctm hyp; do
-  for n in $(seq "$nj"); do cat "$log/$what.$n"; done > "$dir/.$what.tmp"
+files=(speed.jsonl nbest hyp.ctm hyp.txt) joined=()
+for file in "${files[@]}"; do
+  what=${file#hyp.}
+  if [ "$file" = hyp.txt ]; then what=hyp; fi
+  new=$(temporary "$dir/$file")
+  for n in $(seq "$nj"); do cat "$log/${what%.jsonl}.$n"; done > "$new"
+  joined+=("$new")
 done
-if [ ! -s "$dir/.hyp.tmp" ]; then
+if [ ! -s "${joined[3]}" ]; then
+  rm -f "${joined[@]}"
   echo "ERROR ($(basename "$0")) $data: none of its utterances could be decoded; see $log/decode.*.log" >&2
   exit 1
 fi
-mv "$dir/.speed.tmp" "$dir/speed.jsonl"
-mv "$dir/.nbest.tmp" "$dir/nbest"
-mv "$dir/.ctm.tmp" "$dir/hyp.ctm"
-mv "$dir/.hyp.tmp" "$dir/hyp.txt"
+rm -f "$dir/.hyp.ctm.sha256"
+for n in "${!files[@]}"; do publish "${joined[n]}" "$dir/${files[n]}"; done
+seal "$dir/hyp.ctm"
 rm -f "$dir"/log/*.partial  # from which --resume would continue
 touch "$dir/.done"

@@ -30,7 +30,7 @@ from pipeline.cli import log, run
 from pipeline.data.data_dir import FILES, filter_tables, filter_unkeyed, recordings
 from pipeline.data.text_files import Problems, scan
 from pipeline.errors import DataDirError
-from pipeline.files import write_text
+from pipeline.files import write_texts
 from pipeline.plain_text import MARK, check_spellings, decode_text, fault_of_name, shown
 
 Tables = dict[str, dict[str, str]]
@@ -144,8 +144,7 @@ def replace(path: Path, texts: dict[str, str]) -> None:
     except OSError as error:
         what = f"cannot copy the files: {error.strerror}; nothing was changed; correct that"
         raise DataDirError(f"{backup}: {what}") from error
-    for name in changed:
-        write_text(files[name], texts[name])
+    write_texts(path, {name: texts[name] for name in changed})
     log.info("rewrote %s; the old files are in %s", ", ".join(changed), backup)
 
 

@@ -22,6 +22,7 @@ skip_bad=false
 options=         # more options of the program, e.g. "--low-freq=300 --allow-pipes=true --channel=0"
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 2 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -49,6 +50,8 @@ case $feats in
 between two files; rename it" ;;
 esac
 
+lock_folder "$feats"
+lock_folder "$data"
 mkdir -p "$feats/log"
 feats=$(CDPATH='' cd "$feats" && pwd)
 if [[ $feats == *[,\|]* ]]; then
@@ -99,21 +102,27 @@ fi
 rm -f "$data/feats.scp" # without it a directory that is half old and half new does not look whole
 for n in $(seq "$nj"); do
   mv "$feats/.feats_$name.$n.ark" "$feats/feats_$name.$n.ark"
-  LC_ALL=C sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$n.scp" > "$feats/feats_$name.$n.scp"
+  new=$(temporary "$feats/feats_$name.$n.scp")
+  LC_ALL=C sed 's|/\.\(feats_[^/]*:[0-9]*\)$|/\1|' "$feats/.feats_$name.$n.scp" > "$new"
+  publish "$new" "$feats/feats_$name.$n.scp"
   rm "$feats/.feats_$name.$n.scp"
 done
 for folder in "$feats/log/options_$name"/*; do # of earlier runs
   if [ "$folder" != "$sorted" ]; then rm -rf "$folder"; fi
 done
-rm -rf "$data/.conf.tmp"
-cp -r "$sorted/conf" "$data/.conf.tmp"
-cp "$sorted/frame_shift" "$data/frame_shift"
-rm -rf "$data/conf"
-mv "$data/.conf.tmp" "$data/conf"
+made_conf=$(temporary "$data/conf")
+rm "$made_conf"
+cp -r "$sorted/conf" "$made_conf"
+new=$(temporary "$data/frame_shift")
+cat "$sorted/frame_shift" > "$new"
+publish "$new" "$data/frame_shift"
+discard "$data/conf"
+mv "$made_conf" "$data/conf"
 for file in utt2num_frames feats.scp; do # feats.scp last: with it the directory is complete
+  new=$(temporary "$data/$file")
   for n in $(seq "$nj"); do
     if [ $file = feats.scp ]; then cat "$feats/feats_$name.$n.scp"; else cat "$feats/log/frames_$name.$n"; fi
-  done | LC_ALL=C sort > "$data/.$file.tmp"
-  mv "$data/.$file.tmp" "$data/$file"
+  done | LC_ALL=C sort > "$new"
+  publish "$new" "$data/$file"
 done
 if [ "$skip_bad" = false ]; then validate_data_dir.py "$data" >&2; fi

@@ -27,6 +27,8 @@ from pipeline.cli import run
 from pipeline.errors import ModelError, UsageError
 from pipeline.scoring.results import best_epoch, read_metrics, read_score, read_wer
 
+ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "U8": 1, "BOOL": 1}
+
 
 def count_weights(path: Path) -> int:
     """Number of weights in a safetensors file, from its header alone."""
@@ -34,7 +36,13 @@ def count_weights(path: Path) -> int:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(size, path.stat().st_size)))
-        return sum(prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+        tensors = [t for name, t in header.items() if name != "__metadata__"]
+        held = sum(prod(t["shape"]) * ITEM_BYTES[t["dtype"]] for t in tensors)
+        if held != path.stat().st_size - 8 - size:
+            raise ValueError("damaged: the shapes of its tensors do not fit its length")
+        return sum(prod(t["shape"]) for t in tensors)
+    except RecursionError:
+        raise ModelError(f"{path}: cannot read these weights (nested too deeply)") from None
     except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path}: cannot read these weights ({error}); train the model") from error
 

@@ -14,6 +14,7 @@ options=      # options of score.py
 log=          # folder of the logs; default: log in the first DECODE_DIR
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -lt 2 ] || [ $(($# % 2)) -ne 0 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -24,9 +25,11 @@ for ((i = 0; i < $#; i++)); do usable_paths "paths[$i]"; done
 log=${log:-${paths[1]}/log}
 usable_paths log
 choose_job_name "$log"
-mkdir -p "$log"
+lock_folder "$log"
 # A line for each job, as xargs reads it: what is no letter of a plain name stands after a \.
-printf '%s\n' "${paths[@]}" | LC_ALL=C sed 's/[^A-Za-z0-9_./-]/\\&/g' | paste -d ' ' - - > "$log/score.list"
+new=$(temporary "$log/score.list")
+printf '%s\n' "${paths[@]}" | LC_ALL=C sed 's/[^A-Za-z0-9_./-]/\\&/g' | paste -d ' ' - - > "$new"
+publish "$new" "$log/score.list"
 job_words "$log/score.list"
 list=("${words[@]}")
 split_options "$options"

@@ -17,11 +17,8 @@ See also: run.py, validate_data_dir.py, subset_data_dir.py
 
 import pipeline.environment  # isort: skip  # noqa: F401
 
-import contextlib
-import fcntl
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +28,7 @@ from typer import Argument, Option
 from pipeline.cli import log, run
 from pipeline.data.data_dir import DataDir, write_subset
 from pipeline.errors import DataDirError
+from pipeline.files import locked, replaced_directory
 
 STAMP = ".source"  # file with the content hash of the directory that was split
 
@@ -69,7 +67,7 @@ def main(
     target = data.path / f"split{parts}{'utt' if per_utt else ''}"
     if target.is_file():
         raise DataDirError(f"{target}: a file has the name of the folder to write; move it away")
-    with locked(data.path):
+    with locked(data.path / f".{target.name}.split.lock", where=data.path):
         stamp = data.content_hash()
         if is_current(target, parts, stamp):
             log.info("%s is up to date", target)
@@ -119,30 +117,10 @@ def is_current(target: Path, parts: int, stamp: str) -> bool:
 
 def write_parts(data: DataDir, utts_of_part: list[list[str]], target: Path, stamp: str) -> None:
     """Write all parts under a temporary name, then replace older ones."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    try:
+    with replaced_directory(target) as folder:
         for number, utts in enumerate(utts_of_part, start=1):
-            write_subset(data, utts, temporary / str(number))
-        (temporary / STAMP).write_text(stamp)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Let only one process at a time split a directory, if the file system supports locks."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+            write_subset(data, utts, folder / str(number))
+        (folder / STAMP).write_text(stamp)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 4 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -27,7 +28,8 @@ fi
 program=$1 model=$2 data=$3 sweep=$4
 usable_paths model data sweep
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub,frames,seconds
-mkdir -p "$sweep"
+lock_folder "$sweep"
+new=$(temporary "$sweep/sweep.tsv")
 {
   printf 'beam\t%s\n' "${columns//,/$'\t'}"
   for beam in $beams; do
@@ -41,6 +43,6 @@ mkdir -p "$sweep"
     scores=$(print_scores.py --columns "$columns" "$dir")
     printf '%s\t%s\n' "$beam" "$scores"
   done
-} > "$sweep/.sweep.tmp"
-mv "$sweep/.sweep.tmp" "$sweep/sweep.tsv"
+} > "$new"
+publish "$new" "$sweep/sweep.tsv"
 cat "$sweep/sweep.tsv"

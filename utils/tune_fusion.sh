@@ -21,6 +21,7 @@ map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
+. "$(dirname "$0")/files.sh"
 
 if [ $# -ne 5 ]; then
   sed -n '2,/^set/p' "$0" | grep '^#' >&2
@@ -34,7 +35,8 @@ if [[ $lm == *[\$\`\"\\#]* ]]; then
 fi
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub
 fewest= best=
-mkdir -p "$tune"
+lock_folder "$tune"
+new=$(temporary "$tune/tune.tsv")
 {
   printf 'weight\tbonus\t%s\n' "${columns//,/$'\t'}"
   for weight in 0 $weights; do
@@ -56,7 +58,9 @@ mkdir -p "$tune"
       fi
     done
   done
-} > "$tune/.tune.tmp"
-mv "$tune/.tune.tmp" "$tune/tune.tsv"
-printf '%s\n' "$best" > "$tune/best.conf"
+} > "$new"
+publish "$new" "$tune/tune.tsv"
+new=$(temporary "$tune/best.conf")
+printf '%s\n' "$best" > "$new"
+publish "$new" "$tune/best.conf"
 cat "$tune/tune.tsv" "$tune/best.conf"

@@ -16,7 +16,7 @@ from pipeline.data.checks import validate, validation_warnings
 from pipeline.data.file_kinds import FILES, UNKEYED, FileKind, Segment, invert
 from pipeline.data.text_files import format_map, read_map, write_map
 from pipeline.errors import DataDirError
-from pipeline.files import write_text
+from pipeline.files import discard, new_directory, replaced_directory, write_texts
 from pipeline.plain_text import decode_text, shown
 
 __all__ = [
@@ -177,7 +177,7 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
     destination = Path(destination)
     try:
         if destination.exists():
-            _replace_files(destination, texts)
+            write_texts(destination, texts, without={*FILES, *UNKEYED}.difference(texts))
             _replace_folder(destination / "conf", conf)
         else:
             _make_directory(destination, texts, conf)
@@ -186,33 +186,23 @@ def write_files(destination: str | Path, texts: Mapping[str, str], *, conf: Path
         raise DataDirError(f"{destination}: {what}") from error
 
 
-def _replace_files(destination: Path, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        write_text(destination / name, text)
-    for name in {*FILES, *UNKEYED}.difference(texts):
-        (destination / name).unlink(missing_ok=True)
-
-
 def _replace_folder(target: Path, source: Path) -> None:
     """Make ``target`` a copy of ``source``, without files of an older one, or remove it."""
     if target.exists() and source.exists() and target.samefile(source):
         return
-    shutil.rmtree(target, ignore_errors=True)
-    if source.is_dir():
-        shutil.copytree(source, target)
+    if not source.is_dir():
+        discard(target)
+        return
+    with replaced_directory(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _make_directory(destination: Path, texts: Mapping[str, str], conf: Path) -> None:
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with new_directory(destination) as folder:
         for name, text in texts.items():
-            (temporary / name).write_bytes(text.encode())
+            (folder / name).write_bytes(text.encode())
         if conf.is_dir():
-            shutil.copytree(conf, temporary / "conf")
-        temporary.rename(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(conf, folder / "conf")
 
 
 def _subset_texts(source: DataDir, utts: list[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 import zlib
 from collections import deque
@@ -20,12 +19,13 @@ from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
-from pipeline.files import write_text
+from pipeline.files import file_digest, write_text
 from pipeline.frontend.audio import Recording, WavReader
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import find_statistics
+from pipeline.seals import sealed, sidecar, write_sidecar
 from pipeline.tables import MatrixReader, TextWriter
 from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import open_output
@@ -75,6 +75,9 @@ def decode_table(
         rspecifier, allow_pipes=options.allow_pipes
     )
     started, frames, skipped = time.monotonic(), 0, 0
+    ctm_files = [*filter(None, map(_regular, (options.write_ctm, options.write_token_ctm)))]
+    for path in ctm_files:
+        sidecar(path).unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         hyps = stack.enter_context(TextWriter(wspecifier))
         nbest = None
@@ -99,14 +102,24 @@ def decode_table(
                 ctm.write("".join(f"{utt_id} {line}\n" for line in result[name]).encode())
             counter.ok()
         counter.require_some()
+    for path in ctm_files:
+        write_sidecar(path)
     for _ in range(getattr(reader, "skipped", 0)):
         counter.fail("an entry of the table", "not readable, skipped")
     seconds = time.monotonic() - started
     if options.write_speed:
         speed = {"frames": frames, "seconds": round(seconds, 3)}
-        write_text(options.write_speed, json.dumps(speed) + "\n")
+        write_text(options.write_speed, sealed(json.dumps(speed)) + "\n")
     already = f", {skipped} of them already finished" if skipped else ""
     return f"{frames} frames in {seconds:.1f} s{already}"
+
+
+def _regular(wxfilename: str) -> Path | None:
+    """The path of an output, if it is a regular file, be it new or not."""
+    if wxfilename in ("", "-") or wxfilename.startswith("|"):
+        return None
+    path = Path(wxfilename)
+    return path if path.is_file() or not path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -227,18 +240,16 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
         if options.resume:
             raise UsageError("--resume: hypotheses must go to a file, such as ark,t:hyp.txt")
         return Journal(None, {}, resume=False)
-    files = [directory.path / "final.safetensors"]
+    files = [directory.path / "final.safetensors", directory.path / "config.json"]
     if options.lm:
-        files.append(Path(options.lm))
-        if files[1].is_dir():
-            files[1] /= "final.safetensors"
-    stats = [(os.fspath(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        lm = Path(options.lm)
+        files.append(lm / "final.safetensors" if lm.is_dir() else lm)
     of_reading = {field.name for field in fields(DecodeOptions)} - {
         field.name for field in fields(SearchOptions)
     }
     searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
-        "model": [list(stat) for stat in stats],
+        "model": [file_digest(file) for file in files],
         **searched,
         "nbest": options.nbest if options.write_nbest else 0,
         "ctm": _with_times(options),

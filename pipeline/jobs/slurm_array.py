@@ -6,7 +6,6 @@ only jobs of that name are asked about and cancelled.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import locked, write_bytes, write_text
 from pipeline.jobs.command_line import Settings, Usage
 from pipeline.jobs.slurm_output import Number, Task, arrays, lines_of, numbers, tasks
 
@@ -124,9 +124,7 @@ class Submission:
     def locked(self) -> Iterator[None]:
         """Let only one process at a time look for the array and submit it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(f"{self.base}.lock", "w") as stream:
-            with contextlib.suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_EX)
+        with locked(Path(f"{self.base}.lock")):
             yield
 
     def find(self) -> bool:
@@ -189,16 +187,15 @@ class Submission:
             Path(settings.log_of(job)).unlink(missing_ok=True)
             os.makedirs(os.path.dirname(settings.log_of(job)) or ".", exist_ok=True)
         script = Path(f"{self.base}.sh")
-        script.write_text(
-            encoding="utf-8",
-            errors="surrogateescape",
-            data=TASK.format(
+        write_bytes(
+            script,
+            TASK.format(
                 folder=shlex.quote(os.getcwd()),
                 first=settings.first,
                 command='"$job"'.join(map(shlex.quote, settings.parts(settings.command))),
                 log='"$job"'.join(map(shlex.quote, settings.parts(settings.log))),
                 threads=settings.number("num-threads", 1),
-            ),
+            ).encode(errors="surrogateescape"),
         )
         self._write()
         words = [*words, "--parsable", "--open-mode=append", f"--job-name={self.title}"]
@@ -265,9 +262,7 @@ class Submission:
     def _write(self) -> None:
         content = {"key": self.key, "id": self.id, "jobs": self.jobs, "title": self.title}
         content["cluster"] = self.cluster
-        temporary = Path(f"{self.base}.json.tmp")
-        temporary.write_text(json.dumps(content) + "\n")
-        temporary.replace(self.record)
+        write_text(self.record, json.dumps(content) + "\n")
 
     def tasks(self) -> dict[int, Task]:
         """Job number (0 without an array) -> its state; empty if Slurm does not know the array.

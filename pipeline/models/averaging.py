@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from pipeline.errors import ModelError
+from pipeline.files import new_directory
 from pipeline.models.model_dir import ModelDir
-from pipeline.models.weights import read_weights
+from pipeline.models.weights import read_weights, weights_bytes
 
 
 def sources_of(directories: Sequence[ModelDir], *, last: int) -> list[Path]:
@@ -66,18 +66,16 @@ def average(directories: Sequence[ModelDir], files: Sequence[Path]) -> dict[str,
 def write_average(
     like: ModelDir, weights: dict[str, torch.Tensor], files: Sequence[Path], out: Path
 ) -> None:
-    """Write a model directory atomically, with these weights and all other files of ``like``."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    """Write a model directory atomically, with these weights and all other files of ``like``.
+
+    Raises:
+        OSError: another process has made a folder of this name in the meantime.
+    """
+    with new_directory(out) as folder:
         for name in ("config.json", "tokens.txt", "cmvn.ark"):
             if (like.path / name).exists():
-                shutil.copyfile(like.path / name, temporary / name)
+                shutil.copyfile(like.path / name, folder / name)
         if (like.path / "front_end").is_dir():
-            shutil.copytree(like.path / "front_end", temporary / "front_end")
-        (temporary / "averaged_from").write_text("".join(f"{file}\n" for file in files))
-        (temporary / "final.safetensors").write_bytes(save(weights))
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(like.path / "front_end", folder / "front_end")
+        (folder / "averaged_from").write_text("".join(f"{file}\n" for file in files))
+        (folder / "final.safetensors").write_bytes(weights_bytes(weights))

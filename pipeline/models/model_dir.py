@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.files import write_text
+from pipeline.files import file_digest, write_text
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.frontend.front_end import FrontEnd
 from pipeline.models.normalise import SPEAKER, own_statistics, read_cmvn
 from pipeline.models.weights import load_weights, read_weights
 from pipeline.nn.config import FORMAT_VERSION, ModelConfig, model_config_from, to_data
-from pipeline.nn.models import Model, build_model
+from pipeline.nn.models import Model, build_model, require_room
+from pipeline.seals import read_text, sealed, unsealed
 from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
 
@@ -49,6 +50,7 @@ class ModelDir:
         normalises: bool | str,
     ) -> None:
         self.path, self.config, self.tokens, self.options = path, config, tokens, options
+        self.cmvn_sha256 = ""  # of cmvn.ark, if it is known
         self.normalises = normalises  # with cmvn.ark, or with those of each speaker: "speaker"
 
     @property
@@ -121,6 +123,7 @@ class ModelDir:
         tokens.save(path / "tokens.txt")
         if isinstance(cmvn, CmvnStats):
             write_matrix(str(path / "cmvn.ark"), cmvn.matrix)
+            directory.cmvn_sha256 = file_digest(path / "cmvn.ark")
         shutil.rmtree(path / "front_end", ignore_errors=True)
         if front_end is not None:
             _copy_files(front_end, path / "front_end")
@@ -129,9 +132,10 @@ class ModelDir:
             "kind": config.kind,
             "model": to_data(config),
             "cmvn": directory.normalises,
+            "cmvn_sha256": directory.cmvn_sha256,
             "options": options,
         }
-        write_text(path / "config.json", json.dumps(data, indent=2) + "\n")
+        write_text(path / "config.json", sealed(json.dumps(data, indent=2) + "\n"))
         return directory
 
     @classmethod
@@ -142,7 +146,7 @@ class ModelDir:
             ModelError: it is not a model directory, is incomplete, or is not of this ``kind``.
         """
         path = Path(path)
-        config, options, normalises = _read_config(path)
+        config, options, normalises, digest = _read_config(path)
         tokens = Tokens.from_file(path / "tokens.txt")
         if config.num_tokens != len(tokens):
             raise ModelError(
@@ -156,7 +160,9 @@ class ModelDir:
             )
         if kind is not None and config.kind != kind:
             raise ModelError(f"{path}: a {config.kind} model; a {kind} model is needed here")
-        return cls(path, config, tokens, options, normalises=normalises)
+        directory = cls(path, config, tokens, options, normalises=normalises)
+        directory.cmvn_sha256 = digest
+        return directory
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The final weights by name. Raises ModelError if there are none or they are damaged."""
@@ -171,6 +177,9 @@ class ModelDir:
         """The network with its final weights, in evaluation mode."""
         weights = self.weights()
         assert self.config.num_tokens is not None
+        require_room(
+            self.config, num_tokens=self.config.num_tokens, where=self.path / "config.json"
+        )
         model = build_model(self.config, num_tokens=self.config.num_tokens)
         load_weights(model, weights, self.weights_path)
         return model.to(device).eval()
@@ -187,7 +196,13 @@ class ModelDir:
         path = self.path / "cmvn.ark"
         if not path.exists():
             raise ModelError(f"{path}: missing; the model needs it to normalise features")
-        return read_cmvn(path, self.config.encoder.input_dim)
+        stats = read_cmvn(path, self.config.encoder.input_dim)
+        if self.cmvn_sha256 and self.cmvn_sha256 != file_digest(path):
+            raise ModelError(
+                f"{path}: not the statistics that the model was trained with, by cmvn_sha256 in "
+                "config.json; restore its own cmvn.ark"
+            )
+        return stats
 
     def statistics(self, features: np.ndarray, speaker: CmvnStats | None) -> CmvnStats | None:
         """The statistics that normalise one utterance; None: no normalisation.
@@ -223,11 +238,11 @@ def is_trained(path: Path) -> bool:
     return any(p.exists() for p in (*states, path / "final.safetensors"))
 
 
-def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
-    """The architecture, the options and the kind of normalisation in ``config.json``."""
+def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str, str]:
+    """The architecture, options, kind of normalisation and digest of its statistics."""
     file = path / "config.json"
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = unsealed(read_text(file), version=FORMAT_VERSION)
         if data["format_version"] == FORMAT_VERSION:
             config = model_config_from(data["model"], where="model")
             config = config.part(config.kind, "model")  # checks that no section is missing
@@ -236,6 +251,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str]:
                 config,
                 dict(data["options"]),
                 normalises if normalises == SPEAKER else bool(normalises),
+                str(data.get("cmvn_sha256", "")),
             )
     except OSError as error:
         what = "has no readable config.json" if path.is_dir() else "not a model directory"

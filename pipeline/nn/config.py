@@ -23,6 +23,7 @@ recipe. The keys of a section are the options of the configuration class in the 
 """
 
 import dataclasses
+import reprlib
 import tomllib
 import types
 import typing
@@ -35,10 +36,11 @@ from pipeline.nn.encoders.encoder import EncoderConfig
 from pipeline.nn.encoders.kinds import encoder_config
 from pipeline.nn.joiner import JoinerConfig
 from pipeline.nn.predictor import PredictorConfig
-from pipeline.options import REQUIRED, Options, fault, nearest, option
+from pipeline.options import LARGEST, REQUIRED, Options, fault, nearest, option
 from pipeline.plain_text import decode_text
 
 FORMAT_VERSION = 1
+LARGEST_FILE = 1 << 20  # bytes of an architecture
 
 C = TypeVar("C", bound=Options)
 
@@ -84,11 +86,16 @@ def load_model_config(path: Path) -> ModelConfig:
         ConfigError: the file cannot be read, or has errors; all of them are named with their keys.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ConfigError(f"{path}: not an architecture: it has {size} bytes")
         data = tomllib.loads(decode_text(path.read_bytes(), str(path), ConfigError))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read this architecture: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not an architecture: nested too deeply") from None
+    except ValueError as error:  # not TOML, or a number of thousands of digits
+        reason = str(error).partition("; use sys.")[0]
+        raise ConfigError(f"{path}: not a TOML file: {reason}; correct it") from error
     config = model_config_from(data, where=str(path))
     if not (config.encoder or config.predictor):
         raise ConfigError(f"{path}: has neither an [encoder] nor a [predictor]; add one")
@@ -98,7 +105,10 @@ def load_model_config(path: Path) -> ModelConfig:
 def model_config_from(data: dict[str, Any], *, where: str) -> ModelConfig:
     """An architecture from plain data. Raises ConfigError that names all errors."""
     problems: list[str] = []
-    config = _build(ModelConfig, data, "", problems)
+    try:
+        config = _build(ModelConfig, data, "", problems)
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply; correct the file") from None
     if problems or config is None:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return config
@@ -107,6 +117,14 @@ def model_config_from(data: dict[str, Any], *, where: str) -> ModelConfig:
 def to_data(config: ModelConfig) -> dict[str, Any]:
     """An architecture as plain data for ``config.json``, which `model_config_from` reads."""
     return dataclasses.asdict(config)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut if it is long."""
+    try:
+        return reprlib.repr(value)
+    except (RecursionError, ValueError):  # ValueError: a whole number of thousands of digits
+        return "something too long to show"
 
 
 def _build(cls: type[C], data: dict[str, Any], prefix: str, problems: list[str]) -> C | None:
@@ -145,10 +163,11 @@ def _value(
     wanted = hint
     if dataclasses.is_dataclass(wanted):
         return _section(value, wanted, key, problems)
-    if wanted is float and type(value) is int:
+    if wanted is float and type(value) is int and abs(value) <= LARGEST:
         value = float(value)
     if type(value) is not wanted:
-        problems.append(f"{key}: {wanted.__name__} expected, not {value!r}; {f.metadata['help']}")
+        what = f"{wanted.__name__} expected, not {shown(value)}"
+        problems.append(f"{key}: {what}; {f.metadata['help']}")
     elif wrong := fault(f, value):
         problems.append(f"{key} {wrong}")
     return value
@@ -160,7 +179,7 @@ def _values(
     """The items of a list as a tuple, each checked like a single value."""
     if not isinstance(value, list | tuple):
         name = f"list of {wanted.__name__}"
-        problems.append(f"{key}: {name} expected, not {value!r}; {f.metadata['help']}")
+        problems.append(f"{key}: {name} expected, not {shown(value)}; {f.metadata['help']}")
         return ()
     items = enumerate(value)
     return tuple(_value(item, wanted, f, f"{key}[{index}]", problems) for index, item in items)
@@ -168,7 +187,7 @@ def _values(
 
 def _section(value: Any, wanted: Any, key: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
-        problems.append(f"{key}: must be a section [{key}], not {value!r}")
+        problems.append(f"{key}: must be a section [{key}], not {shown(value)}")
         return None
     if wanted is EncoderConfig:
         try:

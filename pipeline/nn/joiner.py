@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss, sum_transducer_loss
-from pipeline.nn.layers import Linear
+from pipeline.nn.layers import MOST_CELLS, Linear
 from pipeline.options import Options, option, require
 
 BLANK = 0
@@ -26,7 +26,9 @@ class JoinerConfig(Options):
         "kind of joiner: tanh ([G13] eq. 15-18) or sum ([G12] eq. 12)",
         choices=("tanh", "sum"),
     )
-    dim: int = option(0, "size of l_t and h_t,u of a tanh joiner; 250 in [G13]", low=0)
+    dim: int = option(
+        0, "size of l_t and h_t,u of a tanh joiner; 250 in [G13]", low=0, most=MOST_CELLS
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

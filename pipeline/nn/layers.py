@@ -16,6 +16,8 @@ from pipeline.kernels.lstm.layer import recurrent_rows
 from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import Ragged
 
+MOST_CELLS = 65536  # in a layer; a larger number in an architecture is a mistake
+
 
 class RecurrentLayer(nn.Module):
     """A layer of LSTM cells with peepholes or of tanh units, in one or both directions.

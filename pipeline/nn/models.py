@@ -4,9 +4,13 @@
 2013.
 """
 
+import os
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.nn.config import ModelConfig
@@ -15,7 +19,15 @@ from pipeline.nn.joiner import BLANK, Joiner
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
 
-__all__ = ["BLANK", "CtcModel", "Model", "PredictorModel", "TransducerModel", "build_model"]
+__all__ = [
+    "BLANK",
+    "CtcModel",
+    "Model",
+    "PredictorModel",
+    "TransducerModel",
+    "build_model",
+    "require_room",
+]
 
 
 class CtcModel(nn.Module):
@@ -123,6 +135,34 @@ class TransducerModel(nn.Module):
 
 
 Model = CtcModel | PredictorModel | TransducerModel
+
+
+def require_room(config: ModelConfig, *, num_tokens: int, where: object) -> None:
+    """Raise ConfigError if half of this machine's memory cannot hold the weights of a network.
+
+    A training needs as much again for the gradients. Nothing of that size is made to find out.
+
+    Args:
+        config: the architecture.
+        num_tokens: the number V of tokens with the blank.
+        where: the file of the architecture, for the message.
+    """
+    with torch.device("meta"):
+        parameters = dict(build_model(config, num_tokens=num_tokens).named_parameters())
+    sizes: Counter[str] = Counter()
+    for name, tensor in parameters.items():
+        sizes[name.partition(".")[0]] += 4 * tensor.numel()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if sizes.total() <= memory // 2:
+        return
+    part = max((n for n in sizes if getattr(config, n, None)), key=lambda n: sizes[n])
+    numbers = {k: v for k, v in vars(getattr(config, part)).items() if type(v) is int}
+    key = max(numbers, key=lambda k: numbers[k])
+    raise ConfigError(
+        f"{where}: {part}.{key} = {numbers[key]}: the network would have weights of "
+        f"{sizes.total() / 2**30:.1f} GiB, but this machine has {memory / 2**30:.1f} GiB of "
+        f"memory; lower it, or another number of [{part}]"
+    )
 
 
 def build_model(config: ModelConfig, *, num_tokens: int) -> Model:

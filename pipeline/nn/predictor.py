@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import State
-from pipeline.nn.layers import RecurrentLayer
+from pipeline.nn.layers import MOST_CELLS, RecurrentLayer
 from pipeline.options import REQUIRED, Options, option
 
 
@@ -21,9 +21,14 @@ from pipeline.options import REQUIRED, Options, option
 class PredictorConfig(Options):
     """Options of a `Predictor`."""
 
-    cells: int = option(REQUIRED, "number of LSTM cells; 128 in [G12], 250 in [G13]", low=1)
+    cells: int = option(
+        REQUIRED, "number of LSTM cells; 128 in [G12], 250 in [G13]", low=1, most=MOST_CELLS
+    )
     projection: int = option(
-        0, "size of the recurrent projection of H. Sak et al., 2014; 0: none", low=0
+        0,
+        "size of the recurrent projection of H. Sak et al., 2014; 0: none",
+        low=0,
+        most=MOST_CELLS,
     )
     dropout: float = option(
         0.0, "probability of dropout on the output; 0 in the papers", low=0, below=1

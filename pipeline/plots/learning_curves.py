@@ -1,6 +1,5 @@
 """Learning curves: loss and error rate of trainings over their epochs."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ModelError
 from pipeline.plots.figures import COLOURS, new_figure, style
 from pipeline.scoring.results import Epoch, best_epoch, fault, read_metrics
+from pipeline.seals import read_text, unsealed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def _read_kind(directory: Path) -> str:
     if not directory.is_dir():
         raise ModelError(f"{directory}: no such directory; give a directory of train_*.py")
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["kind"])
+        return str(unsealed(read_text(file))["kind"])
     except FileNotFoundError as error:
         raise ModelError(
             f"{file}: missing; give a directory of train_*.py, or put a copy of the file back"

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.data.file_kinds import number, whole_number
 from pipeline.errors import DataError
 from pipeline.plain_text import read_lines
+from pipeline.seals import check_sidecar
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def read_ctm(path: Path, utt_id: str) -> list[Segment]:
         DataError: the file cannot be read, has a line of another form, or lacks the utterance.
     """
     found = []
+    check_sidecar(path, "decode again")
     for line, fields in _lines(path, "give a file of decode_*.py --write-ctm with --ctm"):
         try:
             if fields[0] == utt_id:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.scoring.results import fault
+from pipeline.seals import read_text, unsealed
 
 # What is told, and under which name; what else there is follows in one line.
 FACTS = {
@@ -64,14 +66,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(read_text(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: damaged, it is no JSON; put a copy back or remove it") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: holds no JSON object; put a copy back or remove it")
-    return data
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: damaged, {fault(error)}; put a copy back or remove it") from error
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.scoring.results import SavedScore, read_score, score_file
+from pipeline.scoring.results import SavedScore, read_score, score_file, scored_file
 
 EPS = "<eps>"
 ERRORS = "SDI"  # substitution, deletion, insertion
@@ -138,7 +138,7 @@ def read_decoding(model: Path, path: Path) -> Decoding:
     """
     score = read_score(path)
     root = recipe_root(path, score.decode_dir)
-    aligned = read_alignments(path / "scoring" / "alignments")
+    aligned = read_alignments(scored_file(path, "alignments"))
     return Decoding(
         model=model,
         path=path,

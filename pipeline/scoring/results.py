@@ -11,6 +11,7 @@ This module is the only reader of these files::
 import json
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.files import file_digest
 from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.kaldi_forms import wer_lines
 from pipeline.scoring.summary import FORMAT_VERSION, Confusions, Groups
+from pipeline.seals import Damaged, read_text, unsealed
 
 UNNAMED = "error rate"  # the metric of an epoch without a name for it
 
@@ -60,6 +62,7 @@ class SavedScore:
         interval: the interval of the error rate; None if it is not known.
         groups: grouping (speaker, gender, dialect …) -> group -> error counts.
         confusions: the counts of the distinct steps, the most frequent first.
+        files: SHA-256 of other files of the folder that later commands read.
     """
 
     name: str
@@ -74,6 +77,7 @@ class SavedScore:
     interval: SavedInterval | None
     groups: Groups
     confusions: Confusions
+    files: Mapping[str, str]
 
     @property
     def note(self) -> str:
@@ -105,7 +109,7 @@ def read_score(decode_dir: Path) -> SavedScore:
     """
     file, again = score_file(decode_dir), f"run score.py DATA_DIR {decode_dir}"
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = unsealed(read_text(file), version=FORMAT_VERSION)
         if data["format_version"] != FORMAT_VERSION:
             raise DataError(
                 f"{file}: has format {data['format_version']}, but this program reads "
@@ -114,7 +118,7 @@ def read_score(decode_dir: Path) -> SavedScore:
         score = _score(data)
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; {again}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (*FAULTS, IndexError) as error:
         raise DataError(f"{file}: cannot be used, {fault(error)}; {again} again") from error
     hyp, digest = decode_dir / "hyp.txt", score.digests[1]
     if digest is not None and hyp.is_file() and digest != file_digest(hyp):
@@ -150,6 +154,7 @@ def _score(data: Mapping[str, Any]) -> SavedScore:
             singles("deletions"),
             singles("correct"),
         ),
+        files={str(name): str(value) for name, value in data.get("files", {}).items()},
     )
 
 
@@ -167,8 +172,31 @@ def _counts(data: Mapping[str, Any]) -> ErrorCounts:
 def _interval(data: Mapping[str, Any] | None) -> SavedInterval | None:
     if not data:
         return None
-    low, high, level = float(data["low"]), float(data["high"]), float(data["level"])
+    low, high, level = (finite(data[name]) for name in ("low", "high", "level"))
     return SavedInterval(level, low, high, int(data["replications"]))
+
+
+def scored_file(decode_dir: Path, name: str) -> Path:
+    """The path of a file of ``scoring``, which must be of the same run as ``score.json``.
+
+    While another process replaces the folder, this waits a moment.
+
+    Raises:
+        DataError: the file is not what score.py wrote. Names the file and the command to run.
+    """
+    file = decode_dir / "scoring" / name
+    for _ in range(3):
+        try:
+            digest = read_score(decode_dir).files.get(name)
+        except DataError:
+            return file  # older, or made by other programs
+        if digest is None or not file.exists() or digest == file_digest(file):
+            return file
+        time.sleep(0.1)
+    raise DataError(
+        f"{file}: damaged, its content is not what score.py wrote; run score.py DATA_DIR "
+        f"{decode_dir} again"
+    )
 
 
 def read_wer(decode_dir: Path) -> ErrorCounts:
@@ -183,6 +211,8 @@ def read_wer(decode_dir: Path) -> ErrorCounts:
     file = decode_dir / "scoring" / "wer"
     try:
         found = _WER.match(file.read_text(encoding="utf-8"))
+        if found is not None:
+            found = _WER.match(scored_file(decode_dir, "wer").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         found = None
     if found is None:
@@ -208,10 +238,10 @@ def read_speed(decode_dir: Path) -> Speed:
     """
     file = decode_dir / "speed.jsonl"
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [unsealed(line) for line in read_text(file).splitlines()]
         frames, seconds = (sum(row[name] for row in rows) for name in ("frames", "seconds"))
-        return Speed(int(frames), float(seconds))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Speed(int(frames), finite(seconds))
+    except FAULTS as error:
         raise DataError(
             f"{file}: cannot be used, {fault(error)}; decode again with decode.sh"
         ) from error
@@ -246,18 +276,18 @@ def read_metrics(model_dir: Path) -> list[Epoch]:
     """
     file = model_dir / "metrics.jsonl"
     try:
-        lines = file.read_bytes().splitlines()
+        lines = read_text(file).split("\n")
     except FileNotFoundError as error:
         raise ModelError(
             f"{file}: no such file; wait for the first epoch, or restore the file"
         ) from error
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read, {fault(error)}; restore the file") from error
     epochs = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         try:
-            epoch = _epoch(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            epoch = _epoch(unsealed(line))
+        except FAULTS as error:
             raise DataError(
                 f"{file}:{number}: not a line of train_*.py, {fault(error)}; "
                 "remove it, or restore the file"
@@ -288,6 +318,16 @@ def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
 # ---- errors --------------------------------------------------------------------------------------
 
 
+FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
+
+
+def finite(value: Any) -> float:
+    """A number. Raises ValueError for NaN and infinity, TypeError for anything else."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value} is not finite")
+    return number
+
+
 def fault(error: Exception) -> str:
     """The reason why a JSON file cannot be used, in words."""
     match error:
@@ -297,6 +337,8 @@ def fault(error: Exception) -> str:
             return "it is not JSON"
         case UnicodeDecodeError():
             return "it is not a UTF-8 text"
+        case Damaged():
+            return str(error)
         case KeyError():
             return f'it lacks "{error.args[0]}"'
         case _:

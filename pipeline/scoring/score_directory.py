@@ -10,7 +10,6 @@ score.json              totals, interval, groups, confusions and the rule; writt
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import DataError
-from pipeline.files import file_digest, replaced_directory
+from pipeline.files import discard, file_digest, locked, replaced_directory
 from pipeline.scoring import kaldi_forms, summary
 from pipeline.scoring.alignment import EPS, KALDI, KALDI_COUNTS, Alignments, Numbered, align_all
 from pipeline.scoring.bootstrap import Interval, bootstrap, check_draws, interval
@@ -28,6 +27,7 @@ from pipeline.scoring.results import read_score
 from pipeline.scoring.sclite_files import GroupOf, write_inputs, write_lines, write_results
 from pipeline.scoring.score_options import ScoringOptions, bracket
 from pipeline.scoring.transcripts import Systems, check_mode, read_systems, uncollected
+from pipeline.seals import check_sidecar, sealed
 
 NO_GROUPS = ("spk2utt", "spk2warp")
 
@@ -70,7 +70,8 @@ def score_directory(
     """Score DECODE_DIR/hyp.txt against DATA_DIR/text and write DECODE_DIR/scoring.
 
     The folder is replaced when it is complete. If the texts have changed, an older folder is
-    removed first, so that it does not remain after a failure.
+    removed first, so that it does not remain after a failure. While another process decodes or
+    scores in DECODE_DIR, this waits.
 
     Args:
         data_dir: a Kaldi data directory.
@@ -88,16 +89,34 @@ def score_directory(
     """
     check_draws(replications, seed)
     check_mode(mode)
+    with locked(decode_dir / ".lock"):
+        return _score_locked(
+            data_dir, decode_dir, options, mode, (replications, seed), name, sclite=sclite
+        )
+
+
+def _score_locked(
+    data_dir: Path,
+    decode_dir: Path,
+    options: ScoringOptions,
+    mode: str,
+    draws: tuple[int, int],
+    name: str,
+    *,
+    sclite: bool,
+) -> Score:
+    replications, seed = draws
     fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
     digests = tuple(file_digest(path) for path in sides)
     if digests != _digests_of(decode_dir):
-        shutil.rmtree(out, ignore_errors=True)
+        discard(out)
     for path in sides:
         if not path.is_file():
             raise DataError(
                 f"{path}: no such file; give a DATA_DIR with text and a DECODE_DIR with hyp.txt"
             )
+    check_sidecar(decode_dir / "hyp.ctm", "decode again")
     texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
     group_of = find_groups(data, texts.utt_ids)
     score = _count(sides, texts, options, group_of, replications=replications, seed=seed)
@@ -125,7 +144,9 @@ def score_directory(
             write_results(folder, title, found, group_of, score.groups, score.confusions)
         lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, name=own, note=score.note)
         write_lines(partial / "wer", [lines])
-        write_lines(partial / "score.json", _json(content))
+        files = {name: file_digest(partial / name) for name in ("wer", "alignments")}
+        text = "".join(_json({**content, "files": files}))
+        write_lines(partial / "score.json", [sealed(text)])
     return score
 
 

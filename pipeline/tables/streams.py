@@ -13,10 +13,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NoReturn, Self, cast
 
 from pipeline.errors import PipelineError, TableError
+from pipeline.files import NewFile
+from pipeline.leftovers import remove_leftovers
 from pipeline.plain_text import MARK, warn_of_mark
 from pipeline.tables.specifiers import (
     check_rxfilename,
@@ -238,24 +241,26 @@ class ByteSource:
 class Output:
     """A stream to write to; a file becomes visible only when it is complete.
 
-    A regular file is written as ``.NAME.tmp.HOST.PID`` beside its target (symbolic links are
-    followed). ``prepare`` flushes it to disk, ``commit`` gives it its name, and ``abort`` removes
-    it. Standard output, devices, FIFOs and ``| command`` receive the bytes at once.
+    A regular file is written under a temporary name beside its target (symbolic links are
+    followed), see `NewFile`. ``prepare`` flushes it to disk, ``commit`` gives it its name, and
+    ``abort`` removes it. Standard output, devices, FIFOs and ``| command`` receive the bytes at
+    once. What a killed process left beside the target is removed first, if ``tidy``.
     """
 
-    def __init__(self, wxfilename: str) -> None:
+    def __init__(self, wxfilename: str, *, tidy: bool = True) -> None:
         check_wxfilename(wxfilename)
         self.name = wxfilename
         self.offset = 0
+        self._tidy = tidy
         self._process: subprocess.Popen[bytes] | None = None
-        self._temporary: str | None = None
+        self._new: NewFile | None = None
         self._target = os.path.realpath(wxfilename)
         self._stream = self._open()
 
     @property
     def atomic(self) -> bool:
         """Whether the bytes are kept under another name until ``commit``."""
-        return self._temporary is not None
+        return self._new is not None
 
     def _open(self) -> BinaryIO:
         if self.name in ("-", ""):
@@ -265,14 +270,13 @@ class Output:
         if self.name.startswith("|"):
             self._process = _shell(self.name[1:], stdin=subprocess.PIPE)
             return cast(BinaryIO, self._process.stdin)
-        path = self.name
-        if not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode):
-            folder, base = os.path.split(self._target)
-            path = self._temporary = os.path.join(
-                folder, f".{base}.tmp.{os.uname().nodename}.{os.getpid()}"
-            )
         try:
-            return open(path, "wb")
+            if os.path.exists(self.name) and not stat.S_ISREG(os.stat(self.name).st_mode):
+                return open(self.name, "wb")
+            if self._tidy:
+                remove_leftovers(Path(self._target))
+            self._new = NewFile(Path(self._target))
+            return self._new.stream
         except OSError as error:
             hint = "; create its directory first" if error.errno == 2 else ""
             raise TableError(f"{self.name}: cannot write: {error.strerror}{hint}") from error
@@ -318,25 +322,25 @@ class Output:
         """
         with self._named_errors():
             self._stream.flush()
-            if self._temporary is not None:
-                os.fsync(self._stream.fileno())
-            if self._temporary is not None or self._process is not None:
+            if self._new is not None:
+                self._new.prepare()
+            if self._process is not None:
                 self._stream.close()
         if self._process is not None and (status := self._process.wait()):
             raise TableError(f"{self.name} {_failed(status)}; run it by itself to see why")
 
     def commit(self) -> None:
         """Give the file its final name; call ``prepare`` before."""
-        if self._temporary is not None:
+        if self._new is not None:
             with self._named_errors():
-                os.replace(self._temporary, self._target)
-            self._temporary = None
+                self._new.commit()
+            self._new = None
         elif not self._stream.closed and self._stream is not sys.stdout.buffer:
             self._stream.close()
 
     def remove_old(self) -> None:
         """Remove an older file of the final name."""
-        if self._temporary is not None:
+        if self._new is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self._target)
 
@@ -349,9 +353,8 @@ class Output:
                 self._stream.close()
         if self._process is not None:
             self._process.wait()
-        if self._temporary is not None:
-            with contextlib.suppress(OSError):
-                os.remove(self._temporary)
+        if self._new is not None:
+            self._new.abort()
 
     def __enter__(self) -> Self:
         return self

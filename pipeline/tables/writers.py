@@ -1,17 +1,19 @@
 """Atomic writers of Kaldi tables; import them from ``pipeline.tables``."""
 
 import re
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from numpy.typing import NDArray
 
 from pipeline.errors import TableError
+from pipeline.leftovers import remove_leftovers
 from pipeline.plain_text import fault_of_name
 from pipeline.tables.objects import matrix_bytes, vector_bytes
 from pipeline.tables.readers import ScpReader
 from pipeline.tables.specifiers import parse_wspecifier
-from pipeline.tables.streams import Output, open_output
+from pipeline.tables.streams import Output
 
 Array = NDArray[Any]
 V = TypeVar("V")
@@ -46,6 +48,7 @@ class _Writer(Generic[V]):
     def __enter__(self) -> Self:
         if self.specifier.ark is None:
             self._targets = dict(ScpReader(f"scp:{self.specifier.scp}"))
+            remove_leftovers(*map(Path, self._targets.values()))
             return self
         self._ark = Output(self.specifier.ark or "-")
         if self.specifier.scp is not None:
@@ -87,7 +90,7 @@ class _Writer(Generic[V]):
     def _write_file(self, key: str, value: V) -> None:
         assert self._targets is not None
         if key in self._targets:
-            with open_output(self._targets[key]) as stream:
+            with Output(self._targets[key], tidy=False) as stream:
                 stream.write(self._encode(value))
         elif not self.specifier.permissive:
             raise TableError(f'{self.specifier.scp}: no file for key "{key}"; add a line for it')

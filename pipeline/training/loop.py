@@ -4,7 +4,6 @@ The random numbers of an update depend only on the seed, the epoch and the numbe
 an interrupted training can be continued with the same result.
 """
 
-import json
 import logging
 import math
 import time
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from pipeline.errors import FeatureError, ModelError
-from pipeline.files import write_text
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.weights import load_weights, read_weights, save_weights
@@ -35,6 +33,7 @@ from pipeline.training.dataset import (
 from pipeline.training.display import Display, Events
 from pipeline.training.distributed.processes import World
 from pipeline.training.interrupts import Interrupts
+from pipeline.training.metrics import append_metrics
 from pipeline.training.objectives.objective import DevScores, Objective
 from pipeline.training.optimizer import make_optimizer, set_learning_rate
 from pipeline.training.randomness import generator, seed_of
@@ -316,18 +315,11 @@ class Trainer:
             if better:
                 save_weights(self.model, self.directory.best_path)
             checkpoint.keep_epoch(self.model, self.directory, epoch, self.options.keep_epochs)
-        self._write_metrics(line)
+        append_metrics(self.directory.path / "metrics.jsonl", line)
         if self.options.tensorboard:
             self.events = self.events or Events(self.directory.path / "tensorboard", epoch)
             self.events.write(epoch, line)
         self._save()
-
-    def _write_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line; it replaces an earlier line of an epoch that is repeated after a crash."""
-        path = self.directory.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [text for text in lines if _epoch_of(text) < line["epoch"]]
-        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
     def _save(self) -> None:
         parts = {
@@ -355,20 +347,22 @@ class Trainer:
             self.interrupts.leave(silently=not self.world.is_first)
 
     def _resume(self) -> None:
-        found = self.world.from_first(lambda: checkpoint.load(self.directory))
+        found = self.world.from_first(lambda: checkpoint.load(self.directory, self._take_over))
         if found is None:
             return
         state, self.position = found
-        try:
-            load_weights(self.model, state["model"], self.directory.last_path)
-            self.objective.auxiliary.load_state_dict(state["auxiliary"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average.load(state["average"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise checkpoint.wrong_state(self.directory, error) from error
+        if not self.world.is_first:
+            self._take_over(state)
         position = self.position
         more = f" and {position.updates} updates" if position.updates else ""
         log.info("continuing after epoch %d%s of %s", position.epoch, more, self.directory.path)
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        load_weights(self.model, state["model"], self.directory.last_path)
+        self.objective.auxiliary.load_state_dict(state["auxiliary"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        checkpoint.check_optimizer(self.optimizer)
+        self.average.load(state["average"])
 
     def _out_of_patience(self) -> bool:
         waited = self.position.epoch - self.position.best_epoch
@@ -391,10 +385,3 @@ class Trainer:
 
 class _Interrupted(Exception):
     """A signal arrived while the dev set was evaluated."""
-
-
-def _epoch_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -20,6 +20,7 @@ import torch
 from pipeline.data.data_dir import DataDir
 from pipeline.errors import ModelError
 from pipeline.files import write_text
+from pipeline.seals import sealed
 from pipeline.training.distributed.processes import World
 
 log = logging.getLogger("pipeline")
@@ -106,7 +107,7 @@ def write_provenance(
         "train_data_sha256": DataDir(train_dir).content_hash(),
         "dev_data_sha256": DataDir(dev_dir).content_hash(),
     }
-    write_text(directory / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    write_text(directory / "provenance.json", sealed(json.dumps(facts, indent=2) + "\n"))
 
 
 def _git_commit() -> str:

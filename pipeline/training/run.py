@@ -16,7 +16,7 @@ from pipeline.models.normalise import SPEAKER
 from pipeline.models.weights import load_weights
 from pipeline.nn.config import ModelConfig, load_model_config
 from pipeline.nn.layers import count_weights, initialise
-from pipeline.nn.models import build_model
+from pipeline.nn.models import build_model, require_room
 from pipeline.text.tokens import Tokens
 from pipeline.training.augment import Streams
 from pipeline.training.dataset import Utterance, load_dataset
@@ -62,6 +62,7 @@ def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tu
     tokens = Tokens.from_file(arguments.tokens)
     config = _load_config(arguments, tokens, options)
     torch.manual_seed(options.seed)  # for layers that draw their weights when they are made
+    require_room(config, num_tokens=len(tokens), where=arguments.config)
     model = build_model(config, num_tokens=len(tokens))
     objective = make_objective(
         arguments.kind, model, tokens, options, phone_map=arguments.phone_map

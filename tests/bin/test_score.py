@@ -1,12 +1,21 @@
 """score.py: the files of a scored decode directory, the variants, and refused input."""
 
 import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.data_dir import read_map
+from pipeline.seals import unsealed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 MAP = "aa\taa\taa\nao\tao\taa\nb\tb\tb\nd\td\td\nq\nsil\tsil\tsil\n"
 
@@ -304,3 +313,82 @@ def test_the_heads_of_tables_stand_over_their_columns(execute, decoded: Path) ->
         head, *rows = (decoded / "scoring" / "wer_details" / name).read_text().splitlines()
         assert head[16:19] == "id "
         assert {len(row) for row in rows} == {len(head)}
+
+
+# ---- several at once, and damage -----------------------------------------------------------------
+
+
+def start(decoded: Path, *options: str) -> subprocess.Popen[bytes]:
+    program = ROOT / "bin" / "score.py"
+    command = [sys.executable, program, f"--map={decoded.parent}/phones.map", *options]
+    return subprocess.Popen(
+        [*map(str, command), str(decoded.parent / "data"), str(decoded)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_of_two_at_once_one_wins_wholly(execute, decoded: Path) -> None:
+    """Under different rules, of which each file of the folder tells."""
+    rules = (("--replications=50",), ("--collapse-sil", "--replications=50"))
+    expected = []
+    for rule in rules:
+        assert run(execute, decoded, *rule).status == 0
+        expected.append(files_of(decoded / "scoring"))
+    assert expected[0] != expected[1]
+    four = [start(decoded, *rule) for rule in (*rules, *rules)]
+    for process in four:
+        assert process.communicate()[1].count(b"ERROR") == 0
+    assert [process.returncode for process in four] == [0, 0, 0, 0]
+    assert files_of(decoded / "scoring") in expected
+    assert sorted(p.name for p in decoded.iterdir()) == ["hyp.ctm", "hyp.txt", "scoring"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: re.sub(rb"Creation date: .*", b"", data) for name, data in found.items()}
+
+
+def test_killed_while_it_writes_it_leaves_the_old_score_or_the_new_one(
+    execute, decoded: Path
+) -> None:
+    assert run(execute, decoded).status == 0
+    randomly = random.Random(1)
+    for _ in range(4):
+        process = start(decoded, "--collapse-sil")
+        time.sleep(randomly.uniform(0.2, 0.9))
+        process.kill()
+        process.communicate()
+        assert execute("print_scores.py", decoded).status == 0
+    assert run(execute, decoded).status == 0
+    assert sorted(p.name for p in decoded.iterdir()) == ["hyp.ctm", "hyp.txt", "scoring"]
+
+
+@pytest.mark.parametrize("name", ["score.json", "wer"])
+def test_a_flipped_bit_of_a_score_is_named(execute, decoded: Path, name: str) -> None:
+    assert run(execute, decoded).status == 0
+    path = decoded / "scoring" / name
+    data = path.read_bytes()
+    for place in range(0, 8 * len(data), 8 * len(data) // 12 - 1):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        done = execute("print_scores.py", decoded)
+        assert done.status == 1
+        assert f"scoring/{name}: " in done.err
+        assert "run score.py" in done.err
+        assert "unexpected" not in done.err
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "[" * 9999])
+def test_a_number_that_is_none(execute, decoded: Path, value: str) -> None:
+    assert run(execute, decoded).status == 0
+    path = decoded / "scoring" / "score.json"
+    data = unsealed(path.read_text())
+    for place in ("total", "interval"):
+        changed = json.dumps({**data, place: dict.fromkeys(data[place], "HERE")})
+        path.write_text(changed.replace('"HERE"', value))
+        done = execute("print_scores.py", decoded)
+        assert (done.status, "unexpected" in done.err) == (1, False)
+        assert "score.json: cannot be used, " in done.err

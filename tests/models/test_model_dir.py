@@ -18,6 +18,7 @@ from pipeline.models import model_dir
 from pipeline.models.model_dir import ModelDir, is_trained, load_part
 from pipeline.models.weights import load_state, load_weights, read_weights, save_state, save_weights
 from pipeline.nn.models import build_model
+from pipeline.seals import unsealed
 from pipeline.tables import write_matrix
 from pipeline.text.tokens import Tokens
 
@@ -35,7 +36,7 @@ def copy(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def edit_config(path: Path, **changes: object) -> None:
-    data = json.loads((path / "config.json").read_text())
+    data = unsealed((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**data, **changes}))
 
 
@@ -156,8 +157,8 @@ def test_statistics_that_are_missing_or_damaged(copy):
 
 def test_a_directory_from_before_cmvn_was_in_the_config(copy):
     path = copy()
-    data = json.loads((path / "config.json").read_text())
-    del data["cmvn"]
+    data = unsealed((path / "config.json").read_text())
+    del data["cmvn"], data["cmvn_sha256"]
     (path / "config.json").write_text(json.dumps(data))
     assert ModelDir.open(path).cmvn() is not None
     (path / "cmvn.ark").unlink()
@@ -306,12 +307,11 @@ def test_a_failed_write_keeps_the_old_file(copy, monkeypatch):
     before = path.read_bytes()
     files = sorted(p.name for p in path.parent.iterdir())
 
-    def full(state: object, temporary: Path) -> None:
-        temporary.write_bytes(b"half")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutputError, match=r"last\.pt: cannot be written: Pytorch"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match=r"last\.pt: cannot be written: No space"):
         save_state({}, path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == files

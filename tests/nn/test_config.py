@@ -16,6 +16,7 @@ from pipeline.nn.config import (
     to_data,
 )
 from pipeline.nn.encoders.recurrent import RecurrentConfig
+from pipeline.nn.models import require_room
 
 WHOLE = """
 num_tokens = 62
@@ -221,3 +222,50 @@ def test_no_text(tmp_path: Path) -> None:
 def test_errors_of_config_json_name_it() -> None:
     with pytest.raises(ConfigError, match=r"^exp/ctc/config\.json: encoder\.layer: unknown key"):
         model_config_from({"encoder": {"layer": 3}}, where="exp/ctc/config.json")
+
+
+# ---- sizes, and files that are no architectures --------------------------------------------------
+
+CTC = "[encoder]\ninput_dim = 6\nlayers = 1\ncells = 3\n"
+
+
+@pytest.mark.parametrize("key", ["input_dim", "layers", "cells", "projection", "stack_frames"])
+@pytest.mark.parametrize(
+    "value",
+    ["2147483647", "99999999999", str(2**63), "9" * 4000, "nan", "inf", "-inf", "1e400", "true"],
+)
+def test_a_number_that_no_network_has_names_its_key(tmp_path: Path, key: str, value: str) -> None:
+    lines = [line for line in CTC.splitlines() if not line.startswith(f"{key} ")]
+    path = tmp_path / "huge.toml"
+    path.write_text("\n".join([*lines, f"{key} = {value}"]))
+    with pytest.raises(ConfigError, match=rf"huge\.toml: encoder\.{key}(:| must be at most )"):
+        load_model_config(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 10_000 + "]" * 10_000,
+        "a = " + "{b = " * 10_000 + "1" + "}" * 10_000,
+        "encoder" + ".a" * 10_000 + " = 1",
+        "[encoder]\ncells = " + "9" * 10_000,
+        "[encoder]\ncells = " + "[" * 400 + "]" * 400,
+        "x" * (2 << 20),
+        "\0",
+    ],
+)
+def test_a_file_that_is_no_architecture(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"odd\.toml: ") as caught:
+        load_model_config(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_network_larger_than_the_memory_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "large.toml"
+    path.write_text("[encoder]\ninput_dim = 6\nlayers = 1000\ncells = 65536\n")
+    with pytest.raises(ConfigError, match=r"large\.toml: encoder\.cells = 65536: .* lower it"):
+        require_room(load_model_config(path), num_tokens=4, where=path)
+    path.write_text(CTC)
+    require_room(load_model_config(path), num_tokens=4, where=path)

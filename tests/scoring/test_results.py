@@ -16,6 +16,7 @@ from pipeline.scoring.results import (
 )
 from pipeline.scoring.score_directory import score_directory
 from pipeline.scoring.score_options import ScoringOptions
+from pipeline.seals import unsealed
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def decoded(tmp_path: Path) -> Path:
 
 def edit(decoded: Path, **changes: object) -> None:
     file = decoded / "scoring" / "score.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps({**unsealed(file.read_text()), **changes}))
 
 
 # ---- scores --------------------------------------------------------------------------------------
@@ -71,8 +72,17 @@ def test_a_score_is_that_of_the_hypotheses_beside_it(decoded: Path) -> None:
 
 def test_what_an_older_score_lacks(decoded: Path) -> None:
     file = decoded / "scoring" / "score.json"
-    data = json.loads(file.read_text())
-    for name in ("variants", "mode", "absent", "interval", "groups", "hyp_digest", "ref_digest"):
+    data = unsealed(file.read_text())
+    for name in (
+        "files",
+        "variants",
+        "mode",
+        "absent",
+        "interval",
+        "groups",
+        "hyp_digest",
+        "ref_digest",
+    ):
         del data[name]
     file.write_text(json.dumps(data))
     score = read_score(decoded)
@@ -114,6 +124,7 @@ def test_no_score(decoded: Path) -> None:
 def test_the_counts_of_compute_wer(decoded: Path) -> None:
     file = decoded / "scoring" / "wer"
     assert read_wer(decoded) == read_score(decoded).total  # by sclite's costs both are the same
+    edit(decoded, files={})
     file.write_text("%WER 100.00 [ 3 / 3, 1 ins, 0 del, 2 sub ] [PARTIAL]\n%SER 50.00 [ 1 / 2 ]\n")
     assert read_wer(decoded) == ErrorCounts(3, ins=1, del_=0, sub=2, sentences=2, wrong_sentences=1)
     for text in ("", "%WER\n", "%WER 1.0 [ 1 / 2, 1 ins, 0 del, 0 sub ]\n"):

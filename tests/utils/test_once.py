@@ -284,3 +284,134 @@ def test_termination_is_passed_on(patient, tmp_path):
 def test_a_command_that_was_killed(once, tmp_path):
     assert once("stamp", "bash", "-c", "kill -KILL $$").returncode == 137
     assert not (tmp_path / "stamp").exists()
+
+
+# ---- files that kept their size and time ---------------------------------------------------------
+
+LARGE = 5 << 20
+
+
+def put_back(path: Path, way: str, place: int) -> None:
+    """Change one byte of a large file, which keeps its size and time."""
+    facts, data = path.stat(), bytearray(path.read_bytes())
+    data[place] ^= 1
+    if way == "in place":
+        with path.open("r+b") as stream:
+            stream.seek(place)
+            stream.write(data[place : place + 1])
+    else:
+        other = path.with_name("other")
+        other.write_bytes(data)
+        if way == "renamed":
+            other.replace(path)
+        else:
+            subprocess.run(["cp", str(other), str(path)], check=True)
+            other.unlink()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+KINDS = {"file": "in", "folder": "data", "folder below": "data", "scp": "scp:x.scp"}
+
+
+@pytest.fixture
+def large(tmp_path) -> Callable[[str], Path]:
+    """Make a large input of a kind; where its bytes are."""
+
+    def make(kind: str) -> Path:
+        path = tmp_path / {"folder": "data/in", "folder below": "data/sub/in"}.get(kind, "in")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(1 << 10) * (LARGE >> 10))
+        (tmp_path / "x.scp").write_text("u1 in:5\n")
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["in place", "renamed", "copied"])
+def test_another_content_of_the_same_size_and_time_runs_it_again(once, tmp_path, large, kind, way):
+    path = large(kind)
+    run = lambda: once(f"--inputs={KINDS[kind]}", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    run()
+    assert runs(tmp_path) == 1
+    put_back(path, way, LARGE // 3)
+    run()
+    assert runs(tmp_path) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_of_the_same_content_changes_nothing(once, tmp_path, large, kind):
+    """A restored backup has another number and time of change on disk, but the same bytes."""
+    path = large(kind)
+    run = lambda: once(f"--inputs={KINDS[kind]}", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    subprocess.run(["cp", "-p", str(path), str(tmp_path / "backup")], check=True)
+    (tmp_path / "backup").replace(path)
+    path.chmod(0o600)
+    run()
+    assert runs(tmp_path) == 1
+
+
+def test_all_content_is_compared_if_that_is_asked_for(once, tmp_path, large):
+    path = large("file")
+    run = lambda: once("--digest", "--inputs=in", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    os.utime(path, (1, 1))
+    run()
+    assert runs(tmp_path) == 1
+    put_back(path, "in place", 0)
+    run()
+    assert runs(tmp_path) == 2
+
+
+def test_a_stamp_of_an_older_version_is_believed(once, tmp_path, large):
+    large("file")
+    run = lambda: once("--inputs=in", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    stamp = json.loads((tmp_path / "stamp").read_text())
+    del stamp["marks"]
+    (tmp_path / "stamp").write_text(json.dumps(stamp))
+    run()
+    assert runs(tmp_path) == 1
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {"in": 3}, {"in": {"content": "x"}}])
+def test_a_stamp_with_other_fields_is_no_reason_to_fail(once, tmp_path, large, value):
+    large("file")
+    run = lambda: once("--inputs=in", "stamp", "bash", "-c", "echo ran >> count")  # noqa: E731
+    run()
+    stamp = json.loads((tmp_path / "stamp").read_text())
+    (tmp_path / "stamp").write_text(json.dumps({**stamp, "marks": value}))
+    assert run().returncode == 0
+
+
+# ---- several at once -----------------------------------------------------------------------------
+
+
+def test_of_two_at_once_the_second_waits_and_finds_it_done(tmp_path):
+    command = [sys.executable, str(ONCE), "--outputs=out", "stamp", "bash", "-c"]
+    command += ["echo ran >> count; sleep 0.5; echo 1 > out"]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    said = "".join(process.communicate()[1] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert "already done: stamp" in said
+    assert "another process does this step; waiting" in said
+    assert runs(tmp_path) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["count", "out", "stamp"]
+
+
+def test_if_only_it_is_killed_the_next_waits_for_the_command(once, tmp_path):
+    (tmp_path / "slow.sh").write_text("echo ran >> count; sleep 1; echo $PPID > out\n")
+    command = [sys.executable, str(ONCE), "--outputs=out", "stamp", "bash", "slow.sh"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    while not (tmp_path / "count").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = once("--outputs=out", "stamp", "bash", "slow.sh")
+    assert (done.returncode, runs(tmp_path)) == (0, 2)
+    assert "waiting" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["count", "out", "slow.sh", "stamp"]

@@ -23,7 +23,6 @@ See also: prepare_data.py
 
 import pipeline.environment  # isort: skip
 
-import fcntl
 import json
 import logging
 import os
@@ -44,6 +43,7 @@ from typer import Argument, Option
 import pipeline
 from pipeline.cli import Tally, progress, run
 from pipeline.errors import DataError, UsageError
+from pipeline.files import locked
 
 log = logging.getLogger("pipeline")
 
@@ -84,6 +84,9 @@ def main(
     plans = plan_speakers(*options_of_plan(options))
     building = out_dir.with_name(out_dir.name + ".tmp")
     with _only_builder(building, options):
+        if _is_made(out_dir, options):  # by the process that this one has waited for
+            shutil.rmtree(building)
+            return _finish(out_dir)
         _record_all(plans, options, building, jobs or os.cpu_count() or 1)
         _write_documents(building / "DOC", plans)
         os.rename(building, out_dir)
@@ -139,22 +142,12 @@ def _only_builder(building: Path, options: Options) -> Iterator[None]:
     if building.exists() and _read_marker(building) is None and any(building.iterdir()):
         raise UsageError(f"{building}: exists and was not made by this program; move it away")
     building.parent.mkdir(parents=True, exist_ok=True)
-    lock = building.with_name(building.name + ".lock")
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(
-                f"{building}: another process is making this corpus; wait for it"
-            ) from None
-        try:
-            if _read_marker(building) != options:
-                shutil.rmtree(building, ignore_errors=True)
-                building.mkdir()
-                (building / MARKER).write_text(json.dumps(options) + "\n", encoding="utf-8")
-            yield
-        finally:
-            lock.unlink()
+    with locked(building.with_name(building.name + ".lock"), where=building):
+        if _read_marker(building) != options:
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            (building / MARKER).write_text(json.dumps(options) + "\n", encoding="utf-8")
+        yield
 
 
 def _record_all(plans: list[SpeakerPlan], options: Options, building: Path, jobs: int) -> None:

@@ -13,6 +13,7 @@ address (`Kernel.address`), not compiled into each of them.
 
 import ctypes
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from functools import cache
@@ -27,6 +28,10 @@ from numba import types
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 from torch import Tensor
+
+from pipeline.kernels.compiler.kept import KeptFile, fault, make_folder
+
+log = logging.getLogger("pipeline")
 
 _config: Any = numba.config
 
@@ -169,12 +174,30 @@ def _compiled(function: Callable[..., Any], signature: Any) -> int:
         _config.CACHE_DIR = str(cache_folder())
         if (kept := _kept(function, signature)) is not None:
             return kept
-        compiled: Any = numba.cfunc(signature, cache=_can_keep(), error_model="numpy")(function)
-    except RuntimeError:  # numba found no folder to write to
-        compiled = numba.cfunc(signature, error_model="numpy")(function)
+        cfunc = _cfunc(function, signature)
+        if _can_keep():
+            _keep(cfunc)
+        cfunc.compile()
     finally:
         _config.CACHE_DIR = before
-    return int(compiled.address)
+    return int(cfunc.address)
+
+
+def _cfunc(function: Callable[..., Any], signature: Any) -> Any:
+    as_called = (signature.args, signature.return_type)
+    return CFunc(function, as_called, {}, {"error_model": "numpy"})
+
+
+def _keep(compiled: Any) -> bool:
+    """Let numba keep what it compiles, as `KeptFile` does; False if it finds no folder for it."""
+    try:
+        compiled.enable_caching()
+    except RuntimeError:
+        return False
+    cache = compiled._cache
+    plain = cache._cache_file
+    cache._cache_file = KeptFile(plain._cache_path, cache._impl.filename_base, plain._source_stamp)
+    return True
 
 
 def _kept(function: Callable[..., Any], signature: Any) -> int | None:
@@ -183,11 +206,11 @@ def _kept(function: Callable[..., Any], signature: Any) -> int | None:
     As numba finds it, but without all that numba needs to compile, which takes longer to import
     than this code takes to load.
     """
-    if not cache_folder().is_dir():
+    if not cache_folder().is_dir() or _wrong(cache_folder()):
         return None
-    as_called = (signature.args, signature.return_type)
-    cfunc: Any = CFunc(function, as_called, {}, {"error_model": "numpy"})
-    cfunc.enable_caching()
+    cfunc = _cfunc(function, signature)
+    if not _keep(cfunc):
+        return None
     result = cfunc._cache._load_overload(cfunc._sig, cpu_target.target_context)
     if result is None:
         return None
@@ -202,7 +225,13 @@ def _can_keep() -> bool:
     """
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK)
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        return False
+    try:
+        make_folder(folder)
+    except OSError:
+        return False
+    return not _wrong(folder)
 
 
 def array_kernel(function: Callable[..., Any]) -> Any:
@@ -214,9 +243,10 @@ def array_kernel(function: Callable[..., Any]) -> Any:
     before = _config.CACHE_DIR
     try:
         _config.CACHE_DIR = str(cache_folder())
-        return _array_function(cache=_can_keep())(function)
-    except RuntimeError:  # numba found no folder to write to
-        return _array_function()(function)
+        compiled = _array_function()(function)
+        if _can_keep():
+            _keep(compiled)
+        return compiled
     finally:
         _config.CACHE_DIR = before
 
@@ -235,17 +265,29 @@ def cache_folder() -> Path:
     """Where compiled kernels are kept: one folder for each state of the sources in ``kernels/``.
 
     It is made below ``NUMBA_CACHE_DIR``; else beside the sources, where one may write there; else
-    in the user's cache. numba itself keeps what was made for different processors apart.
+    in the user's cache. A folder that other users may write is not used, since code is loaded from
+    it; if the user's cache is such a folder, too, nothing is kept. numba itself keeps what was made
+    for different processors apart.
     """
     beside = Path(__file__).parent
-    if _config.CACHE_DIR:
-        base = Path(_config.CACHE_DIR)
-    elif os.access(beside, os.W_OK):
-        base = beside / "__pycache__"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pipeline-asr"
+    users = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pipeline-asr"
     digest = hashlib.sha256(numba.__version__.encode())
     kernels = beside.parent
     for path in sorted(kernels.rglob("*.py")):
         digest.update(f"{path.relative_to(kernels)}\0".encode() + path.read_bytes())
-    return base / f"kernels-{digest.hexdigest()[:12]}"
+    name = f"kernels-{digest.hexdigest()[:12]}"
+    if _config.CACHE_DIR:
+        first = Path(_config.CACHE_DIR)
+    else:
+        first = beside / "__pycache__" if os.access(beside, os.W_OK) else users
+    if not (wrong := _wrong(first / name)):
+        return first / name
+    rest = "kernels are kept nowhere" if first == users else f"using {users} instead"
+    log.warning("no compiled kernels are loaded from %s: %s; %s", first / name, wrong, rest)
+    return users / name
+
+
+def _wrong(folder: Path) -> str:
+    """Why code in a folder cannot be trusted; empty if it can."""
+    beside = Path(__file__).parent / "__pycache__"
+    return fault(folder, beside_sources=folder.parent == beside)

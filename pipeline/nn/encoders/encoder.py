@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline.nn.layers import MOST_CELLS
 from pipeline.options import REQUIRED, Options, option
 
 
@@ -71,7 +72,7 @@ class EncoderConfig(Options):
 
     kind: str = option("recurrent", "kind of encoder")
     input_dim: int = option(
-        REQUIRED, "number of features per frame; 26 in [G12], 123 in [G13]", low=1
+        REQUIRED, "number of features per frame; 26 in [G12], 123 in [G13]", low=1, most=MOST_CELLS
     )
 
     def build(self) -> Encoder:

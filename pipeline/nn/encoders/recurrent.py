@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.nn.encoders.encoder import Encoder, EncoderConfig
-from pipeline.nn.layers import RecurrentLayer
+from pipeline.nn.layers import MOST_CELLS, RecurrentLayer
 from pipeline.options import REQUIRED, option, require
 
 
@@ -22,8 +22,8 @@ class RecurrentConfig(EncoderConfig):
     """Options of a `RecurrentEncoder`."""
 
     kind: str = option("recurrent", "kind of encoder", choices=("recurrent",))
-    layers: int = option(REQUIRED, "number of recurrent layers", low=1)
-    cells: int = option(REQUIRED, "number of cells per layer and direction", low=1)
+    layers: int = option(REQUIRED, "number of recurrent layers", low=1, most=1000)
+    cells: int = option(REQUIRED, "number of cells per layer and direction", low=1, most=MOST_CELLS)
     cell: str = option(
         "lstm",
         "kind of cell: lstm (with peepholes, [G13] eq. 3-7) or tanh",
@@ -31,10 +31,13 @@ class RecurrentConfig(EncoderConfig):
     )
     bidirectional: bool = option(True, "read in both directions in every layer, [G13] eq. 8-10")
     projection: int = option(
-        0, "size of the recurrent projection of each direction [S14]; 0: no projection", low=0
+        0,
+        "size of the recurrent projection of each direction [S14]; 0: no projection",
+        low=0,
+        most=MOST_CELLS,
     )
     stack_frames: int = option(
-        1, "number of frames that are joined to one input vector; 1 in the papers", low=1
+        1, "number of frames that are joined to one input vector; 1 in the papers", low=1, most=1000
     )
     dropout: float = option(
         0.0, "probability of dropout on the output of each layer; 0 in the papers", low=0, below=1
