@@ -157,12 +157,25 @@ def new_directory(directory: Path) -> Iterator[Path]:
     Only its owner may enter it until then. Folders that killed processes left are removed.
 
     Raises:
-        OSError: a folder with files has that name, or the folder cannot be made.
+        OutputError: another process has made a folder of that name in the meantime.
+        OSError: the folder cannot be made.
     """
     with _building(directory) as new:
         yield new.path
         new.open_up()
-        new.path.rename(directory)
+        try:
+            new.path.rename(directory)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise _made(directory) from error
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise _made(directory) from error
+
+
+def _made(directory: Path) -> OutputError:
+    what = "another process has made it in the meantime; remove it, or give another name"
+    return OutputError(f"{directory}: {what}")
 
 
 @contextlib.contextmanager

@@ -137,9 +137,12 @@ def replace(path: Path, texts: dict[str, str]) -> None:
         return
     backup = path / ".backup"
     try:
+        if backup.is_symlink():  # it would be followed, and what it names overwritten
+            raise DataDirError(f"{backup}: a symbolic link, not a folder; remove it")
         backup.mkdir(exist_ok=True)
         for name, file in files.items():
             if file.exists():
+                (backup / name).unlink(missing_ok=True)
                 shutil.copy2(file, backup / name)
     except OSError as error:
         what = f"cannot copy the files: {error.strerror}; nothing was changed; correct that"

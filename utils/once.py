@@ -296,10 +296,13 @@ def do(
 def run(command: list[str], lock: int | None) -> int:
     """Run a command and wait for its end, also when a signal asks us to stop.
 
-    The command inherits the lock, so that it holds if only this process is killed. The terminal
+    The command inherits the lock, so that it holds if only this process is killed. ONCE_STEP tells a
+    training to wait for another one that a killed run has left behind. The terminal
     sends Ctrl-C to the command, too; what asks only us to terminate is passed on.
     """
-    with subprocess.Popen(command, pass_fds=[] if lock is None else [lock]) as child:
+    inherited = [] if lock is None else [lock]
+    env = {**os.environ, "ONCE_STEP": command[0]}
+    with subprocess.Popen(command, pass_fds=inherited, env=env) as child:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda signum, frame: None)
         signal.signal(signal.SIGTERM, lambda signum, frame: child.terminate())

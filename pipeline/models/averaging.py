@@ -69,7 +69,7 @@ def write_average(
     """Write a model directory atomically, with these weights and all other files of ``like``.
 
     Raises:
-        OSError: another process has made a folder of this name in the meantime.
+        OutputError: another process has made a folder of this name in the meantime.
     """
     with new_directory(out) as folder:
         for name in ("config.json", "tokens.txt", "cmvn.ark"):

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -65,9 +66,11 @@ def log_file(directory: Path, world: World) -> Iterator[None]:
 
 def _lock(file: BinaryIO, directory: Path) -> None:
     """Take the lock, which ends with the process. After a machine is lost, the server of the file
-    system may keep its lock for a while, so a training that may be a restart waits for it."""
+    system may keep its lock for a while, so a training that may be a restart waits for it. A step
+    of a recipe waits until the other training has ended, which a killed run may have left."""
     again = any(os.environ.get(name, "0") != "0" for name in RESTARTS)
-    end, waited = time.monotonic() + (LOCK_PATIENCE if again else 0.0), False
+    patience = math.inf if "ONCE_STEP" in os.environ else LOCK_PATIENCE if again else 0.0
+    end, waited = time.monotonic() + patience, False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
