@@ -17,6 +17,8 @@ e.g.: clean_up.py --other-hosts-after=2 exp data feats
 See also: once.py, run.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 from pathlib import Path
 from typing import Annotated
 

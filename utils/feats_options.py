@@ -15,6 +15,8 @@ name of the folder is printed. It is a digest of its content: other options, ano
 See also: make_feats.sh, compute_fbank_feats.py, extract_segments.py
 """
 
+import pipeline.environment  # isort: skip  # noqa: F401
+
 import hashlib
 import shlex
 from dataclasses import dataclass, fields, make_dataclass
@@ -69,7 +71,8 @@ def main(
     everything = make_dataclass("everything", [], bases=bases, frozen=True, kw_only=True)
     program = f"compute_{conf.stem}_feats.py"
     found, standard = parse_options(everything, [f"--config={conf}", *typed], program)
-    if not segments and (cutting := _words(found, SegmentOptions, but=ExtractionOptions)):
+    cutting = _words(found, SegmentOptions, but=ExtractionOptions)
+    if not segments and cutting:
         raise UsageError(f"{cutting[0]}: applies only to a data directory with a file segments")
     files = {f"conf/{conf.name}": _file_of(_part(found, kind), conf)}
     if delta_conf:

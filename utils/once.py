@@ -222,7 +222,10 @@ def parse(arguments: list[str]) -> tuple[dict[str, list[Path]], list[str], bool,
     via: list[str] = []
     whole = False
     option = re.compile(r"(--(?:inputs?|outputs?|via|digest))(?:=(.*))?", re.DOTALL)
-    while arguments and (match := option.fullmatch(arguments[0])):
+    while arguments:
+        match = option.fullmatch(arguments[0])
+        if match is None:
+            break
         arguments.pop(0)
         if match[1] == "--digest":
             whole = match[2] in (None, "true")
