@@ -125,13 +125,18 @@ def check_speaker_order(path: Path, utt2spk: dict[str, str]) -> None:
             raise DataDirError(f"{path / 'utt2spk'}: {what}; {fix}")
 
 
+def _without_blanks(data: bytes) -> bytes:
+    """Without the blank that Kaldi's programs put at the end of lines of numbers."""
+    return data.replace(b" \n", b"\n")
+
+
 def replace(path: Path, texts: dict[str, str]) -> None:
     """Write the files that have changed, after copying all files to .backup."""
     files = {name: path / name for name in texts}
     changed = [
         name
-        for name, f in files.items()
-        if not f.exists() or f.read_bytes() != texts[name].encode()
+        for name, file in files.items()
+        if not file.exists() or _without_blanks(file.read_bytes()) != texts[name].encode()
     ]
     if not changed:
         return

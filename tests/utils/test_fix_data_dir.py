@@ -186,3 +186,12 @@ def test_no_utterance_is_lost_to_a_second_spelling(run_bin, make_data_dir) -> No
     assert "is spelt in two ways" in done.stderr.decode()
     assert contents(path) == before
     assert "is spelt in two ways" in run_bin("validate_data_dir.py", path).stderr.decode()
+
+
+def test_kaldis_blank_at_the_end_of_a_line_is_no_fault(run_bin, make_data_dir) -> None:
+    data = make_data_dir()
+    utts = [line.split()[0] for line in (data / "utt2spk").read_text().splitlines()]
+    (data / "utt2num_frames").write_text("".join(f"{utt} 98 \n" for utt in utts))
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+    run_bin("fix_data_dir.py", data, check=True)
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before
