@@ -300,8 +300,8 @@ def run(command: list[str], lock: int | None) -> int:
     """Run a command and wait for its end, also when a signal asks us to stop.
 
     The command inherits the lock, so that it holds if only this process is killed. ONCE_STEP tells
-    a training to wait for another one that a killed run has left behind. The terminal
-    sends Ctrl-C to the command, too; what asks only us to terminate is passed on.
+    a training to wait for another one that a killed run has left behind. The terminal sends Ctrl-C
+    to the command, too; what asks only us to terminate is passed on.
     """
     inherited = [] if lock is None else [lock]
     env = {**os.environ, "ONCE_STEP": command[0]}

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -522,6 +523,21 @@ def test_two_trainings_in_one_directory(train, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         fails(train(), 1, "model: another training writes here; wait for it")
     assert train().status == 0
+
+
+def test_a_step_of_a_recipe_waits_for_the_training_that_a_killed_run_left(
+    train, tmp_path, monkeypatch
+):
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("ONCE_STEP", "train_ctc.py")
+    with (tmp_path / "model" / "train.log").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(0.3, lambda: fcntl.flock(other, fcntl.LOCK_UN))
+        timer.start()
+        done = train("--epochs=1")
+        timer.join()
+    assert done.status == 0, done.err
+    assert "model: another training writes here; waiting for its end" in done.err
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_utterances(train, tmp_path):

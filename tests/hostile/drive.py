@@ -29,7 +29,6 @@ from specimens import Specimen, make_specimens
 from trials import BAD, GOOD, Ending, Trials
 
 TEXTS = {".txt", ".scp", ".conf", ".toml", ".json", ".jsonl", ".arpa", ".ctm", ".partial", ""}
-HARMLESS = {"line_ends"}  # to what a file says
 SHOWN = 25  # examples of each bad kind
 
 
@@ -53,10 +52,10 @@ class Driver:
 
     def __init__(self, folder: Path) -> None:
         self.trials = Trials(folder)
-        self.specimens = make_specimens(folder, self.trials.run)
-        self.options = option_cases(self.specimens)
-        self.arguments = argument_cases(self.specimens)
-        self.pairs = [(s, name) for s in self.specimens for name in s.files]
+        self.undamaged = make_specimens(folder, self.trials.run)
+        specimens = list(self.undamaged)
+        self.options, self.arguments = option_cases(specimens), argument_cases(specimens)
+        self.pairs = [(s, name) for s in specimens for name in s.files]
 
     def try_file(self, seed: int) -> Try:
         """Damage a file that a command reads."""
@@ -67,9 +66,10 @@ class Driver:
             damage, data = mutated(seed, path.read_bytes(), is_text)
             path.write_bytes(data)
             ending = self.trials.run(specimen.program, *specimen.arguments, folder=folder)
+            is_same = specimen.made(folder, ending) == self.undamaged[specimen]
         kind = ending.kind((path.name, name, *specimen.known_by))
         passes = kind == "done" and path.name not in ending.said
-        if specimen.is_digested and passes and damage not in HARMLESS:
+        if specimen.trusted_for and passes and not is_same:
             kind = "silent"
         return Try(seed, _line(specimen), f"{damage} of {name}", kind, ending)
 

@@ -36,7 +36,16 @@ class Specimen:
     arguments: tuple[str, ...]
     files: tuple[str, ...]
     known_by: tuple[str, ...] = ()
-    is_digested: bool = False  # whether a later step trusts the file, so that no change may pass
+    trusted_for: str = (
+        ""  # what is made of a file that a later step trusts; "said": what is printed
+    )
+
+    def made(self, folder: Path, ending: Ending) -> bytes:
+        """What the command has made of a file that it trusts."""
+        if self.trusted_for == "said":
+            return ending.said.encode()
+        path = folder / self.trusted_for
+        return path.read_bytes() if path.is_file() else b""
 
 
 def sphere(samples: np.ndarray) -> bytes:
@@ -49,8 +58,12 @@ def sphere(samples: np.ndarray) -> bytes:
     return head.encode().ljust(1024) + samples.astype("<i2").tobytes()
 
 
-def make_specimens(folder: Path, run: Run) -> list[Specimen]:
-    """Fill a folder with all files, by commands of ours where they make them."""
+def make_specimens(folder: Path, run: Run) -> dict[Specimen, bytes]:
+    """Fill a folder with all files, by commands of ours where they make them.
+
+    Returns:
+        The specimens, each with what it makes of undamaged files that it trusts.
+    """
 
     def ours(program: str, *arguments: str) -> None:
         done = run(program, *arguments, folder=folder)
@@ -83,14 +96,15 @@ def make_specimens(folder: Path, run: Run) -> list[Specimen]:
     ours("align_text.py", "ark:dev/text", "ark:dec/hyp.txt", "ark,t:alignments")
     ours("copy_feats.py", "--compress=true", "scp:dev/feats.scp", "ark:compressed.ark")
     ours("copy_feats.py", "scp:dev/feats.scp", "ark,t:text.ark")
-    specimens = _specimens(decode)
-    for specimen in specimens:  # each works as long as nothing is damaged
+    made = {}
+    for specimen in _specimens(decode):  # each works as long as nothing is damaged
         with tempfile.TemporaryDirectory() as place:
             copy = shutil.copytree(folder, Path(place) / "copy", symlinks=True)
             done = run(specimen.program, *specimen.arguments, folder=copy)
+            made[specimen] = specimen.made(copy, done)
         if done.status != 0:
             raise RuntimeError(f"{specimen}: {done.status}\n{done.said}")
-    return specimens
+    return made
 
 
 def _write_audio(folder: Path) -> None:
@@ -155,23 +169,26 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
         Specimen("train_ctc.py", ("--config=train.conf", *train, "new"), ("train.conf",)),
         Specimen("train_ctc.py", ("--phone-map=map", *TRAIN, *train, "new"), ("map",)),
         Specimen("train_ctc.py", ("--init=kept", *TRAIN, *train, "new"),
-                 ("kept/final.safetensors",), is_digested=True),
+                 ("kept/final.safetensors",), trusted_for="new/final.safetensors"),
         Specimen("train_transducer.py",
                  ("--init-ctc=ctc", "--init-predictor=predictor", *TRAIN, *train, "new"),
-                 ("predictor/final.safetensors", "ctc/final.safetensors"), is_digested=True),
+                 ("predictor/final.safetensors", "ctc/final.safetensors"),
+                 trusted_for="new/final.safetensors"),
         Specimen("train_ctc.py", (*TRAIN[1:], "--epochs=2", *train, "ctc"),
-                 ("ctc/checkpoints/last.pt", "ctc/metrics.jsonl"), is_digested=True),
+                 ("ctc/checkpoints/last.pt", "ctc/metrics.jsonl"),
+                 trusted_for="ctc/final.safetensors"),
         Specimen("train_predictor.py", (*TRAIN, *train, "new"), ("train/text",), ("s0-u", "s1-u")),
         Specimen("show_model.py", ("--json", "ctc"), ("ctc/config.json", "ctc/tokens.txt")),
         Specimen("show_model.py", ("--num-tokens=4", "model.toml"), ("model.toml",)),
         Specimen("average_models.py", ("--last=1", "kept", "new"),
-                 ("kept/checkpoints/epoch-0001.safetensors",), is_digested=True),
+                 ("kept/checkpoints/epoch-0001.safetensors",),
+                 trusted_for="new/final.safetensors"),
         Specimen("decode_ctc.py", ("ctc", "scp:dev/feats.scp", "ark,t:hyp"),
                  tuple(f"ctc/{name}" for name in model), ("ctc/tokens.txt",)),
         Specimen("decode_ctc.py", ("ctc", "scp:dev/feats.scp", "ark,t:hyp"),
-                 ("ctc/final.safetensors",), is_digested=True),
+                 ("ctc/final.safetensors",), trusted_for="hyp"),
         Specimen("decode_ctc.py", (*decode, "ark,t:dec/hyp.txt"), ("dec/hyp.txt.partial",),
-                 is_digested=True),
+                 trusted_for="dec/hyp.txt"),
         Specimen("decode_ctc.py", ("--lm=lm.arpa", "ctc", "scp:dev/feats.scp", "ark,t:hyp"),
                  ("lm.arpa",)),
         Specimen("decode_transducer.py",
@@ -179,7 +196,7 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
                  tuple(f"transducer/{name}" for name in model), ("transducer/tokens.txt",)),
         Specimen("decode_transducer.py",
                  ("--beam=2", "transducer", "scp:dev/feats.scp", "ark,t:hyp"),
-                 ("transducer/final.safetensors",), is_digested=True),
+                 ("transducer/final.safetensors",), trusted_for="hyp"),
         Specimen("recognize.py", ("ctc", *(f"audio/{name}" for name in sounds)),
                  (*(f"audio/{name}" for name in sounds), "ctc/front_end/fbank.conf")),
         *(Specimen("compute_fbank_feats.py",
@@ -212,7 +229,7 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
         Specimen("score.py", ("--replications=10", "dev", "dec"),
                  ("dev/text", "dev/utt2spk", "dec/hyp.txt", "dec/hyp.ctm"), ("dec/hyp.txt",)),
         Specimen("score.py", ("--map=map", "--replications=10", "dev", "dec"), ("map",)),
-        Specimen("print_scores.py", ("dec",), ("dec/scoring/score.json",), is_digested=True),
+        Specimen("print_scores.py", ("dec",), ("dec/scoring/score.json",), trusted_for="said"),
         Specimen("print_results.py", ("ctc=ctc",), ("ctc/config.json",)),
         Specimen("compute_wer.py", ("--text", "ark:dev/text", "ark:dec/hyp.txt"),
                  ("dev/text", "dec/hyp.txt"), ("dec/hyp.txt",)),
@@ -220,7 +237,8 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
         Specimen("compare_wer.py", ("--utt2spk=ark:dev/utt2spk", "ark:dev/text", "ark:dec/hyp.txt",
                                     "ark:dev/text"), ("dev/utt2spk", "dec/hyp.txt")),
         Specimen("plot_confusions.py", ("alignments", "out.svg"), ("alignments",)),
-        Specimen("plot_training.py", ("ctc", "out.svg"), ("ctc/metrics.jsonl",), is_digested=True),
+        Specimen("plot_training.py", ("ctc", "out.svg"), ("ctc/metrics.jsonl",),
+                 trusted_for="out.svg"),
         Specimen("make_ngram_lm.py", ("--order=2", "train/text", "out"), ("train/text",)),
         *(Specimen(program, (*arguments,), recorded)
           for program, *arguments in (

@@ -273,7 +273,10 @@ TWICE = GOLDEN.replace("-1.0000000\ta b", "-1.0000000\ta </s>")
         (TWICE, ':14: "a </s>" occurs twice; keep one of the lines'),
         (GOLDEN.replace("\t<s> a", "\t<s> x"), ':12: "x" is not among the 1-grams; make'),
         (GOLDEN.encode().replace(b"\tb", b"\t\xff"), ":9: not UTF-8; convert the file with iconv"),
-        (gzip.compress(GOLDEN.encode())[:60], ": cannot read this language model: Compressed file"),
+        (
+            gzip.compress(GOLDEN.encode(), mtime=0)[:60],
+            ": cannot read this language model: Compressed file",
+        ),
         (b"\x1f\x8b" * 9, ": cannot read this language model: Unknown compression method"),
     ],
 )

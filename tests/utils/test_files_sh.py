@@ -34,6 +34,11 @@ def start(tmp_path: Path) -> Start:
     return run
 
 
+def status(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
+
+
 def test_one_script_at_a_time_writes_a_folder(start: Start, tmp_path: Path) -> None:
     text = "lock_folder d; echo $$ > d/who; sleep 0.4; [ $(cat d/who) = $$ ]; echo done >> d/log"
     three = [start(text) for _ in range(3)]
@@ -66,7 +71,7 @@ def test_what_a_killed_script_left_goes(start: Start, tmp_path: Path) -> None:
     left = first.communicate()[0].split()
     assert len(left) == 2
     assert all((tmp_path / name).exists() for name in left)
-    assert start("lock_folder d").wait() == 0
+    assert status(start("lock_folder d")) == 0
     assert not any((tmp_path / name).exists() for name in left)
 
 
@@ -90,7 +95,7 @@ def test_a_digest_and_a_folder_that_goes(start: Start, tmp_path: Path) -> None:
     (tmp_path / "hyp.ctm").write_text("a 1 0 1 b\n")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "x").write_text("")
-    assert start("seal hyp.ctm; discard d; discard d").wait() == 0
+    assert status(start("seal hyp.ctm; discard d; discard d")) == 0
     assert sidecar(tmp_path / "hyp.ctm").exists()
     check_sidecar(tmp_path / "hyp.ctm", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hyp.ctm.sha256", "hyp.ctm"]

@@ -584,7 +584,9 @@ def spells(spans: list[tuple[int, int]], tokens: list[int], frames: int, blank: 
 
 
 @pytest.mark.parametrize("blank", [0, 2])
-@pytest.mark.parametrize("kind", [sharp, integers, constant, some_impossible], ids=str)
+@pytest.mark.parametrize(
+    "kind", [sharp, integers, constant, some_impossible], ids=lambda kind: kind.__name__
+)
 def test_an_alignment_is_a_most_probable_path(kind, blank: int) -> None:
     labels = [k for k in range(3) if k != blank]
     for seed, length in itertools.product(range(3), range(4)):
