@@ -16,7 +16,7 @@ def remedy() -> str:
     """How to get a Python with the packages: the end of a message."""
     recipe = os.path.join(_ROOT, "egs", "timit")
     if not os.path.exists(os.path.join(recipe, "path.sh")):
-        return "install them with pip install pipeline-asr"
+        return "install them with pip install . in the folder of the project"
     active = os.path.join(_ROOT, ".venv", "bin", "activate")
     return f"in bash: cd {recipe} && . ./path.sh (it installs what is missing), or . {active}"
 

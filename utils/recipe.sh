@@ -73,6 +73,14 @@ if [ -n "$regime" ] && [ ! -d "$regime" ]; then _usage_error "--regime: no folde
 
 # ---- the environment -----------------------------------------------------------------------------
 
+# A file that the shell reads must not hold what some editors add.
+_plain() {
+  if LC_ALL=C grep -q $'\r\\|^\xEF\xBB\xBF' "$1"; then
+    _usage_error "$1: has carriage returns or a byte order mark; take them off with sed -i -e 's/\\r\$//' -e '1s/^\\xEF\\xBB\\xBF//' $1"
+  fi
+}
+_plain ./path.sh
+_plain ./cmd.sh
 . ./path.sh
 . ./cmd.sh
 train_cmd=${train_cmd:-$cmd} train_launch=${train_launch:-}

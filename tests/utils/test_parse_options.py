@@ -156,3 +156,26 @@ def test_a_config_file_that_is_no_text_is_named(
     done = toy("--config", "x.conf")
     assert done.returncode == 2
     assert what in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        (b"cmd=x\n", False),
+        (b"cmd=x\r\n", True),
+        (b"\xef\xbb\xbfcmd=x\n", True),
+        ("cmd=é\n".encode(), False),
+    ],
+)
+def test_a_file_that_the_shell_reads_must_be_plain(
+    tmp_path: Path, data: bytes, refused: bool
+) -> None:
+    (tmp_path / "cmd.sh").write_bytes(data)
+    recipe = PARSE.with_name("recipe.sh").read_text()
+    function = recipe[recipe.index("_plain() {") :].partition("\n}\n")[0]
+    script = "_usage_error() { echo refused $1; }\n" + function + "\n}\n_plain cmd.sh\n"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("refused cmd.sh: has carriage returns") == refused
+    assert bool(done.stdout) == refused

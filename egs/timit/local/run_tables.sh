@@ -108,6 +108,7 @@ for name in $rows; do
   row='' table='' kind='' paper='' phases='' pretrain_ctc='' pretrain_predictor=''
   beam=100 normalise=false prefix_search=false
   # shellcheck source=/dev/null
+  _plain "conf/rows/$name.row"
   . "conf/rows/$name.row"
   echo "LOG (run_tables.sh) [$table] $row" >&2
   # 61 phones are folded before they are scored; with 39 there is nothing to fold.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import DataError
 from pipeline.scoring.distance import edit_distance
 from pipeline.text.phones import load_phone_map
-from pipeline.text.tokens import Tokens
+from pipeline.text.tokens import UNK, Tokens
 from pipeline.training.dataset import Batch, Utterance
 
 log = logging.getLogger("pipeline")
@@ -110,7 +110,10 @@ def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
     if phone_map is None:
         return Metric("PER" if tokens.kind == "phones" else "WER", tokens.decode)
     folding = load_phone_map(phone_map)
-    table = {symbol: folding.fold([symbol], to=39) for symbol in tokens.symbols[1:]}
+    table = {
+        symbol: [symbol] if symbol == UNK else folding.fold([symbol], to=39)
+        for symbol in tokens.symbols[1:]
+    }
     return Metric("PER", lambda ids: [p for symbol in tokens.decode(ids) for p in table[symbol]])
 
 
