@@ -85,6 +85,8 @@ def written(path: str | Path, *, previous: Path | None = None, mask: int = 0) ->
         OutputError: the file cannot be written; names the file and the reason.
     """
     path, new = Path(path), None
+    if path.name in ("", ".."):
+        raise OutputError(f"{path}: a folder; give the name of a file to write")
     try:
         remove_leftovers(path)
         new = NewFile(path, mask=mask)

@@ -124,6 +124,7 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
     valued = {
         n for p in command.params for n in p.opts if n.startswith("--") and n not in flags
     } - {"--help"}
+    paths = {n for n in valued for p in command.params if n in p.opts and _takes_path(p)}
     negated = {off: p.opts[0] for p in flags.values() for off in p.secondary_opts}
     out: list[str] = []
     queue = list(tokens)
@@ -133,6 +134,8 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
             return [*out, token, *queue]
         name, has_value, value = _split_option(token)
         if not name:
+            if not token:
+                raise UsageError("an argument is empty; give a name, or the file that is meant")
             out.append(token)
         elif name in flags:
             if not has_value:
@@ -149,5 +152,12 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
             if name in valued and not has_value and whole:
                 raise UsageError(f"{name} needs a value: {name}=VALUE")
             if name in valued and not has_value and queue:
-                out.append(queue.pop(0))
+                value = queue.pop(0)
+                out.append(value)
+            if name in paths and not value:
+                raise UsageError(f"{name} is empty; give a path, or leave out the option")
     return out
+
+
+def _takes_path(parameter: Any) -> bool:
+    return str(parameter.bare_type()) in ("Path", "<class 'pathlib.Path'>")

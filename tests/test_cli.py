@@ -554,3 +554,23 @@ def test_fields_become_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(main, ["--help"], "toy.py") == 0
     shown = json.dumps(capsys.readouterr().out)
     assert all(word in shown for word in ("--step-size", "how far", "0.0001", "--keep", "whether"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("",), "an argument is empty; give a name"),
+        (("--init=", "x"), "--init is empty; give a path"),
+        (("--init", "", "x"), "--init is empty; give a path"),
+    ],
+)
+def test_an_empty_path_is_no_folder(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be the folder that one is in."""
+
+    def main(name: str, init: Path = Path("none")) -> None:
+        raise AssertionError
+
+    assert execute(main, list(words), "x.py") == 2
+    assert said in capsys.readouterr().err

@@ -28,6 +28,7 @@ from pipeline import cli
 from pipeline.jobs.command_line import Settings
 from pipeline.jobs.slurm_options import SlurmOptions
 from pipeline.nn.config import load_model_config
+from pipeline.notations import expand_config, take_standard_options
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -202,8 +203,8 @@ def parse() -> Callable[[str, list[str]], None]:
         arguments = [
             word for word in arguments if not word.endswith("/best.conf")
         ]  # made by a step
-        arguments, _, _ = cli._take_standard_options(arguments)
-        command.make_context(program, cli._expand_config(command, arguments))
+        arguments, _, _ = take_standard_options(arguments)
+        command.make_context(program, expand_config(command, arguments, {}))
 
     return check
 

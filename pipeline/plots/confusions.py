@@ -75,7 +75,10 @@ def read_pairs(
         fields = line.split(" ") if line else []  # a token may hold non-ASCII blanks
         for start in range(0, len(fields), 3):
             pair, between = fields[start : start + 2], fields[start + 2 : start + 3]
-            if len(pair) != 2 or pair == [special_symbol] * 2 or between not in ([], [separator]):
+            if between not in ([], [separator]):
+                what = f'{alignments}: {utt_id}: "{between[0][:60]}" stands between two pairs'
+                raise DataError(f"{what}, not {separator!r}; give --separator as it is there")
+            if len(pair) != 2 or pair == [special_symbol] * 2:
                 part = " ".join([*pair, *between])
                 raise DataError(
                     f'{alignments}: {utt_id}: "{part[:60]}" is not a pair of tokens; give the '

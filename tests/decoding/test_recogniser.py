@@ -202,8 +202,9 @@ def with_tokens(source: Path, path: Path, symbols: str) -> Path:
     (path / "tokens.txt").write_text(
         "".join(f"{s} {n}\n" for n, s in enumerate(["<blk>", *symbols.split()]))
     )
-    config = (path / "config.json").read_text().replace('"tokens_sha256"', '"unused"')
-    (path / "config.json").write_text(config)
+    config = unsealed((path / "config.json").read_text())
+    del config["options"]["tokens_sha256"]
+    (path / "config.json").write_text(json.dumps(config))
     return path
 
 

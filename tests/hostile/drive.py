@@ -89,7 +89,8 @@ class Driver:
         value, words = case.words(seed)
         with self.trials.folder() as folder:
             ending = self.trials.run(case.specimen.program, *words, folder=folder)
-        kind = ending.kind((*spellings(value), "empty") if value.strip() else ("empty", "''"))
+        names = (*spellings(value), "empty") if value.strip() else ("empty", "''", "' '")
+        kind = ending.kind((*names, "nothing was done") if value.endswith("-") else names)
         return Try(seed, _line(case.specimen), f"argument {value[:60]!r}", kind, ending)
 
 

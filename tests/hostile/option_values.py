@@ -91,14 +91,16 @@ def option_cases(specimens: list[Specimen]) -> list[OptionCase]:
 
 def parameters(program: str) -> list[Any]:
     """The options and arguments of a program, as its parser has them."""
-    from pipeline.cli import _typer_command
+    import pipeline.cli
 
+    caught: list[Any] = []
+    run, pipeline.cli.run = pipeline.cli.run, caught.append
     try:
-        main = runpy.run_path(str(find(program)), run_name="program")["main"]
-        return list(_typer_command(main).params)
-    except (KeyError, TypeError):
-        return []
+        runpy.run_path(str(find(program)), run_name="__main__")
+    finally:
+        pipeline.cli.run = run
+    return list(pipeline.cli._typer_command(caught[0]).params)
 
 
 def _takes(parameter: Any) -> str:
-    return {int: "integer", float: "float"}.get(parameter.bare_type, "text")
+    return {"int": "integer", "float": "float"}.get(str(parameter.bare_type()), "text")

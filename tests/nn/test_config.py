@@ -209,14 +209,14 @@ def test_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[encoder", "cells = ", "a = 1\na = 2"])
 def test_no_toml(toml, text: str) -> None:
     (problem,) = problems(toml(text))
-    assert problem.startswith("is UTF-16; convert it")
+    assert problem.startswith("not a TOML file: ")
 
 
 def test_no_text(tmp_path: Path) -> None:
     path = tmp_path / "model.toml"
     path.write_bytes(b"\xff\xfe\x00")
     (problem,) = problems(path)
-    assert problem.startswith("not a TOML file: ")
+    assert problem.startswith("is UTF-16; convert it")
 
 
 def test_errors_of_config_json_name_it() -> None:

@@ -91,7 +91,7 @@ def test_rare_tokens_share_a_row(count) -> None:
     ("text", "said"),
     [
         ("u a a ; b\n", 'u: "b" is not a pair'),
-        ("u a a b\n", '"a a b" is not a pair'),
+        ("u a a b\n", '"b" stands between two pairs'),
         ("u <eps> <eps>\n", "is not a pair"),
         ("u \n", "no aligned tokens"),
         ("", "no aligned tokens"),

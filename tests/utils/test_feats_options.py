@@ -27,6 +27,7 @@ VALUES: dict[str, list[object]] = {
     "low_freq": [20.0, 100.0, 300.0],
     "high_freq": [0.0, 3400.0, -400.0],
     "num_ceps": [5, 12],
+    "max_feature_vectors": [-1, 100],
     "cepstral_lifter": [0.0, 22.0],
 }
 TRUE, FALSE = (

@@ -81,7 +81,7 @@ WRONG = [
     'command ""', "option mem=* --mem='$0", 'option gpu=* "--gres=gpu:$0', "option mem=4G \\",
     "option mem --mem=$0", "option =* --mem", "option mem= --mem", "option mem =* --mem",
     "option mem=*--mem=$0", "option", "default gpu", "default gpu=", "defualt gpu=0", "mem=4G",
-    "commandsbatch", "option mem=* --mem=\x00", "command sbatch\x1b[0m", 'command sbatch "a#b"',
+    "commandsbatch", "command sbatch\x1b[0m", 'command sbatch "a#b"',
     "command sbatch\rdefault gpu=0",
 ]  # fmt: skip
 
