@@ -42,7 +42,7 @@ def main(
     from pipeline.tables import MatrixReader, MatrixWriter
 
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive, allow_empty=allow_empty)
+    tally = Tally(permissive=reader.permissive, allow_empty=allow_empty, source=feats_rspecifier)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
             try:

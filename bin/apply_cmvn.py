@@ -70,7 +70,7 @@ def main(
         raise UsageError(f"--skip-dims takes whole numbers between colons, not {skip_dims!r}")
     stats_of = _stats_of(stats, utt2spk)
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    tally = Tally(permissive=reader.permissive, source=feats_rspecifier)
     with MatrixWriter(feats_wspecifier) as writer:
         for utt_id, feats in progress(reader):
             try:
@@ -80,7 +80,7 @@ def main(
                     .apply(feats, norm_means=norm_means, norm_vars=norm_vars, reverse=reverse)
                 )
             except DataError as error:
-                tally.fail(utt_id, error)
+                tally.fail(utt_id, f"{error} (statistics: {stats})")
                 continue
             writer.write(utt_id, feats)
             tally.ok()

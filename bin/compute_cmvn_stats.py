@@ -56,7 +56,7 @@ def main(
         raise UsageError(f"--spk2utt needs a table to write to; did you mean ark:{stats}?")
     speaker_of = read_speakers(spk2utt) if spk2utt else None
     reader = MatrixReader(feats_rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    tally = Tally(permissive=reader.permissive, source=feats_rspecifier)
     with MatrixWriter(stats) if to_table else nullcontext() as writer:
         each = writer if to_table and speaker_of is None else None
         weight_of = RandomAccessReader(weights, kind="vector") if weights else None

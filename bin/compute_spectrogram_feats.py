@@ -39,7 +39,9 @@ def main(
 ) -> int:
     """Write the features of each recording."""
     wavs = WavReader(wav_rspecifier, allow_pipes=extraction.allow_pipes)
-    tally = Tally(permissive=wavs.permissive, allow_empty=extraction.allow_empty)
+    tally = Tally(
+        permissive=wavs.permissive, allow_empty=extraction.allow_empty, source=wav_rspecifier
+    )
     left_out = extract(progress(wavs), feats_wspecifier, options, extraction, tally)
     return tally.finish(f"{left_out} shorter than --min-duration" if left_out else "")
 

@@ -81,7 +81,7 @@ def _copy_table(
     from pipeline.tables import MatrixReader, MatrixWriter, NumberWriter
 
     reader = MatrixReader(rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    tally = Tally(permissive=reader.permissive, source=rspecifier)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(MatrixWriter(wspecifier, compression_method=method))
         counts = stack.enter_context(NumberWriter(lengths)) if lengths else None

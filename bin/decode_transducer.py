@@ -43,7 +43,7 @@ def main(
     from pipeline.models.model_dir import ModelDir
 
     permissive = parse_rspecifier(rspecifier).permissive
-    tally = Tally(permissive=permissive, allow_empty=options.allow_empty)
+    tally = Tally(permissive=permissive, allow_empty=options.allow_empty, source=rspecifier)
     directory = ModelDir.open(model_dir, kind="transducer")
     return tally.finish(decode_table(directory, rspecifier, wspecifier, options, tally))
 

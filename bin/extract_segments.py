@@ -55,7 +55,9 @@ def main(
             raise DataDirError(f"{segments}: {what}; correct it")
         wanted[segment.reco_id].append((utt_id, segment))
     reader = WavReader(wav_rspecifier, allow_pipes=options.allow_pipes)
-    tally = Tally(permissive=reader.permissive, allow_empty=options.allow_empty)
+    tally = Tally(
+        permissive=reader.permissive, allow_empty=options.allow_empty, source=wav_rspecifier
+    )
     with WaveWriter(wav_wspecifier) as writer, in_order(table, writer.write) as put:
 
         def fail(utt_id: str, error: object) -> None:

@@ -39,7 +39,7 @@ def main(
     from pipeline.tables import NumberWriter, ShapeReader
 
     reader = ShapeReader(rspecifier, allow_pipes=allow_pipes)
-    tally = Tally(permissive=reader.permissive)
+    tally = Tally(permissive=reader.permissive, source=rspecifier)
     total = 0
     if wspecifier is None:
         for _, (frames, _) in progress(reader):

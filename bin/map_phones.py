@@ -42,7 +42,7 @@ def main(
     rspecifier = "ark:-" if rspecifier == "-" else rspecifier
     source = parse_rspecifier(rspecifier)
     texts = TextReader(rspecifier)
-    tally = Tally(permissive=source.permissive)
+    tally = Tally(permissive=source.permissive, source=rspecifier)
     with TextWriter("ark,t:-" if wspecifier == "-" else wspecifier) as writer:
         for number, (utt_id, text) in enumerate(texts, start=1):
             where = f"{source.rxfilename}:{number + texts.skipped}"

@@ -215,12 +215,19 @@ class Tally:
         noun: what is counted, in the plural.
         permissive: whether failures leave the exit status 0, as for an rspecifier with ``,p``.
         allow_empty: whether it is no failure that nothing was done.
+        source: what is read, for the message that nothing was done.
     """
 
     def __init__(
-        self, noun: str = "utterances", *, permissive: bool = False, allow_empty: bool = False
+        self,
+        noun: str = "utterances",
+        *,
+        permissive: bool = False,
+        allow_empty: bool = False,
+        source: str = "",
     ) -> None:
         self.noun, self.permissive, self.allow_empty = noun, permissive, allow_empty
+        self.nothing = f"{source}: nothing was done" if source else "nothing was done"
         self.done = self.failed = 0
 
     def ok(self, count: int = 1) -> None:
@@ -239,7 +246,7 @@ class Tally:
         """
         if self.done == 0 and not self.allow_empty:
             raise DataError(
-                f"nothing was done: no {self.noun} succeeded, {self.failed} failed; "
+                f"{self.nothing}: no {self.noun} succeeded, {self.failed} failed; "
                 "no output was written"
             )
 
@@ -248,7 +255,7 @@ class Tally:
         tail = f", {extra}" if extra else ""
         log.info("Done %d %s, %d failed%s", self.done, self.noun, self.failed, tail)
         if self.done == 0 and not self.allow_empty:
-            log.error("nothing was done: no %s succeeded", self.noun)
+            log.error("%s: no %s succeeded", self.nothing, self.noun)
             return EXIT_FAILED
         return EXIT_FAILED if self.failed and not self.permissive else 0
 

@@ -134,7 +134,7 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
             return [*out, token, *queue]
         name, has_value, value = _split_option(token)
         if not name:
-            if not token:
+            if not token.strip():
                 raise UsageError("an argument is empty; give a name, or the file that is meant")
             out.append(token)
         elif name in flags:

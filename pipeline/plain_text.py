@@ -13,6 +13,7 @@
 import codecs
 import logging
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable
 
@@ -53,6 +54,10 @@ _UNSEEN = frozenset(
 ).union(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x2070), *range(0xE0000, 0xE0080))))
 _JOINERS = "\u200c\u200d"  # part of the spelling of words in some scripts, but not of names
 _warned: set[str] = set()
+
+
+# /dev/zero, full, random and urandom
+_ENDLESS = {os.makedev(1, minor) for minor in (5, 7, 8, 9)}
 
 
 def foreign(data: bytes, *, nul: bool = False) -> str:
@@ -117,12 +122,23 @@ def _line(data: bytes, place: int) -> int:
     return data.count(b"\n", 0, place) + 1
 
 
+def check_end(path: str | os.PathLike[str], error: type[PipelineError]) -> None:
+    """Raise an error of the given class if a file is a device that can be read for ever."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev in _ENDLESS:
+        raise error(f"{os.fspath(path)}: a device without an end; give a file")
+
+
 def read_lines(path: str | os.PathLike[str], error: type[PipelineError]) -> list[str]:
     """The lines of a text file without their ends; for errors see `decode_text`.
 
     Raises:
         OSError: the file cannot be read.
     """
+    check_end(path, error)
     with open(path, "rb") as stream:
         text = decode_text(stream.read(), os.fspath(path), error)
     return text.removesuffix("\n").split("\n") if text else []

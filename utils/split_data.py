@@ -73,6 +73,11 @@ def main(
             log.info("%s is up to date", target)
             return 0
         of_utt = utterance_weights(data)
+        lacking = next((utt for utt in data.utt_ids if utt not in of_utt), None)
+        if lacking is not None:
+            name = "segments" if data.has("segments") else "wav.scp"
+            what = f'lacks "{lacking}", which utt2spk has; run utils/fix_data_dir.py {directory}'
+            raise DataDirError(f"{directory}/{name}: {what}")
         ranges = cut([sum(of_utt[utt] for utt in group) for group in groups], parts)
         write_parts(data, [list(chain(*groups[a:b])) for a, b in ranges], target, stamp)
     log.info("Done %d utterances, 0 failed, in %d parts: %s", len(of_utt), parts, target)

@@ -45,6 +45,8 @@ class ExtractionOptions(ReadingOptions):
 class Counter(Protocol):
     """The counter that ``extract`` reports to, such as ``pipeline.cli.Tally``."""
 
+    done: int
+
     def ok(self) -> None:
         """Count a success."""
 
@@ -118,5 +120,10 @@ def extract(
             if counts:
                 counts.write(utt_id, str(len(feats)))
             tally.ok()
+        if left_out and tally.done == 0:
+            raise DataError(
+                f"--min-duration={extraction.min_duration:g} leaves out {left_out} recordings, and "
+                "no others were read; give a smaller one"
+            )
         tally.require_some()
     return left_out

@@ -221,7 +221,11 @@ class ModelDir:
         return self.cmvn()
 
     def front_end(self) -> FrontEnd:
-        """The front end, from samples to features. Raises ModelError if the model has none."""
+        """The front end, from samples to features.
+
+        Raises:
+            ModelError: the model has none, or one whose features the network does not read.
+        """
         path = self.path / "front_end"
         if not path.is_dir():
             raise ModelError(
@@ -229,7 +233,13 @@ class ModelDir:
                 "training data had no conf/ with fbank.conf or mfcc.conf); compute features and "
                 "use decode_*.py"
             )
-        return FrontEnd.load(path)
+        found, encoder = FrontEnd.load(path), self.config.encoder
+        if encoder is not None and found.dim != encoder.input_dim:
+            raise ModelError(
+                f"{path}: gives {found.dim} features per frame, but the network reads "
+                f"{encoder.input_dim}; restore the files that the training wrote there"
+            )
+        return found
 
 
 def is_trained(path: Path) -> bool:

@@ -37,7 +37,7 @@ from pipeline.nn.encoders.kinds import encoder_config
 from pipeline.nn.joiner import JoinerConfig
 from pipeline.nn.predictor import PredictorConfig
 from pipeline.options import LARGEST, REQUIRED, Options, fault, nearest, option
-from pipeline.plain_text import decode_text
+from pipeline.plain_text import check_end, decode_text
 
 FORMAT_VERSION = 1
 LARGEST_FILE = 1 << 20  # bytes of an architecture
@@ -85,6 +85,7 @@ def load_model_config(path: Path) -> ModelConfig:
     Raises:
         ConfigError: the file cannot be read, or has errors; all of them are named with their keys.
     """
+    check_end(path, ConfigError)
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise ConfigError(f"{path}: not an architecture: it has {size} bytes")

@@ -9,6 +9,8 @@ from pipeline.errors import DataError, UsageError
 
 AT_A_TIME = 2**24  # drawn utterances to keep in memory
 
+MOST = 1_000_000  # replications; their effect ends long before
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -67,9 +69,9 @@ def bootstrap(
 
 
 def check_draws(replications: int, seed: int) -> None:
-    """Raise UsageError if there are fewer than two replications or the seed is negative."""
-    if replications < 2:
-        raise UsageError(f"--replications must be 2 or more, not {replications}")
+    """Raise UsageError for too few or too many replications, or a negative seed."""
+    if not 2 <= replications <= MOST:
+        raise UsageError(f"--replications must be from 2 to {MOST}, not {replications}")
     if seed < 0:
         raise UsageError(f"--seed must be 0 or more, not {seed}")
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, NoReturn, Self, cast
 from pipeline.errors import PipelineError, TableError
 from pipeline.files import NewFile
 from pipeline.leftovers import remove_leftovers
-from pipeline.plain_text import MARK, warn_of_mark
+from pipeline.plain_text import MARK, check_end, warn_of_mark
 from pipeline.tables.specifiers import (
     check_rxfilename,
     check_wxfilename,
@@ -64,6 +64,7 @@ def open_input(rxfilename: str, *, allow_pipes: bool = True) -> Iterator[BinaryI
 
 
 def _open_file(path: str, offset: int | None) -> BinaryIO:
+    check_end(path, TableError)
     try:
         stream = open(path, "rb")  # noqa: SIM115
         if offset is None:

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.plain_text import RETURN, check_spellings, foreign, without_mark
+from pipeline.plain_text import RETURN, check_end, check_spellings, foreign, without_mark
 from pipeline.text.tokens import BLANK, Tokens
 
 log = logging.getLogger("pipeline")
@@ -182,6 +182,7 @@ class _ArpaReader:
 
 def _unpacked_lines(path: str) -> Generator[bytes, None, None]:
     try:
+        check_end(path, DataError)
         with open(path, "rb") as stream:
             zipped = stream.peek(2).startswith(_GZIP)
             lines = iter(gzip.GzipFile(fileobj=stream) if zipped else stream)

@@ -26,7 +26,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import DataError, PhoneError
-from pipeline.plain_text import codes, decode_text, shown, spelt_twice, two_spellings
+from pipeline.plain_text import (
+    check_end,
+    codes,
+    decode_text,
+    shown,
+    spelt_twice,
+    two_spellings,
+)
 from pipeline.tables import open_output
 
 _REMEDY = "correct it, or make the tokens again with train_tokenizer.py"
@@ -77,6 +84,7 @@ class Tokens:
         path = Path(path)
         model = path.with_suffix(".model")
         try:
+            check_end(path, DataError)
             symbols = _parse(path.read_bytes(), str(path))
             return cls(
                 symbols,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.data_dir import DataDir
-from pipeline.errors import DataDirError
+from pipeline.errors import DataDirError, TableError
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.models.normalise import normalise_features, speaker_cmvn
 from pipeline.tables import read_matrix
@@ -130,8 +130,12 @@ def load_features(
 
     Raises:
         FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
+        TableError: the features cannot be read.
     """
-    matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
+    try:
+        matrix = read_matrix(rxfilename, allow_pipes=allow_pipes)
+    except TableError as error:
+        raise TableError(f"{utt_id} in feats.scp: {error}") from error
     return normalise_features(matrix, utt_id, dim, cmvn)
 
 

@@ -239,8 +239,8 @@ class Trainer:
             kept = f"{f'epoch {epoch}' if epoch else 'the previous state'} is kept in {path}"
             again = " in another directory"
         raise ModelError(
-            f"{self.directory.path}: {what} is not finite; {kept}; check the "
-            f"features, or train{again} with a lower --learning-rate or with --clip-norm"
+            f"{self.directory.path}: {what} is not finite; {kept}; check the features, or "
+            f"train{again} with a lower --learning-rate or --weight-noise, or with --clip-norm"
         )
 
     # ---- dev scores ------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ class TrainOptions(Options):
     clip_norm: float = option(
         0.0, "norm that larger gradients are scaled down to; 0: no limit", low=0
     )
-    init_scale: float = option(0.1, "limit x of initial weights, uniform in [-x, x]", low=0)
+    init_scale: float = option(
+        0.1, "limit x of initial weights, uniform in [-x, x]", low=0, high=100
+    )
     dropout: float = option(
         -1.0, "probability of dropout; -1: that of the architecture", low=0, below=1
     )

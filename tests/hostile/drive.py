@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from mutations import mutated
 from option_values import argument_cases, option_cases
 from specimens import Specimen, make_specimens
-from trials import BAD, GOOD, Ending, Trials
+from trials import BAD, GOOD, MEMORY_DISK, Ending, Trials
 
 TEXTS = {".txt", ".scp", ".conf", ".toml", ".json", ".jsonl", ".arpa", ".ctm", ".partial", ""}
 SHOWN = 25  # examples of each bad kind
@@ -80,7 +80,7 @@ class Driver:
         with self.trials.folder() as folder:
             words = (f"{case.name}={value}", *case.specimen.arguments)
             ending = self.trials.run(case.specimen.program, *words, folder=folder)
-        kind = ending.kind((case.name, *spellings(value)))
+        kind = ending.kind((case.name, *spellings(value), *case.specimen.files))
         return Try(seed, f"{case.specimen.program} {case.name}={value[:60]!r} …", "", kind, ending)
 
     def try_argument(self, seed: int) -> Try:
@@ -89,7 +89,7 @@ class Driver:
         value, words = case.words(seed)
         with self.trials.folder() as folder:
             ending = self.trials.run(case.specimen.program, *words, folder=folder)
-        names = (*spellings(value), "empty") if value.strip() else ("empty", "''", "' '")
+        names = (*spellings(value), "Invalid value for '") if value.strip() else ("empty",)
         kind = ending.kind((*names, "nothing was done") if value.endswith("-") else names)
         return Try(seed, _line(case.specimen), f"argument {value[:60]!r}", kind, ending)
 
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--share", choices=("files", "options", "arguments"), help="only these")
     arguments = parser.parse_args()
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="specimens") as place:
+    with tempfile.TemporaryDirectory(prefix="specimens", dir=MEMORY_DISK) as place:
         wanted = seeds(arguments.count, arguments.share)
         tries = drive_all(Path(place).resolve(), wanted, arguments.seed, arguments.jobs)
     for line in examples(tries):

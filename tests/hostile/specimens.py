@@ -165,7 +165,8 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
     return [
         Specimen("train_ctc.py", (*TRAIN, *train, "new"),
                  ("model.toml", "tokens.txt", *(f"train/{name}" for name in text),
-                  "train/conf/fbank.conf", "dev/text", "dev/feats.scp"), ("s0-u", "s1-u")),
+                  "train/conf/fbank.conf", "dev/text", "dev/feats.scp"),
+                 ("s0-u", "s1-u", "feats.ark", "train/conf: ")),
         Specimen("train_ctc.py", ("--config=train.conf", *train, "new"), ("train.conf",)),
         Specimen("train_ctc.py", ("--phone-map=map", *TRAIN, *train, "new"), ("map",)),
         Specimen("train_ctc.py", ("--init=kept", *TRAIN, *train, "new"),
@@ -209,7 +210,7 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
                  ("recorded/segments", "recorded/wav.scp"), ("s0", "s1")),
         Specimen("copy_feats.py", ("ark:dev/feats.ark", "ark:out"), ("dev/feats.ark",)),
         Specimen("copy_feats.py", ("scp:dev/feats.scp", "ark,t:out"),
-                 ("dev/feats.scp", "dev/feats.ark")),
+                 ("dev/feats.scp", "dev/feats.ark"), ("s0-u", "s1-u")),
         Specimen("copy_feats.py", ("ark:compressed.ark", "ark,t:out"), ("compressed.ark",)),
         Specimen("copy_feats.py", ("ark:text.ark", "ark:out"), ("text.ark",)),
         Specimen("feat_to_len.py", ("scp:dev/feats.scp", "ark,t:out"), ("dev/feats.ark",)),
@@ -241,7 +242,7 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
         Specimen("plot_training.py", ("ctc", "out.svg"), ("ctc/metrics.jsonl",),
                  trusted_for="out.svg"),
         Specimen("make_ngram_lm.py", ("--order=2", "train/text", "out"), ("train/text",)),
-        *(Specimen(program, (*arguments,), recorded)
+        *(Specimen(program, (*arguments,), recorded, ("recorded: ",))
           for program, *arguments in (
               ("validate_data_dir.py", "--no-feats", "recorded"),
               ("fix_data_dir.py", "recorded"),

@@ -1,6 +1,7 @@
 """Runs commands in forked processes with limits, and says how each ended."""
 
 import contextlib
+import gc
 import os
 import re
 import resource
@@ -17,6 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 20  # more, and a command hangs
 MEMORY = 6 * 2**30  # bytes beyond what the process has when it starts
+MEMORY_DISK = (
+    "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+)  # where nothing waits for a disk
 OUTPUT = 200_000  # bytes of what a command says that are looked at
 
 # How a command can end, from the worst on.
@@ -61,7 +65,7 @@ class Trials:
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """A copy of the template."""
-        with tempfile.TemporaryDirectory(prefix="hostile") as place:
+        with tempfile.TemporaryDirectory(prefix="hostile", dir=MEMORY_DISK) as place:
             folder = Path(place) / "a" / "b"  # so that ".." is nobody else's
             shutil.copytree(self.template, folder, symlinks=True)
             yield folder
@@ -82,11 +86,16 @@ def warm_up() -> None:
     import numba  # noqa: F401
     import sentencepiece  # noqa: F401
     import soundfile  # noqa: F401
-    import torch  # noqa: F401
+    import tensorboardX  # noqa: F401
+    import torch._dynamo  # noqa: F401
+    import typer._adapters  # noqa: F401
 
     import pipeline.cli
     import pipeline.decoding.decode_table
     import pipeline.training.run  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # so that children do not copy what they only look at
 
 
 def find(program: str) -> Path:

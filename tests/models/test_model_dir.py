@@ -327,3 +327,10 @@ def test_files_of_a_killed_program_are_overwritten(copy):
         save_state({"a": 1}, path / "checkpoints" / "last.pt")
     assert load_state(path / "checkpoints" / "last.pt") == {"a": 1}
     assert not list(path.glob("checkpoints/.*"))
+
+
+def test_a_front_end_that_the_network_does_not_read_is_named(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "ctc", tmp_path / "ctc")
+    (tmp_path / "ctc" / "front_end" / "fbank.conf").write_text("--num-mel-bins=9\n")
+    with pytest.raises(ModelError, match=r"front_end: gives 9 features per frame, but .* reads 6"):
+        ModelDir.open(tmp_path / "ctc").front_end()
