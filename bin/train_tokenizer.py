@@ -80,7 +80,7 @@ def main(
         tokens = train_sentencepiece(
             text, kind=kind, vocab_size=vocab_size, where=rspecifier, unk=unk
         )
-    tally = Tally()
+    tally = Tally(source=rspecifier)
     tally.ok(len(text))
     if text:
         tokens.save(tokens_path)

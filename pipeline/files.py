@@ -81,12 +81,18 @@ def written(path: str | Path, *, previous: Path | None = None, mask: int = 0) ->
         previous: the name that an older file at ``path`` gets; None: it is replaced.
         mask: permissions that the file does not get, whatever the umask.
 
+    A device or a pipe, such as ``/dev/null``, is written to as it is, and never replaced.
+
     Raises:
         OutputError: the file cannot be written; names the file and the reason.
     """
     path, new = Path(path), None
     if path.name in ("", ".."):
         raise OutputError(f"{path}: a folder; give the name of a file to write")
+    if _is_device(path):
+        with _device(path) as stream:
+            yield stream
+        return
     try:
         remove_leftovers(path)
         new = NewFile(path, mask=mask)
@@ -102,6 +108,24 @@ def written(path: str | Path, *, previous: Path | None = None, mask: int = 0) ->
     finally:
         if new is not None and not new.stream.closed:
             new.abort()
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path names something else than a file or a folder; links of /dev are such."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.parent == Path("/dev")
+
+
+@contextlib.contextmanager
+def _device(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "wb") as stream:
+            yield stream
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

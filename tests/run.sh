@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests: ./tests/run.sh [pytest options]. Sets up its environment at the first call.
 #
-# e.g.: ./tests/run.sh                     style, types, and the default suite (minutes)
+# e.g.: ./tests/run.sh                     style, types, and the default suite, on all cores (minutes)
 #       ./tests/run.sh -m slow             the slow tests
 #       ./tests/run.sh tests/tables/test_tables.py -k truncated
 set -euo pipefail
@@ -12,5 +12,6 @@ if [ $# -eq 0 ]; then
   ruff check .
   ruff format --check .
   mypy
+  exec python3 -m pytest -n auto --maxprocesses=8
 fi
 exec python3 -m pytest "$@"

@@ -298,3 +298,33 @@ def test_a_lock_waits_and_ends_with_its_process(
     other.stdout.close()
     assert f"{tmp_path}: another process writes here; waiting for its end" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """Like /dev/null, which root could replace by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    write_text(pipe, "said\n")
+    assert reader.communicate(timeout=20)[0] == b"said\n"
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a device")
+def test_a_device_stays_one(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    write_text(device, "said\n")
+    assert device.is_char_device()
+    full = tmp_path / "full"
+    os.mknod(full, 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+    with pytest.raises(OutputError, match="full: cannot be written: No space left on device"):
+        write_text(full, "said\n")
+    assert full.is_char_device()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_a_folder_is_no_file_to_write(name: str) -> None:
+    with pytest.raises(OutputError, match="a folder"):
+        write_text(name, "x")

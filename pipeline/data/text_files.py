@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipeline.errors import DataDirError
 from pipeline.files import write_text
-from pipeline.plain_text import MARK, fault_of_name, foreign, shown, warn_of_mark
+from pipeline.plain_text import MARK, check_end, fault_of_name, foreign, shown, warn_of_mark
 
 SAME_KIND_SHOWN = 5  # problems of one kind in one file that are reported in full
 PROBLEMS_SHOWN = 200
@@ -157,6 +157,7 @@ def _add_return(path: Path, number: int, line: str, problems: Problems) -> None:
 
 
 def _read_bytes(path: Path) -> bytes:
+    check_end(path, DataDirError)
     try:
         return path.read_bytes()
     except FileNotFoundError:

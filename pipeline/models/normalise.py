@@ -74,6 +74,8 @@ def read_cmvn(path: Path | str, dim: int) -> CmvnStats:
             f"{path}: statistics of {stats.dim} columns, but the model reads {dim} features per "
             "frame; make them with compute_cmvn_stats.py from such features"
         )
+    if stats.count < 1:
+        raise FeatureError(f"{path}: statistics of {stats.count:g} frames; compute them again")
     return stats
 
 

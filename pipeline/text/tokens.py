@@ -81,7 +81,7 @@ class Tokens:
         Raises:
             DataError: the file cannot be read or is not a tokens file; names the file and the line.
         """
-        path = Path(path)
+        path = _file(path)
         model = path.with_suffix(".model")
         try:
             check_end(path, DataError)
@@ -253,7 +253,7 @@ class Tokens:
         Raises:
             DataError: the tokens are not subwords, but a ``.model`` of subwords already exists.
         """
-        path = Path(path)
+        path = _file(path)
         model = path.with_suffix(".model")
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.sentencepiece_model is not None:
@@ -300,12 +300,12 @@ class Tokens:
         processor = sentencepiece.SentencePieceProcessor()
         try:
             processor.LoadFromSerializedProto(model)
-        except RuntimeError as error:
+            pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{_model_of(self.where)}: is not a sentencepiece model; make it and {self.where} "
                 "again with train_tokenizer.py"
             ) from error
-        pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
         if [BLANK, *pieces[1:]] != list(self.symbols):
             raise DataError(
                 f"{self.where}: the tokens are not the pieces of {_model_of(self.where)}; make "
@@ -341,6 +341,12 @@ def _check_symbols(symbols: Sequence[str], where: str) -> None:
                 f"{where}:{number}: the token {symbol!r} is empty or holds a space; rename it"
             )
         seen.add(symbol)
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    if Path(path).name in ("", ".."):
+        raise DataError(f"{path}: a folder; give a tokens file")
+    return Path(path)
 
 
 def _parse(content: bytes, where: str) -> list[str]:

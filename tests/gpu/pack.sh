@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 pack=tests/gpu/pack
 mkdir -p "$pack/wheels"
 tests/gpu/features.sh "$pack/features"
-packages=(kaldiio kaldi-native-fbank soundfile jiwer tensorboardX typer)
+packages=(kaldiio kaldi-native-fbank soundfile soxr jiwer tensorboardX typer)
 needed=(cffi pycparser rapidfuzz click annotated-doc)
 pinned=()
 for name in "${packages[@]}"; do

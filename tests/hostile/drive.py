@@ -90,13 +90,15 @@ class Driver:
         with self.trials.folder() as folder:
             ending = self.trials.run(case.specimen.program, *words, folder=folder)
         names = (*spellings(value), "Invalid value for '") if value.strip() else ("empty",)
-        kind = ending.kind((*names, "nothing was done") if value.endswith("-") else names)
+        if value.endswith("-"):
+            names = (*names, "nothing was done", "standard input", "stdin:")
+        kind = ending.kind(names)
         return Try(seed, _line(case.specimen), f"argument {value[:60]!r}", kind, ending)
 
 
 def spellings(value: str) -> tuple[str, ...]:
     """How a message may write a value."""
-    written = (value, repr(value), ascii(value), value.partition(":")[2], value.strip(" |"))
+    written = (value[:60], repr(value), ascii(value), value.partition(":")[2], value.strip(" |"))
     return tuple(text for text in written if text)
 
 
@@ -186,6 +188,10 @@ def main() -> int:
         tries = drive_all(Path(place).resolve(), wanted, arguments.seed, arguments.jobs)
     for line in examples(tries):
         print(line)
+    for device in map(Path, ("/dev/null", "/dev/full")):
+        if not device.is_char_device():
+            print(f"{device} was replaced: make it again with mknod")
+            return 1
     print(table(tries))
     print(f"{len(tries)} tries in {time.monotonic() - begun:.0f} s")
     return any(one.kind in BAD for one in tries)

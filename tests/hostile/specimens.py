@@ -199,7 +199,8 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
                  ("--beam=2", "transducer", "scp:dev/feats.scp", "ark,t:hyp"),
                  ("transducer/final.safetensors",), trusted_for="hyp"),
         Specimen("recognize.py", ("ctc", *(f"audio/{name}" for name in sounds)),
-                 (*(f"audio/{name}" for name in sounds), "ctc/front_end/fbank.conf")),
+                 (*(f"audio/{name}" for name in sounds), "ctc/front_end/fbank.conf"),
+                 ("ctc/front_end: ",)),
         *(Specimen("compute_fbank_feats.py",
                    ("--config=fbank.conf", "scp:recorded/wav.scp", "ark,t:out"),
                    ("recorded/wav.scp", "fbank.conf", "audio/a.wav", "audio/a.sph"), ("s0", "s1"))
