@@ -4,12 +4,10 @@ A step needs what every multiprocessor has computed in the step before. Either t
 another launch, or the programs stay and wait for each other at a barrier of the whole grid.
 """
 
-import time
-
 import torch
 import triton
 import triton.language as tl
-from part import DEVICE, IS_INTERPRETED, settle
+from part import DEVICE, IS_INTERPRETED, mean_seconds
 
 
 @triton.jit
@@ -37,7 +35,7 @@ def launch_seconds(launches: int) -> float:
     with torch.cuda.graph(graph):
         for _ in range(32):
             _nothing[(programs,)](out)
-    return _seconds(graph.replay, launches // 32) / 32
+    return mean_seconds(graph.replay, launches // 32) / 32
 
 
 def barrier_seconds(rounds: int) -> float:
@@ -52,14 +50,4 @@ def barrier_seconds(rounds: int) -> float:
         _barriers[(programs,)](counter, rounds, PROGRAMS=programs, **options)
 
     run()
-    return _seconds(run, 3) / rounds
-
-
-def _seconds(run, times: int) -> float:
-    """Mean of a number of runs one after the other."""
-    settle()
-    begun = time.perf_counter()
-    for _ in range(times):
-        run()
-    settle()
-    return (time.perf_counter() - begun) / times
+    return mean_seconds(run, 3) / rounds

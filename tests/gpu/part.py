@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,16 @@ def settle() -> None:
     """Wait until the device is idle."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
+
+
+def mean_seconds(run: Callable[[], object], times: int) -> float:
+    """Mean of a number of runs one after the other, from an idle device to an idle device."""
+    settle()
+    begun = time.perf_counter()
+    for _ in range(times):
+        run()
+    settle()
+    return (time.perf_counter() - begun) / times
 
 
 class Part:

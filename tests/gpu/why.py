@@ -6,12 +6,11 @@ Usage: why.py FOLDER
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from part import DEVICE, IS_INTERPRETED, Part, chosen, run_part, settle
+from part import DEVICE, IS_INTERPRETED, Part, chosen, mean_seconds, run_part, settle
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
@@ -25,15 +24,10 @@ MOST = 10  # kernels in a table
 
 
 def seconds_of(run: Callable[[], object], times: int) -> float:
-    """Mean of a number of runs one after the other, after two to warm up."""
+    """`mean_seconds` after two runs to warm up."""
     run()
     run()
-    settle()
-    begun = time.perf_counter()
-    for _ in range(times):
-        run()
-    settle()
-    return (time.perf_counter() - begun) / times
+    return mean_seconds(run, times)
 
 
 # ---- the step's kernels --------------------------------------------------------------------------
