@@ -79,7 +79,7 @@ def extract(
     Raises:
         PipelineError: a table cannot be read or written.
     """
-    from pipeline.frontend.linear_resample import to_rate
+    from pipeline.frontend.resample import to_rate
     from pipeline.frontend.spectra import compute_features
     from pipeline.tables import MatrixWriter, NumberWriter
 
@@ -90,22 +90,18 @@ def extract(
             stack.enter_context(NumberWriter(wspecifier)) if wspecifier else None
             for wspecifier in (extraction.write_utt2dur, extraction.write_num_frames)
         )
-        rate = round(options.sample_frequency)
         for utt_id, recording in wavs:
             try:
-                by_kaldis = options.allow_downsample or options.allow_upsample
-                samples, own_rate = recording.read(
-                    sample_rate=None if by_kaldis else rate,
-                    channel=extraction.channel,
-                    resampled=extraction.resample,
-                )
+                samples, own_rate = recording.read(sample_rate=None, channel=extraction.channel)
                 duration_s = len(samples) / own_rate
                 samples = to_rate(
                     samples,
                     own_rate,
-                    rate,
-                    down=options.allow_downsample,
-                    up=options.allow_upsample,
+                    options,
+                    resampled=extraction.resample,
+                    name=recording.name,
+                    whose="--sample-frequency is",
+                    remedy="--resample, --allow-downsample or --allow-upsample",
                 )
                 if duration_s < extraction.min_duration:
                     left_out += 1

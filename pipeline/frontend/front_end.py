@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pipeline.errors import AudioError, ConfigError
+from pipeline.errors import ConfigError
 from pipeline.frontend.deltas import add_deltas, truncated
 from pipeline.frontend.feature_options import (
     DeltaOptions,
@@ -13,8 +13,7 @@ from pipeline.frontend.feature_options import (
     MfccOptions,
     SpectrogramOptions,
 )
-from pipeline.frontend.linear_resample import to_rate
-from pipeline.frontend.resample import resample
+from pipeline.frontend.resample import to_rate
 from pipeline.frontend.spectra import compute_features
 from pipeline.options import load_options
 
@@ -74,21 +73,15 @@ class FrontEnd:
             AudioError: ``rate`` is not the sample rate of the front end, and may not be changed.
             FeatureError: the recording is shorter than a frame.
         """
-        wanted, down, up = (
-            self.sample_rate,
-            self.options.allow_downsample,
-            self.options.allow_upsample,
+        samples = to_rate(
+            samples,
+            rate,
+            self.options,
+            resampled=resampled,
+            name=name or "the recording",
+            whose="the model",
+            remedy="--resample=true",
         )
-        if rate != wanted and (down if rate > wanted else up):
-            samples = to_rate(samples, rate, wanted, down=down, up=up)
-        elif rate != wanted and resampled:
-            samples = resample(samples, rate, wanted, name or "the recording")
-        elif rate != wanted:
-            what = f"{name}:" if name else "the recording"
-            raise AudioError(
-                f"{what} has a sample rate of {rate} Hz, but the model {wanted}; "
-                f"resample it: --resample=true, or sox IN -r {wanted} OUT"
-            )
         feats = compute_features(samples, self.options)
         if self.delta is None:
             return feats

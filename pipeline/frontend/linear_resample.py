@@ -1,9 +1,7 @@
-"""Change of the sample rate, as by Kaldi's options --allow-downsample and --allow-upsample."""
+"""Resampling with the arithmetic of Kaldi, for --allow-downsample and --allow-upsample."""
 
 import math
 from typing import TYPE_CHECKING, TypeAlias
-
-from pipeline.errors import AudioError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,34 +52,3 @@ def _filter(times_s: "NDArray[np.float64]", cutoff: float) -> "NDArray[np.float6
 
     window = 0.5 * (1.0 + np.cos(2.0 * math.pi * cutoff / ZEROS * times_s))
     return 2.0 * cutoff * np.sinc(2.0 * cutoff * times_s) * window
-
-
-def to_rate(
-    samples: "FloatArray",
-    rate: int,
-    new_rate: int,
-    *,
-    down: bool,
-    up: bool,
-) -> "FloatArray":
-    """Bring a recording to a sample rate if that is allowed.
-
-    Args:
-        samples: (S,), of a recording.
-        rate: its sample rate in Hz.
-        new_rate: the sample rate wanted, in Hz.
-        down: whether a higher sample rate may be changed.
-        up: whether a lower sample rate may be changed.
-
-    Raises:
-        AudioError: the sample rate is another, and may not be changed.
-    """
-    if rate == new_rate:
-        return samples
-    if not (down if rate > new_rate else up):
-        way = "downsample" if rate > new_rate else "upsample"
-        raise AudioError(
-            f"the recording has a sample rate of {rate} Hz, not {new_rate}; resample it, e.g. "
-            f"sox IN -r {new_rate} OUT, or give --allow-{way} or another --sample-frequency"
-        )
-    return linear_resample(samples, rate, new_rate)

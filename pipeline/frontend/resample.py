@@ -1,8 +1,10 @@
-"""Resampling, by soxr: for recordings of another sample rate than that of the features."""
+"""Resampling of recordings whose sample rate is not that of the features: by soxr, or as Kaldi."""
 
 from typing import TYPE_CHECKING
 
 from pipeline.errors import AudioError
+from pipeline.frontend.feature_options import FrameOptions
+from pipeline.frontend.linear_resample import linear_resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +26,58 @@ def resample(samples: "Samples", rate: int, wanted: int, name: str) -> "Samples"
 
     if rate == wanted:
         return samples
+    _check_ratio(rate, wanted, name)
+    found: Samples = np.asarray(soxr.resample(samples, rate, wanted, quality="VHQ"), np.float32)
+    if len(found) == 0:
+        raise AudioError(f"{name}: holds no samples at {wanted} Hz; leave it out")
+    return found
+
+
+def to_rate(
+    samples: "Samples",
+    rate: int,
+    options: FrameOptions,
+    *,
+    resampled: bool,
+    name: str,
+    whose: str,
+    remedy: str,
+) -> "Samples":
+    """Samples at the rate of the features: as Kaldi resamples, if its options allow it, or by soxr.
+
+    Args:
+        samples: ``(S,)``, of a recording.
+        rate: its sample rate in Hz.
+        options: of the features, with their rate, ``allow_downsample`` and ``allow_upsample``.
+        resampled: whether soxr resamples what these do not allow.
+        name: the recording, for messages.
+        whose: the wanted rate's owner, for the message "…, but OWNER 16000".
+        remedy: the options to give, for the same message.
+
+    Returns:
+        ``(S',)``, about ``S * options.sample_frequency / rate``.
+
+    Raises:
+        AudioError: the rate is another and may not be changed, or further away than those of
+            recordings are from each other.
+    """
+    wanted = round(options.sample_frequency)
+    if rate == wanted:
+        return samples
+    if options.allow_downsample if rate > wanted else options.allow_upsample:
+        _check_ratio(rate, wanted, name)
+        return linear_resample(samples, rate, wanted)
+    if resampled:
+        return resample(samples, rate, wanted, name)
+    raise AudioError(
+        f"{name}: has a sample rate of {rate} Hz, but {whose} {wanted}; "
+        f"resample it: {remedy}, or sox IN -r {wanted} OUT"
+    )
+
+
+def _check_ratio(rate: int, wanted: int, name: str) -> None:
     if max(rate, wanted) > LARGEST_RATIO * min(rate, wanted):
         raise AudioError(
             f"{name}: has a sample rate of {rate} Hz, too far from {wanted} Hz to be resampled; "
             "correct its header"
         )
-    found: Samples = np.asarray(soxr.resample(samples, rate, wanted, quality="VHQ"), np.float32)
-    if len(found) == 0:
-        raise AudioError(f"{name}: holds no samples at {wanted} Hz; leave it out")
-    return found

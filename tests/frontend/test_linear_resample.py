@@ -7,7 +7,9 @@ import pytest
 import soundfile
 
 from pipeline.errors import AudioError
-from pipeline.frontend.linear_resample import CUTOFF, ZEROS, linear_resample, to_rate
+from pipeline.frontend.feature_options import FbankOptions
+from pipeline.frontend.linear_resample import CUTOFF, ZEROS, linear_resample
+from pipeline.frontend.resample import resample, to_rate
 
 RATES = [(16000, 8000), (8000, 16000), (44100, 16000), (11025, 16000), (48000, 16000), (7, 5)]
 
@@ -46,15 +48,28 @@ def test_a_tone_stays_a_tone(rate: int, new_rate: int) -> None:
     )
 
 
+def at_rate(samples, rate: int, *, resampled: bool = False, **allowed: bool) -> np.ndarray:
+    options = FbankOptions(sample_frequency=16000, **allowed)
+    told = {"name": "a", "whose": "the model", "remedy": "give --resample"}
+    return to_rate(samples, rate, options, resampled=resampled, **told)
+
+
 def test_only_what_is_allowed_is_resampled() -> None:
-    samples = np.ones(10, np.float32)
-    assert to_rate(samples, 8, 8, down=False, up=False) is samples
-    assert len(to_rate(samples, 8, 16, down=False, up=True)) == 20
-    assert len(to_rate(samples, 16, 8, down=True, up=False)) == 5
-    with pytest.raises(AudioError, match="give --allow-upsample"):
-        to_rate(samples, 8, 16, down=True, up=False)
-    with pytest.raises(AudioError, match="give --allow-downsample"):
-        to_rate(samples, 16, 8, down=False, up=True)
+    samples = np.ones(1000, np.float32)
+    assert at_rate(samples, 16000) is samples
+    for rate, way, other in ((8000, "up", "down"), (32000, "down", "up")):
+        expected = linear_resample(samples, rate, 16000)
+        found = at_rate(samples, rate, resampled=True, **{f"allow_{way}sample": True})
+        np.testing.assert_array_equal(found, expected)  # Kaldi's before soxr's
+        allowed = {f"allow_{other}sample": True}
+        with pytest.raises(AudioError, match=f"of {rate} Hz, but the model 16000; .*--resample"):
+            at_rate(samples, rate, **allowed)
+        np.testing.assert_array_equal(
+            at_rate(samples, rate, resampled=True, **allowed), resample(samples, rate, 16000, "a")
+        )
+    for rate in (10, 10**8):
+        with pytest.raises(AudioError, match="too far from 16000 Hz"):
+            at_rate(samples, rate, allow_upsample=True, allow_downsample=True)
 
 
 def test_features_of_any_rate_by_an_options_file_of_kaldi(run_bin, tmp_path) -> None:
