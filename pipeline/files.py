@@ -74,14 +74,13 @@ def written(path: str | Path, *, previous: Path | None = None, mask: int = 0) ->
 
     The file is flushed to disk before it is renamed. If the block fails, an older file at ``path``
     stays as it was and the temporary file is removed. Temporary files of killed processes are
-    removed as well.
+    removed as well. A device or a pipe, such as ``/dev/null``, is written to as it is, and never
+    replaced.
 
     Args:
         path: the file to write.
         previous: the name that an older file at ``path`` gets; None: it is replaced.
         mask: permissions that the file does not get, whatever the umask.
-
-    A device or a pipe, such as ``/dev/null``, is written to as it is, and never replaced.
 
     Raises:
         OutputError: the file cannot be written; names the file and the reason.

@@ -2,9 +2,9 @@
 
 libsndfile decodes the recordings, and ffmpeg, if it is installed, what libsndfile cannot read.
 Faults that they do not report are found here: a file that is shorter than its header states, an Ogg
-stream without its last page (see `containers`), NaN samples, and a sample rate other than that of
-the features, unless the recording is to be resampled. Samples are on Kaldi's scale, which is that
-of 16-bit integers; 16-bit recordings are reproduced exactly.
+stream without its last page (see `containers`), NaN samples, and a sample rate other than the one
+that is wanted. Samples are on Kaldi's scale, which is that of 16-bit integers; 16-bit recordings
+are reproduced exactly.
 """
 
 import io
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from pipeline.errors import AudioError, SpecifierError, TableError
 from pipeline.frontend.containers import check_container, truncated
 from pipeline.frontend.ffmpeg import decode_by_ffmpeg, find_ffmpeg
-from pipeline.frontend.resample import resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +40,6 @@ def read_audio(
     sample_rate: int | None,
     channel: int = -1,
     allow_pipes: bool = False,
-    resampled: bool = False,
 ) -> tuple["Samples", int]:
     """Read one channel of a recording.
 
@@ -50,7 +48,6 @@ def read_audio(
         sample_rate: the sample rate in Hz that the recording must have; None accepts any rate.
         channel: the channel to read, from 0; -1 requires a recording of one channel.
         allow_pipes: whether ``command |`` may be run.
-        resampled: whether a recording of another sample rate is resampled.
 
     Returns:
         float32 samples ``(S,)`` between -32768 and 32767, and the sample rate in Hz.
@@ -60,9 +57,7 @@ def read_audio(
             has another sample rate or several channels, or holds NaN or infinite samples.
     """
     data = _load(rxfilename, allow_pipes=allow_pipes)
-    return decode_audio(
-        data, rxfilename, sample_rate=sample_rate, channel=channel, resampled=resampled
-    )
+    return decode_audio(data, rxfilename, sample_rate=sample_rate, channel=channel)
 
 
 def audio_duration_s(path: str) -> float:
@@ -82,7 +77,6 @@ def decode_audio(
     *,
     sample_rate: int | None,
     channel: int = -1,
-    resampled: bool = False,
 ) -> tuple["Samples", int]:
     """Like ``read_audio``, for a recording in memory; error messages call it ``name``."""
     import numpy as np
@@ -90,7 +84,7 @@ def decode_audio(
     sound, frames = _open(data, name)
     with sound:
         rate = int(sound.samplerate)
-        if sample_rate is not None and rate != sample_rate and not resampled:
+        if sample_rate is not None and rate != sample_rate:
             raise AudioError(
                 f"{name}: has a sample rate of {rate} Hz, but --sample-frequency is {sample_rate}; "
                 f"resample it, e.g. sox IN -r {sample_rate} OUT, give --resample=true, or change "
@@ -102,9 +96,7 @@ def decode_audio(
         raise AudioError(f"{name}: holds no samples; record it again or leave it out")
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds NaN or infinite samples; convert it again")
-    if sample_rate is None or rate == sample_rate:
-        return samples, rate
-    return resample(samples, rate, sample_rate, name), sample_rate
+    return samples, rate
 
 
 @dataclass(frozen=True)
@@ -114,13 +106,9 @@ class Recording:
     name: str
     load: Callable[[], bytes]
 
-    def read(
-        self, *, sample_rate: int | None, channel: int = -1, resampled: bool = False
-    ) -> tuple["Samples", int]:
+    def read(self, *, sample_rate: int | None, channel: int = -1) -> tuple["Samples", int]:
         """The samples and the sample rate in Hz; see ``read_audio``."""
-        return decode_audio(
-            self.load(), self.name, sample_rate=sample_rate, channel=channel, resampled=resampled
-        )
+        return decode_audio(self.load(), self.name, sample_rate=sample_rate, channel=channel)
 
 
 class WavReader:
