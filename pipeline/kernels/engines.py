@@ -19,10 +19,10 @@ from torch import Tensor
 log = logging.getLogger("pipeline")
 
 ENGINES = {
-    "lstm": {
-        "plain": "pipeline.kernels.lstm.plain",
-        "cpu": "pipeline.kernels.lstm.cpu",
-        "cuda": "pipeline.kernels.lstm.cuda",
+    "recurrent": {
+        "plain": "pipeline.kernels.recurrent.plain",
+        "cpu": "pipeline.kernels.recurrent.cpu",
+        "cuda": "pipeline.kernels.recurrent.cuda",
     },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",

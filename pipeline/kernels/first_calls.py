@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.kernels.ctc.loss import ctc_loss
 from pipeline.kernels.linear import SMALL, linear
-from pipeline.kernels.lstm.layer import peephole_lstm
+from pipeline.kernels.recurrent.layer import peephole_lstm
 from pipeline.kernels.search.ctc import ctc_beam_search, ctc_prefix_search
 from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.linear import linear
-from pipeline.kernels.lstm.layer import recurrent_rows
-from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import Ragged
+from pipeline.kernels.recurrent.layer import recurrent_rows
+from pipeline.kernels.recurrent.plain import Recurrence
 
 MOST_CELLS = 65536  # in a layer; a larger number in an architecture is a mistake
 

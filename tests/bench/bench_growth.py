@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from measure import machine, medians, start
 
-from pipeline.kernels.lstm.layer import peephole_lstm
+from pipeline.kernels.recurrent.layer import peephole_lstm
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
 
 

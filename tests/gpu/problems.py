@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pipeline.kernels.ctc import cuda as ctc_cuda
 from pipeline.kernels.ctc import plain as ctc_plain
-from pipeline.kernels.lstm import cuda as lstm_cuda
-from pipeline.kernels.lstm import plain as lstm_plain
-from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import layout
+from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent import plain as lstm_plain
+from pipeline.kernels.recurrent.plain import Recurrence
 from pipeline.kernels.transducer import cuda as transducer_cuda
 from pipeline.kernels.transducer import plain as transducer_plain
 from pipeline.kernels.transducer.plain import Joint
@@ -31,14 +31,14 @@ Found = dict[str, Tensor]
 class Problem(NamedTuple):
     """A problem of a family of programs."""
 
-    family: str  # lstm, ctc, transducer or joiner
+    family: str  # recurrent, ctc, transducer or joiner
     name: str
     solve: Callable[[bool, torch.dtype, torch.device, Place], Found]  # by the Triton programs?
 
 
 def half(family: str) -> bool:
     """Whether the programs of a family take half precision as a training gives it to them."""
-    return family in ("lstm", "joiner")
+    return family in ("recurrent", "joiner")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _lstm(
     name = f"{cell}: N {len(lengths)}, T {max(lengths)}, {size} cells"
     name += f" projected to {width}" if width != size else ""
     name += ", no peepholes" if cell == "lstm" and not peepholes else ""
-    return Problem("lstm", name, solve)
+    return Problem("recurrent", name, solve)
 
 
 # ---- CTC -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from part import IS_INTERPRETED, ROOT, Part, run_part
 HERE = Path(__file__).resolve().parent
 KERNELS = ROOT / "tests" / "kernels"
 FILES = [
-    *("lstm/test_lstm_cuda.py", "lstm/test_lstm_engines.py", "lstm/test_lstm.py"),
+    *("recurrent/test_lstm_cuda.py", "recurrent/test_lstm_engines.py", "recurrent/test_lstm.py"),
     *("ctc/test_ctc_cuda.py", "ctc/test_ctc_loss.py"),
     *("transducer/test_transducer_cuda.py", "transducer/test_transducer_engines.py"),
     *("transducer/test_transducer_loss.py", "transducer/test_joint_loss.py"),

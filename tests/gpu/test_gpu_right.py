@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from pipeline.kernels.ctc import cuda as ctc_cuda
-from pipeline.kernels.lstm import cuda as lstm_cuda
+from pipeline.kernels.recurrent import cuda as lstm_cuda
 from pipeline.kernels.transducer import cuda as transducer_cuda
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-ENGINES = {"lstm": lstm_cuda, "ctc": ctc_cuda, "transducer": transducer_cuda}
+ENGINES = {"recurrent": lstm_cuda, "ctc": ctc_cuda, "transducer": transducer_cuda}
 
 pytestmark = pytest.mark.skipif(not lstm_cuda.available(), reason="Triton is not installed")
 interpreted = pytest.mark.skipif(not IS_INTERPRETED, reason="run by test_in_the_interpreter")

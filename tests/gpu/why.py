@@ -16,9 +16,9 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
 from bench_training import make_step
 
-from pipeline.kernels.lstm import cuda as lstm_cuda
-from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import layout
+from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent.plain import Recurrence
 
 MOST = 10  # kernels in a table
 

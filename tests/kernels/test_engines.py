@@ -52,7 +52,7 @@ def test_the_engines_of_a_family_have_the_same_functions(family: str) -> None:
     """On every device: what a GPU would be given exists, though none may be here."""
     for name in engines.ENGINES[family].values():
         assert importlib.util.find_spec(name) is not None
-    assert ON_GPU == ["lstm", "ctc", "transducer"]
+    assert ON_GPU == ["recurrent", "ctc", "transducer"]
     assert engine_name(family, torch.zeros(1, device="meta")).endswith("plain")
 
 
@@ -94,14 +94,14 @@ def test_by_device(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(importlib, "import_module", lambda name: name)
     x: Any = SimpleNamespace(device=torch.device(device), dtype=dtype)
-    assert engines.engine("lstm", x) == f"pipeline.kernels.lstm.{kind}"
+    assert engines.engine("recurrent", x) == f"pipeline.kernels.recurrent.{kind}"
 
 
 def test_triton_on_a_cpu_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     """In Triton's interpreter; for what its programs cannot compute with, plain torch."""
     monkeypatch.setenv("PIPELINE_KERNELS", "triton")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert engine_name("lstm", torch.zeros(1)) == "pipeline.kernels.lstm.cuda"
+    assert engine_name("recurrent", torch.zeros(1)) == "pipeline.kernels.recurrent.cuda"
     assert engine_name("ctc", torch.zeros(1, dtype=torch.float64)).endswith("plain")
     assert engine_name("ctc_search", torch.zeros(1)).endswith("plain")
     assert not engines.is_compiled(torch.zeros(1))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.kernels.lstm import reference
+from pipeline.kernels.recurrent import reference
 from pipeline.kernels.search.transducer import State, transducer_beam_search
 from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.nn.config import (

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.kernels.lstm.layer import peephole_lstm_step
+from pipeline.kernels.recurrent.layer import peephole_lstm_step
 
 
 class Automaton(NamedTuple):

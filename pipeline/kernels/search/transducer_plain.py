@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.kernels.lstm.layer import peephole_lstm_step
+from pipeline.kernels.recurrent.layer import peephole_lstm_step
 from pipeline.kernels.search.fusion import Automaton, LstmWeights
 from pipeline.kernels.search.model import Found, SearchModel, Settings, State
 

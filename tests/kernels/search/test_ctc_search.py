@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.kernels import engines
 from pipeline.kernels.ctc.loss import ctc_loss
-from pipeline.kernels.lstm.layer import peephole_lstm_step
+from pipeline.kernels.recurrent.layer import peephole_lstm_step
 from pipeline.kernels.search import ctc as ctc_search
 from pipeline.kernels.search import ctc_plain as ctc_search_plain
 from pipeline.kernels.search import ctc_reference as reference

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.kernels import engines
-from pipeline.kernels.lstm.layer import peephole_lstm_step
+from pipeline.kernels.recurrent.layer import peephole_lstm_step
 from pipeline.kernels.search.fusion import Automaton, Fusion, LstmWeights
 from pipeline.kernels.search.hypotheses import Hypothesis
 from pipeline.kernels.search.model import SearchWeights, State

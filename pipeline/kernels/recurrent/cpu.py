@@ -21,8 +21,8 @@ from pipeline.kernels.compiler.products import packed_panels, packed_product, pa
 from pipeline.kernels.compiler.simd import beyond, lanes, load, prefetch, splat, store
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
-from pipeline.kernels.lstm.plain import Recurrence, Sweep
 from pipeline.kernels.ragged import Ragged
+from pipeline.kernels.recurrent.plain import Recurrence, Sweep
 
 GROUP = {1: 9, 2: 18}  # sequences that one thread takes, by the number of directions
 

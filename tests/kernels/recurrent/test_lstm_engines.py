@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.kernels.lstm import cpu as lstm_cpu
-from pipeline.kernels.lstm import plain as lstm_plain
-from pipeline.kernels.lstm import reference
-from pipeline.kernels.lstm.plain import Recurrence, Sweep
 from pipeline.kernels.ragged import Ragged, layout, pack
+from pipeline.kernels.recurrent import cpu as lstm_cpu
+from pipeline.kernels.recurrent import plain as lstm_plain
+from pipeline.kernels.recurrent import reference
+from pipeline.kernels.recurrent.plain import Recurrence, Sweep
 
 torch.set_num_threads(1)
 
@@ -33,7 +33,7 @@ class Engine(NamedTuple):
 def engines() -> list[Engine]:
     """Each engine that works here with each dtype it computes in itself."""
     if IS_INTERPRETED:
-        module = importlib.import_module("pipeline.kernels.lstm.cuda")
+        module = importlib.import_module("pipeline.kernels.recurrent.cuda")
         return [Engine(module, "cpu", torch.float32)]
     found = [
         Engine(module, "cpu", dtype)
@@ -42,7 +42,7 @@ def engines() -> list[Engine]:
     ]
     if torch.cuda.is_available():
         found.append(Engine(lstm_plain, "cuda", torch.float64))
-        module = importlib.import_module("pipeline.kernels.lstm.cuda")
+        module = importlib.import_module("pipeline.kernels.recurrent.cuda")
         if module.available():
             found.append(Engine(module, "cuda", torch.float32))
     return found

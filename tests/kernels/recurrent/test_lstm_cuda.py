@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.kernels.lstm import cuda as lstm_cuda
-from pipeline.kernels.lstm import plain as lstm_plain
-from pipeline.kernels.lstm.plain import Recurrence
 from pipeline.kernels.ragged import Ragged, layout
+from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent import plain as lstm_plain
+from pipeline.kernels.recurrent.plain import Recurrence
 
 torch.set_num_threads(1)
 

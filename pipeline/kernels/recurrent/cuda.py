@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.kernels.lstm import plain
-from pipeline.kernels.lstm.plain import Recurrence, Sweep, peephole_gradient, previous
 from pipeline.kernels.ragged import Ragged
+from pipeline.kernels.recurrent import plain
+from pipeline.kernels.recurrent.plain import Recurrence, Sweep, peephole_gradient, previous
 
 __all__ = ["available", "backward", "forward"]
 
@@ -133,7 +133,7 @@ class Launch(NamedTuple):
 
 @cache
 def _programs() -> Any:
-    return importlib.import_module("pipeline.kernels.lstm.triton")
+    return importlib.import_module("pipeline.kernels.recurrent.triton")
 
 
 class _Launches:

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.kernels.lstm import reference
-from pipeline.kernels.lstm.layer import (
+from pipeline.kernels.ragged import layout, pack, unpack
+from pipeline.kernels.recurrent import reference
+from pipeline.kernels.recurrent.layer import (
     peephole_lstm,
     peephole_lstm_step,
     recurrent_rows,
     sweep_rows,
     tanh_rnn,
 )
-from pipeline.kernels.lstm.plain import GATES, Recurrence
-from pipeline.kernels.ragged import layout, pack, unpack
+from pipeline.kernels.recurrent.plain import GATES, Recurrence
 
 torch.set_num_threads(1)
 

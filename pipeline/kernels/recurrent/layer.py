@@ -18,8 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pipeline.kernels.engines import affine, engine, product
-from pipeline.kernels.lstm.plain import GATES, Recurrence, Sweep
 from pipeline.kernels.ragged import Ragged, layout, pack, unpack
+from pipeline.kernels.recurrent.plain import GATES, Recurrence, Sweep
 
 
 def peephole_lstm(
@@ -140,7 +140,7 @@ def _swept(
 
     ``ctx`` keeps ``inputs``, the recurrence's weights and what the sweep back needs, in this order.
     """
-    hidden, sweep = engine("lstm", gates).forward(gates, recurrence, ragged)
+    hidden, sweep = engine("recurrent", gates).forward(gates, recurrence, ragged)
     ctx.cell, *weights = recurrence
     ctx.save_for_backward(*inputs, *weights, *sweep)
     ctx.ragged = ragged
@@ -176,7 +176,7 @@ def _sweep_back(
     grad: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of the gates (R, D, G), w_hidden, peepholes and projection from that of h."""
-    d_gates, d_hidden, d_peepholes = engine("lstm", sweep.gates).backward(
+    d_gates, d_hidden, d_peepholes = engine("recurrent", sweep.gates).backward(
         grad.reshape(sweep.before.shape), sweep, recurrence, ragged
     )
     d_projection = None
