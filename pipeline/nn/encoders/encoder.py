@@ -8,7 +8,9 @@ options that derives from `EncoderConfig`, and a ``case`` in `kinds.encoder_conf
 2013.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,33 @@ class Encoder(nn.Module):
 
         Returns:
             The output vectors, (N, T', E), and the `output_lengths`, (N,).
+        """
+        raise NotImplementedError
+
+    # ---- streams: an utterance that comes in chunks ----------------------------------------------
+
+    def whole_only(self) -> str:
+        """Why this encoder reads only whole utterances; empty for one that can read streams."""
+        return f"a {type(self).__name__} reads only whole utterances"
+
+    def start(self) -> Any:
+        """The state of a stream before its first frame."""
+        raise NotImplementedError
+
+    def advance(
+        self, states: Sequence[Any], chunks: Sequence[Tensor], ends: Sequence[bool]
+    ) -> tuple[list[Any], list[Tensor]]:
+        """Encode the next frames of several streams at once, in evaluation mode.
+
+        However a stream is cut, its output vectors are together those of `forward`, bit for bit.
+
+        Args:
+            states: the state of each stream, of `start` or of the last `advance`.
+            chunks: the next frames of each stream, (n, F), n ≥ 0.
+            ends: whether each stream ends with its chunk, so that all of its vectors come out.
+
+        Returns:
+            The new states, and the output vectors of each stream that are final now, (m, E), m ≥ 0.
         """
         raise NotImplementedError
 
