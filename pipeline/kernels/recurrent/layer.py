@@ -7,7 +7,8 @@ and the weights' gradients are whole-sequence products after it.
 
 Weights of D directions are stacked along a first axis: ``w_input`` (D, 4H, F), ``w_hidden``
 (D, 4H, P), ``peepholes`` (D, 3, H), ``bias`` (D, 4H), ``projection`` (D, P, H); gates in the order
-i, f, c, o; P = H without a projection. Direction 0 reads forwards, direction 1 backwards.
+i, f, c, o, or z, r, candidate for a GRU; P = H without a projection. Direction 0 reads forwards,
+direction 1 backwards.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from pipeline.kernels.engines import affine, engine, product
 from pipeline.kernels.ragged import Ragged, layout, pack, unpack
-from pipeline.kernels.recurrent.plain import GATES, Recurrence, Sweep
+from pipeline.kernels.recurrent.plain import GATES, Recurrence, Sweep, fed_back_gradient
 
 
 def peephole_lstm(
@@ -140,7 +141,7 @@ def _swept(
 
     ``ctx`` keeps ``inputs``, the recurrence's weights and what the sweep back needs, in this order.
     """
-    hidden, sweep = engine("recurrent", gates).forward(gates, recurrence, ragged)
+    hidden, sweep = engine(recurrence.family, gates).forward(gates, recurrence, ragged)
     ctx.cell, *weights = recurrence
     ctx.save_for_backward(*inputs, *weights, *sweep)
     ctx.ragged = ragged
@@ -176,13 +177,14 @@ def _sweep_back(
     grad: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of the gates (R, D, G), w_hidden, peepholes and projection from that of h."""
-    d_gates, d_hidden, d_peepholes = engine("recurrent", sweep.gates).backward(
+    d_gates, d_hidden, d_peepholes = engine(recurrence.family, sweep.gates).backward(
         grad.reshape(sweep.before.shape), sweep, recurrence, ragged
     )
     d_projection = None
     if d_hidden is not None and sweep.outputs is not None:
         d_projection = _by_direction(d_hidden, sweep.outputs)
-    return d_gates, _by_direction(d_gates, sweep.before), d_peepholes, d_projection
+    fed_back = fed_back_gradient(d_gates, sweep, recurrence)
+    return d_gates, _by_direction(fed_back, sweep.before), d_peepholes, d_projection
 
 
 class _Layer(Function):
