@@ -22,6 +22,13 @@ from pipeline.kernels.ragged import Ragged
 GATES = {"lstm": 4, "tanh": 1}  # columns of the pre-activations for each cell, by its name
 
 
+class State(NamedTuple):
+    """What N sequences go on from: hidden vectors and cell states ([G12] 2.6 keeps both)."""
+
+    h: Tensor  # (N, P)
+    c: Tensor  # (N, H), or (N, 0) for a cell without a state
+
+
 class Recurrence(NamedTuple):
     """What recurs in a layer of D directions: the cell, by its name, and its weights.
 
@@ -38,6 +45,15 @@ class Recurrence(NamedTuple):
     def cells(self) -> int:
         """H."""
         return self.w_hidden.shape[-2] // GATES[self.cell]
+
+    def start(self, count: int) -> State:
+        """The state of ``count`` sequences before their first frame: zeros."""
+        size = 0 if self.cell == "tanh" else self.cells
+        dtype = self.w_hidden.dtype
+        return State(
+            self.w_hidden.new_zeros(count, self.w_hidden.shape[2]),
+            self.w_hidden.new_zeros(count, size, dtype=state_dtype(dtype)),
+        )
 
     def to(self, dtype: torch.dtype) -> "Recurrence":
         """The same weights in another type of numbers."""
@@ -92,13 +108,18 @@ class Sweep(NamedTuple):
     outputs: Tensor | None  # (R, D, H): o tanh(c), kept where a projection follows
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """All steps of one layer: [G13] eq. 3-7, eq. 1 for a tanh layer, [S14] with a projection.
 
     Args:
         gates: W_x x_t + b, (R, D, G); may be overwritten.
         recurrence: the weights; cast to the dtype of ``gates``.
         ragged: where the rows stand.
+        state: what the sequences, in the order of their places, go on from, for one direction and a
+            layout of `ragged.after_a_state`, whose first N rows then hold it in all results;
+            gates there are not read. None: zeros.
 
     Returns:
         The hidden vectors (R, D, P), in the dtype of ``gates``, and what `backward` needs.
@@ -115,6 +136,9 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
         weights = _direction(recurrence, d, gates.dtype)
         h = gates.new_zeros(ragged.padded[0], width)
         c = gates.new_zeros(ragged.padded[0], size, dtype=state_dtype(gates.dtype))
+        if state is not None:
+            put_state(state, hidden, cells)
+            h, c = hidden[: len(h), 0].clone(), c if cells is None else cells[: len(h), 0].clone()
         for at, active in _frames(ragged, backwards=d == 1):
             gate = gates[at, d]
             gate += h[:active] @ weights.w_hidden.t()
@@ -145,6 +169,7 @@ def backward(
     Returns:
         The gradient of W_x x_t + b, (R, D, G); with a projection the whole gradient that reached
         its output, (R, D, P), else None; the gradient of the peepholes, (D, 3, H), or None.
+        Nothing stands in the rows of a state that was given: no gradient flows into it.
     """
     d_gates = torch.empty_like(sweep.gates)
     d_hidden = torch.empty_like(sweep.before) if sweep.outputs is not None else None
@@ -177,6 +202,13 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def put_state(state: State, hidden: Tensor, cells: Tensor | None) -> None:
+    """Write what is given into the rows of the frame before the first."""
+    hidden[: len(state.h), 0] = state.h
+    if cells is not None:
+        cells[: len(state.c), 0] = state.c
+
+
 def previous(x: Tensor, ragged: Ragged) -> Tensor:
     """(R, D, K) -> the same of the step that each direction read before, 0 where there is none."""
     out = torch.zeros_like(x)
@@ -199,9 +231,9 @@ def peephole_gradient(
     if peepholes is None or cells is None:
         return None
     d_i, d_f, _, d_o = d_gates.to(cells.dtype).chunk(4, dim=2)
-    c_before = previous(cells, ragged)
+    c_before, computed = previous(cells, ragged), int(ragged.offsets[ragged.given])
     products = (d_i * c_before, d_f * c_before, d_o * cells)
-    return torch.stack([p.sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
+    return torch.stack([p[computed:].sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
 
 
 # ---- one step ------------------------------------------------------------------------------------
@@ -210,7 +242,7 @@ def peephole_gradient(
 def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each frame in the order of reading, and how many sequences have that frame."""
     active, offsets = ragged.active.tolist(), ragged.offsets.tolist()
-    frames = range(len(active))
+    frames = range(ragged.given, len(active))
     for t in reversed(frames) if backwards else frames:
         if active[t]:
             yield slice(offsets[t], offsets[t] + active[t]), active[t]
