@@ -22,6 +22,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return rows.view(*x.shape[:-1], len(weight))
 
 
+def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(R, K), (V, K), (V,) -> (R, V), by the same product for any R: a row never depends on R."""
+    product: Tensor = _Linear.apply(rows, weight, bias)
+    return product
+
+
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

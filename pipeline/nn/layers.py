@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.kernels.linear import linear
 from pipeline.kernels.ragged import Ragged
-from pipeline.kernels.recurrent.layer import recurrent_rows
-from pipeline.kernels.recurrent.plain import Recurrence
+from pipeline.kernels.recurrent.layer import advance_rows, recurrent_rows
+from pipeline.kernels.recurrent.plain import Recurrence, State
 
 MOST_CELLS = 65536  # in a layer; a larger number in an architecture is a mistake
 
@@ -60,12 +60,32 @@ class RecurrentLayer(nn.Module):
         The rows are the frames of a batch without padding, as ``ragged`` lays them out. Within
         `torch.autocast` rows and weights are converted to its dtype.
         """
+        rows, w_input, bias, recurrence = self._cast(rows)
+        return recurrent_rows(rows, ragged, w_input, bias, recurrence)
+
+    def start(self, count: int) -> State:
+        """The state of ``count`` sequences before their first frame."""
+        return self.recurrence.start(count)
+
+    def advance(self, rows: Tensor, ragged: Ragged, state: State) -> tuple[Tensor, State]:
+        """`forward` of the next frames of sequences that come in chunks, and the state after them.
+
+        The state, of `start` at first, holds the sequences in the order of the batch; one without a
+        new frame keeps its own. Gradients flow within the chunk, not from one to another.
+
+        Raises:
+            ValueError: the layer is bidirectional.
+        """
+        rows, w_input, bias, recurrence = self._cast(rows)
+        return advance_rows(rows, ragged, w_input, bias, recurrence, state)
+
+    def _cast(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Recurrence]:
+        """The rows and the weights, in the dtype of `torch.autocast` within it."""
         w_input, bias, recurrence = self.w_input, self.bias, self.recurrence
         if not torch.is_autocast_enabled(rows.device.type):
-            return recurrent_rows(rows, ragged, w_input, bias, recurrence)
+            return rows, w_input, bias, recurrence
         dtype = torch.get_autocast_dtype(rows.device.type)
-        rows, weights = rows.to(dtype), (w_input.to(dtype), bias.to(dtype))
-        return recurrent_rows(rows, ragged, *weights, recurrence.to(dtype))
+        return rows.to(dtype), w_input.to(dtype), bias.to(dtype), recurrence.to(dtype)
 
     @property
     def recurrence(self) -> Recurrence:

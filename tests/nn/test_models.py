@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from pipeline.kernels.ragged import layout
 from pipeline.kernels.recurrent import reference
 from pipeline.kernels.search.transducer import State, transducer_beam_search
 from pipeline.kernels.transducer.loss import transducer_loss
@@ -461,3 +462,17 @@ def test_a_search_reads_a_predictor_with_a_projection() -> None:
     assert len(plain) == 4
     for a, b in zip(compiled, plain, strict=True):
         assert a.log_prob == pytest.approx(b.log_prob, abs=1e-9)
+
+
+@pytest.mark.parametrize("projection", [0, 3])
+def test_a_layer_reads_a_sequence_in_chunks(projection: int) -> None:
+    layer = drawn(
+        RecurrentLayer(
+            input_dim=3, cells=4, cell="lstm", bidirectional=False, projection=projection
+        )
+    ).float()
+    x, state, found = normal(7, 3).float(), layer.start(1), []
+    for rows in x.split([2, 0, 4, 1]):
+        out, state = layer.advance(rows, layout(torch.tensor([len(rows)]), len(rows)), state)
+        found.append(out)
+    assert torch.equal(torch.cat(found), layer(x, layout(torch.tensor([7]), 7)))

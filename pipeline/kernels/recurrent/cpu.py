@@ -32,7 +32,7 @@ from pipeline.kernels.compiler.simd import (
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
 from pipeline.kernels.ragged import Ragged
-from pipeline.kernels.recurrent.plain import CLIP, Recurrence, Sweep
+from pipeline.kernels.recurrent.plain import CLIP, Recurrence, State, Sweep, put_state
 
 CELLS = ("lstm", "tanh", "relu")  # by the numbers that the kernels know them by
 GROUP = {1: 9, 2: 18}  # sequences that one thread takes, by the number of directions
@@ -114,16 +114,17 @@ def places(t, direction, active, frames, first, last):
 @kernel
 def _forward(
     function: int, gates: Floats, recurrent: Floats, peepholes: Floats, onto: Floats, h: Floats,
-    m: Floats, cells: Floats, before: Floats, active: Longs, offsets: Longs, frames: int, d: int,
-    g: int, size: int, p: int, cell: int, projects: int, direction: int, first: int, last: int,
+    m: Floats, cells: Floats, before: Floats, active: Longs, offsets: Longs, given: int,
+    frames: int, d: int, g: int, size: int, p: int, cell: int, projects: int, direction: int,
+    first: int, last: int,
 ) -> None:  # fmt: skip
-    """One direction of the places first … last.
+    """One direction of the places first … last, without the ``given`` leading frames.
 
     ``m`` is o tanh(c), (R, D, H): ``h`` itself where no projection follows. ``recurrent`` and
     ``onto`` are the packed weights of h_{t-1} and of the projection.
     """
     mode = simd.flush_denormals()
-    for step in range(frames):
+    for step in range(given, frames):
         t = step if direction == 0 else frames - 1 - step
         count = min(last, active[t]) - first
         other, had = places(t, direction, active, frames, first, last)
@@ -206,8 +207,9 @@ def _relu_cells_backward(d_h, d0, gates, d_gates, g0, size):
 def _backward(
     function: int, grad_h: Floats, gates: Floats, recurrent: Floats, peepholes: Floats,
     onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats, d_peepholes: Floats,
-    d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs, frames: int, d: int,
-    g: int, size: int, p: int, cell: int, projects: int, direction: int, first: int, last: int,
+    d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs, given: int, frames: int,
+    d: int, g: int, size: int, p: int, cell: int, projects: int, direction: int, first: int,
+    last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last, in the opposite of reading order.
 
@@ -215,7 +217,7 @@ def _backward(
     a step, ``d_c`` zero before; without a projection ``d_m`` is ``d_r``.
     """
     mode = simd.flush_denormals()
-    for step in range(frames):
+    for step in range(frames - given):
         t = frames - 1 - step if direction == 0 else step
         count = max(0, min(last, active[t]) - first)
         following, then = places(t, 1 - direction, active, frames, first, last)
@@ -271,6 +273,7 @@ class _Operands:
         self.size, self.p = recurrence.cells, recurrence.w_hidden.shape[2]
         self.recurrence, self.nothing = recurrence, gates.new_empty(0)
         self.active, self.offsets = ragged.active.contiguous(), ragged.offsets.contiguous()
+        self.given = ragged.given
         self.function = panel_products(gates.dtype)
         self.jobs = groups_of(ragged, self.d)
         self.groups = len(self.jobs) // self.d
@@ -290,12 +293,14 @@ class _Operands:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Frames, D, G, H, P, the number of the cell, and whether there is a projection."""
+        """Given frames, all, D, G, H, P, number of the cell, whether there is a projection."""
         kinds = CELLS.index(self.recurrence.cell), int(self.recurrence.projection is not None)
-        return len(self.active), self.d, self.g, self.size, self.p, *kinds
+        return self.given, len(self.active), self.d, self.g, self.size, self.p, *kinds
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """See `plain.forward`; ``gates``, float32 or float64 and contiguous, is overwritten."""
     operands = _Operands(gates, recurrence, ragged)
     rows, d, size, p = ragged.rows, operands.d, operands.size, operands.p
@@ -304,6 +309,8 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     outputs = gates.new_empty(rows, d, size) if recurrence.projection is not None else None
     m, states = h if outputs is None else outputs, operands.nothing if cells is None else cells
     weights, compiled = operands.weights(transposed=True), _forward[gates.dtype]
+    if state is not None:
+        put_state(state, h, cells)
 
     def job(_: int, direction: int, first: int, last: int) -> None:
         compiled(operands.function, gates, *weights[direction], h, m, states, before,

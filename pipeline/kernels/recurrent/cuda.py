@@ -30,7 +30,14 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged
 from pipeline.kernels.recurrent import plain
-from pipeline.kernels.recurrent.plain import Recurrence, Sweep, peephole_gradient, previous
+from pipeline.kernels.recurrent.plain import (
+    Recurrence,
+    State,
+    Sweep,
+    peephole_gradient,
+    previous,
+    put_state,
+)
 
 __all__ = ["available", "backward", "forward"]
 
@@ -48,10 +55,12 @@ def available() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """See `plain.forward`; leaves ``gates`` as they are."""
     if ragged.rows == 0:
-        return plain.forward(gates, recurrence, ragged)
+        return plain.forward(gates, recurrence, ragged, state)
     rows, directions, _ = gates.shape
     weights = _weights(recurrence, gates.dtype)
     width, size = weights.w_hidden.shape[2], weights.cells
@@ -62,6 +71,8 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
         cells = gates.new_empty(rows, directions, size, dtype=torch.float32)
         if weights.projection is not None:
             outputs = gates.new_empty(rows, directions, size)
+    if state is not None:
+        put_state(state, hidden, cells)
     tensors: dict[str, Tensor | None] = {
         "GATES": _aligned(gates, gates.dtype),
         "ACTIVATED": activated,
@@ -233,7 +244,7 @@ def _table(tensors: Mapping[str, Tensor | None], ragged: Ragged, frames: int) ->
     """The table of `triton.py`, on the CPU."""
     slots = _programs()
     head = torch.zeros(slots.OFFSETS.value, dtype=torch.int64)
-    head[slots.FRAMES.value] = frames
+    head[slots.FRAMES.value], head[slots.GIVEN.value] = frames, ragged.given
     for name, tensor in tensors.items():
         if tensor is not None:
             head[getattr(slots, name).value] = tensor.data_ptr()

@@ -18,7 +18,7 @@ from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
 from pipeline.kernels.ragged import Ragged
 from pipeline.kernels.recurrent.cpu import clipped_relu, groups_of, places, where_in_relu
-from pipeline.kernels.recurrent.plain import Recurrence, Sweep
+from pipeline.kernels.recurrent.plain import Recurrence, State, Sweep, put_state
 
 
 @part
@@ -65,13 +65,13 @@ def _step_back(d_h, n0, grad_h, gates, g0, before, kept, h0, d_gates, d_u, u0, s
 @kernel
 def _forward(
     function: int, gates: Floats, recurrent: Floats, h: Floats, before: Floats, kept: Floats,
-    u: Floats, active: Longs, offsets: Longs, frames: int, d: int, size: int, is_tanh: int,
-    direction: int, first: int, last: int,
+    u: Floats, active: Longs, offsets: Longs, given: int, frames: int, d: int, size: int,
+    is_tanh: int, direction: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last; ``u`` (last - first, 3H) is memory for a step."""
     mode = simd.flush_denormals()
     g = 3 * size
-    for step in range(frames):
+    for step in range(given, frames):
         t = step if direction == 0 else frames - 1 - step
         count = max(0, min(last, active[t]) - first)
         other, had = places(t, direction, active, frames, first, last)
@@ -91,8 +91,8 @@ def _forward(
 @kernel
 def _backward(
     function: int, grad_h: Floats, gates: Floats, recurrent: Floats, before: Floats, kept: Floats,
-    d_gates: Floats, d_h: Floats, d_u: Floats, active: Longs, offsets: Longs, frames: int, d: int,
-    size: int, is_tanh: int, direction: int, first: int, last: int,
+    d_gates: Floats, d_h: Floats, d_u: Floats, active: Longs, offsets: Longs, given: int,
+    frames: int, d: int, size: int, is_tanh: int, direction: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last, in the opposite of reading order.
 
@@ -100,7 +100,7 @@ def _backward(
     """
     mode = simd.flush_denormals()
     g = 3 * size
-    for step in range(frames):
+    for step in range(frames - given):
         t = frames - 1 - step if direction == 0 else step
         count = max(0, min(last, active[t]) - first)
         row = (offsets[t] + first) * d + direction
@@ -112,7 +112,9 @@ def _backward(
     simd.restore_denormals(mode)
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """See `plain.forward`; ``gates``, float32 or float64 and contiguous, is overwritten."""
     rows, directions, _ = gates.shape
     size = recurrence.cells
@@ -120,6 +122,8 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     packed = [packed_panels(w.contiguous(), transposed=True) for w in recurrence.w_hidden]
     compiled: Any = _forward[gates.dtype]
     where, sizes = _places(recurrence, ragged, directions)
+    if state is not None:
+        put_state(state, h, None)
 
     def job(direction: int, first: int, last: int) -> None:
         u = gates.new_empty(last - first, 3 * size)
@@ -155,7 +159,13 @@ def backward(
 def _places(
     recurrence: Recurrence, ragged: Ragged, directions: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, ...]]:
-    """Where the rows of each frame stand; frames, D, H, and whether the candidate is a tanh."""
+    """Where the rows of each frame stand; given frames, all, D, H, whether f is a tanh."""
     where = ragged.active.contiguous(), ragged.offsets.contiguous()
-    sizes = len(ragged.active), directions, recurrence.cells, int(recurrence.cell == "gru_tanh")
+    sizes = (
+        ragged.given,
+        len(ragged.active),
+        directions,
+        recurrence.cells,
+        int(recurrence.cell == "gru_tanh"),
+    )
     return where, sizes

@@ -13,17 +13,21 @@ from torch import Tensor
 from pipeline.kernels.ragged import Ragged
 from pipeline.kernels.recurrent.plain import (
     Recurrence,
+    State,
     Sweep,
     activated,
     cast_direction,
     frames_in_order,
     previous,
+    put_state,
     slope,
     state_dtype,
 )
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """See `plain.forward`."""
     rows, directions, _ = gates.shape
     size = recurrence.cells
@@ -31,6 +35,9 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
     for d in range(directions):
         w_hidden = cast_direction(recurrence, d, gates.dtype).w_hidden
         h = gates.new_zeros(ragged.padded[0], size)
+        if state is not None:
+            put_state(state, hidden, None)
+            h = hidden[: len(h), 0].clone()
         for at, active in frames_in_order(ragged, backwards=d == 1):
             recurrent = h[:active] @ w_hidden.t()
             fed_back[at, d] = recurrent[:, 2 * size :]

@@ -19,8 +19,9 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from pipeline.kernels.engines import affine, engine, product
-from pipeline.kernels.ragged import Ragged, layout, pack, unpack
-from pipeline.kernels.recurrent.plain import GATES, Recurrence, Sweep, fed_back_gradient
+from pipeline.kernels.linear import linear_rows
+from pipeline.kernels.ragged import Ragged, after_a_state, layout, order, pack, unpack
+from pipeline.kernels.recurrent.plain import GATES, Recurrence, State, Sweep, fed_back_gradient
 
 
 def peephole_lstm(
@@ -79,16 +80,7 @@ def recurrent_rows(
     Raises:
         ValueError: shapes that do not fit.
     """
-    d, gates, features = w_input.shape
-    _check(
-        recurrence,
-        {
-            "x": (rows, (ragged.rows, features)),
-            "w_input": (w_input, (d, recurrence.cells * GATES[recurrence.cell], features)),
-            "bias": (bias, (d, gates)),
-        },
-        d,
-    )
+    _check_layer(rows, ragged, w_input, bias, recurrence)
     hidden: Tensor = _Layer.apply(rows, w_input, bias, *recurrence[1:], recurrence.cell, ragged)
     return hidden
 
@@ -112,6 +104,72 @@ def sweep_rows(gates: Tensor, ragged: Ragged, recurrence: Recurrence) -> Tensor:
     _check(recurrence, {"gates": (gates, wanted)}, d)
     hidden: Tensor = _Sweep.apply(gates, *recurrence[1:], recurrence.cell, ragged)
     return hidden
+
+
+def advance_rows(
+    rows: Tensor,
+    ragged: Ragged,
+    w_input: Tensor,
+    bias: Tensor,
+    recurrence: Recurrence,
+    state: State,
+) -> tuple[Tensor, State]:
+    """`recurrent_rows` of the next frames of sequences that come in chunks; of one direction.
+
+    However sequences are cut and batched, they get the same vectors from compiled kernels, bit for
+    bit. Gradients flow within the chunk; none flows into ``state``, nor from the state returned.
+
+    Args:
+        rows: (R, F).
+        ragged: where the rows stand; a sequence may have no new frame.
+        w_input: (1, G, F).
+        bias: (1, G).
+        recurrence: the cell and its weights.
+        state: of the N sequences before these frames, in their order in the batch; at first
+            `Recurrence.start`.
+
+    Returns:
+        (R, P), and the state after the last frame of each sequence.
+
+    Raises:
+        ValueError: shapes that do not fit, or two directions.
+    """
+    _check_layer(rows, ragged, w_input, bias, recurrence)
+    gates = linear_rows(rows, w_input.flatten(0, 1), bias.flatten())
+    return advance_sweep(gates.view(len(rows), *bias.shape), ragged, recurrence, state)
+
+
+def advance_sweep(
+    gates: Tensor, ragged: Ragged, recurrence: Recurrence, state: State
+) -> tuple[Tensor, State]:
+    """`sweep_rows` of the next frames of sequences: see `advance_rows`."""
+    d, count = gates.shape[1], ragged.padded[0]
+    if d != 1:
+        raise ValueError("a layer of two directions reads whole sequences, not chunks of them")
+    start = recurrence.start(0)
+    given = {
+        "gates": (gates, (ragged.rows, d, recurrence.cells * GATES[recurrence.cell])),
+        "state.h": (state.h, (count, start.h.shape[1])),
+        "state.c": (state.c, (count, start.c.shape[1])),
+    }
+    _check(recurrence, given, d)
+    hidden, *after = _Advance.apply(gates, *recurrence[1:], recurrence.cell, ragged, state)
+    return hidden, State(*after)
+
+
+def _check_layer(
+    rows: Tensor, ragged: Ragged, w_input: Tensor, bias: Tensor, recurrence: Recurrence
+) -> None:
+    d, gates, features = w_input.shape
+    _check(
+        recurrence,
+        {
+            "x": (rows, (ragged.rows, features)),
+            "w_input": (w_input, (d, recurrence.cells * GATES[recurrence.cell], features)),
+            "bias": (bias, (d, gates)),
+        },
+        d,
+    )
 
 
 def _check(
@@ -173,18 +231,67 @@ class _Sweep(Function):
         return (*_sweep_back(grads[0], Sweep(*saved), recurrence, ctx.ragged), None, None)
 
 
+class _Advance(Function):
+    """Gates (R, 1, G) -> hidden vectors (R, P) and the state after them, (N, P) and (N, H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gates: Tensor,
+        w_hidden: Tensor,
+        peepholes: Tensor | None,
+        projection: Tensor | None,
+        cell: str,
+        ragged: Ragged,
+        state: State,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        count, places, ragged = ragged.padded[0], order(ragged), after_a_state(ragged)
+        own = torch.cat([gates.new_zeros(count, *gates.shape[1:]), gates])
+        recurrence = Recurrence(cell, w_hidden, peepholes, projection)
+        given = State(*(x.detach().index_select(0, places) for x in state))
+        hidden, sweep = engine(recurrence.family, own).forward(own, recurrence, ragged, given)
+        ctx.cell, ctx.ragged, ctx.count = cell, ragged, count
+        ctx.save_for_backward(*recurrence[1:], *sweep)
+        last = _last_rows(ragged).to(hidden.device)
+        after = [hidden[:, 0].index_select(0, last), given.c]
+        if cell == "lstm":
+            assert sweep.cells is not None
+            after[1] = sweep.cells[:, 0].index_select(0, last)
+        h, c = (torch.empty_like(x).index_copy_(0, places, x) for x in after)
+        ctx.mark_non_differentiable(h, c)
+        return hidden[count:].flatten(1), h, c
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        w_hidden, peepholes, projection, *saved = ctx.saved_tensors
+        recurrence = Recurrence(ctx.cell, w_hidden, peepholes, projection)
+        grad = torch.cat([grads[0].new_zeros(ctx.count, grads[0].shape[1]), grads[0]])
+        d_gates, *others = _sweep_back(grad, Sweep(*saved), recurrence, ctx.ragged)
+        return (d_gates[ctx.count :], *others, None, None, None)
+
+
+def _last_rows(ragged: Ragged) -> Tensor:
+    """(N,) row of the last frame of the sequence in each place, which all have one."""
+    places = torch.arange(ragged.padded[0])
+    frames = (ragged.active[:, None] > places).sum(dim=0)
+    return ragged.offsets[frames - 1] + places
+
+
 def _sweep_back(
     grad: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Gradients of the gates (R, D, G), w_hidden, peepholes and projection from that of h."""
+    computed = int(ragged.offsets[ragged.given])
     d_gates, d_hidden, d_peepholes = engine(recurrence.family, sweep.gates).backward(
         grad.reshape(sweep.before.shape), sweep, recurrence, ragged
     )
     d_projection = None
     if d_hidden is not None and sweep.outputs is not None:
-        d_projection = _by_direction(d_hidden, sweep.outputs)
+        d_projection = _by_direction(d_hidden[computed:], sweep.outputs[computed:])
     fed_back = fed_back_gradient(d_gates, sweep, recurrence)
-    return d_gates, _by_direction(fed_back, sweep.before), d_peepholes, d_projection
+    d_w_hidden = _by_direction(fed_back[computed:], sweep.before[computed:])
+    return d_gates, d_w_hidden, d_peepholes, d_projection
 
 
 class _Layer(Function):

@@ -28,6 +28,13 @@ GATES = {"lstm": 4, "tanh": 1, "relu": 1, "gru": 3, "gru_tanh": 3}
 CLIP = 20.0  # the largest output of a clipped ReLU, min(max(x, 0), 20), in [DS2]
 
 
+class State(NamedTuple):
+    """What N sequences go on from: hidden vectors and cell states ([G12] 2.6 keeps both)."""
+
+    h: Tensor  # (N, P)
+    c: Tensor  # (N, H), or (N, 0) for a cell without a state
+
+
 class Recurrence(NamedTuple):
     """What recurs in a layer of D directions: the cell, by its name, and its weights.
 
@@ -49,6 +56,15 @@ class Recurrence(NamedTuple):
     def cells(self) -> int:
         """H."""
         return self.w_hidden.shape[-2] // GATES[self.cell]
+
+    def start(self, count: int) -> State:
+        """The state of ``count`` sequences before their first frame: zeros."""
+        size = self.cells if self.cell == "lstm" else 0
+        dtype = self.w_hidden.dtype
+        return State(
+            self.w_hidden.new_zeros(count, self.w_hidden.shape[2]),
+            self.w_hidden.new_zeros(count, size, dtype=state_dtype(dtype)),
+        )
 
     def to(self, dtype: torch.dtype) -> "Recurrence":
         """The same weights in another type of numbers."""
@@ -111,13 +127,18 @@ class Sweep(NamedTuple):
     outputs: Tensor | None  # (R, D, H): o tanh(c), kept where a projection follows
 
 
-def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tensor, Sweep]:
+def forward(
+    gates: Tensor, recurrence: Recurrence, ragged: Ragged, state: State | None = None
+) -> tuple[Tensor, Sweep]:
     """All steps of one layer: [G13] eq. 3-7, eq. 1 for a tanh layer, [S14] with a projection.
 
     Args:
         gates: W_x x_t + b, (R, D, G); may be overwritten.
         recurrence: the weights; cast to the dtype of ``gates``.
         ragged: where the rows stand.
+        state: what the sequences, in the order of their places, go on from, for one direction and a
+            layout of `ragged.after_a_state`, whose first N rows then hold it in all results;
+            gates there are not read. None: zeros.
 
     Returns:
         The hidden vectors (R, D, P), in the dtype of ``gates``, and what `backward` needs.
@@ -134,6 +155,9 @@ def forward(gates: Tensor, recurrence: Recurrence, ragged: Ragged) -> tuple[Tens
         weights = cast_direction(recurrence, d, gates.dtype)
         h = gates.new_zeros(ragged.padded[0], width)
         c = gates.new_zeros(ragged.padded[0], size, dtype=state_dtype(gates.dtype))
+        if state is not None:
+            put_state(state, hidden, cells)
+            h, c = hidden[: len(h), 0].clone(), c if cells is None else cells[: len(h), 0].clone()
         for at, active in frames_in_order(ragged, backwards=d == 1):
             gate = gates[at, d]
             gate += h[:active] @ weights.w_hidden.t()
@@ -164,6 +188,7 @@ def backward(
     Returns:
         The gradient of W_x x_t + b, (R, D, G); with a projection the whole gradient that reached
         its output, (R, D, P), else None; the gradient of the peepholes, (D, 3, H), or None.
+        Nothing stands in the rows of a state that was given: no gradient flows into it.
     """
     d_gates = torch.empty_like(sweep.gates)
     d_hidden = torch.empty_like(sweep.before) if sweep.outputs is not None else None
@@ -196,6 +221,13 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def put_state(state: State, hidden: Tensor, cells: Tensor | None) -> None:
+    """Write what is given into the rows of the frame before the first."""
+    hidden[: len(state.h), 0] = state.h
+    if cells is not None:
+        cells[: len(state.c), 0] = state.c
+
+
 def previous(x: Tensor, ragged: Ragged) -> Tensor:
     """(R, D, K) -> the same of the step that each direction read before, 0 where there is none."""
     out = torch.zeros_like(x)
@@ -218,9 +250,9 @@ def peephole_gradient(
     if peepholes is None or cells is None:
         return None
     d_i, d_f, _, d_o = d_gates.to(cells.dtype).chunk(4, dim=2)
-    c_before = previous(cells, ragged)
+    c_before, computed = previous(cells, ragged), int(ragged.offsets[ragged.given])
     products = (d_i * c_before, d_f * c_before, d_o * cells)
-    return torch.stack([p.sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
+    return torch.stack([p[computed:].sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
 
 
 def activated(x: Tensor, cell: str) -> Tensor:
@@ -247,7 +279,7 @@ def fed_back_gradient(d_gates: Tensor, sweep: Sweep, recurrence: Recurrence) -> 
 def frames_in_order(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each frame in the order of reading, and how many sequences have that frame."""
     active, offsets = ragged.active.tolist(), ragged.offsets.tolist()
-    frames = range(len(active))
+    frames = range(ragged.given, len(active))
     for t in reversed(frames) if backwards else frames:
         if active[t]:
             yield slice(offsets[t], offsets[t] + active[t]), active[t]

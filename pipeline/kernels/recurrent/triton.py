@@ -5,9 +5,9 @@ what the launches before it wrote, and no program of a launch reads what another
 writes, so that nothing has to be waited for but the launch before.
 
 All that differs from batch to batch stands in ``table`` (int64, on the device): the step at which
-the launches begin, the number of frames T, the addresses of the tensors, the first row of each
-frame. The tensors are those of `plain.py`, contiguous, with rows of D·G, D·P or D·H numbers;
-cell states, peepholes and everything element by element are float32.
+the launches begin, the number of frames T and how many of them are given, the addresses of the
+tensors, the first row of each frame. The tensors are those of `plain.py`, contiguous, with rows of
+D·G, D·P or D·H numbers; cell states, peepholes and everything element by element are float32.
 """
 
 import triton
@@ -28,6 +28,7 @@ D_GATES = tl.constexpr(11)
 D_HIDDEN = tl.constexpr(12)
 D_CELLS = tl.constexpr(13)  # and the next: read and written in turns
 D_CELLS_NEXT = tl.constexpr(14)
+GIVEN = tl.constexpr(15)  # leading frames that are not computed
 OFFSETS = tl.constexpr(16)
 
 
@@ -147,6 +148,7 @@ def _forward_place(table, step, direction, SEQUENCES: tl.constexpr):
     t = tl.where(direction == 0, s, frames - 1 - s)
     first, count = _rows(table, t, frames)
     first_before, count_before = _rows(table, tl.where(direction == 0, t - 1, t + 1), frames)
+    count = tl.where(t < tl.load(table + GIVEN), 0, count)
     n = tl.program_id(1) * SEQUENCES + tl.arange(0, SEQUENCES)
     here = n < count
     return first + n, here, first_before + n, here & (n < count_before), count
@@ -260,6 +262,7 @@ def _backward_place(table, step, direction, SEQUENCES: tl.constexpr):
     first, count = _rows(table, t, frames)
     first_after, count_after = _rows(table, tl.where(direction == 0, t + 1, t - 1), frames)
     first_before, count_before = _rows(table, tl.where(direction == 0, t - 1, t + 1), frames)
+    count = tl.where(t < tl.load(table + GIVEN), 0, count)
     n = tl.program_id(1) * SEQUENCES + tl.arange(0, SEQUENCES)
     here = n < count
     after = here & (n < count_after)
