@@ -191,10 +191,14 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32" if allowed and dtype == torch.float32 else "ieee"
 
 
+def _clip(weights: Recurrence) -> float:
+    return plain.CLIP if weights.cell == "relu" else 0.0
+
+
 def _forward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
-    if weights.cell == "tanh":
-        return [make("tanh_step", make.size, make.size, 64)]
+    if weights.cell != "lstm":
+        return [make("simple_step", make.size, make.size, 64, CLIP=_clip(weights))]
     launches = [make("lstm_step", make.size, make.width, 64, **make.lstm)]
     if weights.projection is not None:
         launches.append(make("projection_step", make.width, make.size, 64, P=make.width))
@@ -207,8 +211,8 @@ def _backward_launches(
     make = _Launches(weights, ragged, gates)
     make.lstm["ADDS_M"] = adds_m
     size, width = make.size, make.width
-    if weights.cell == "tanh":
-        return [make("tanh_step_back", size, size, 128)]
+    if weights.cell != "lstm":
+        return [make("simple_step_back", size, size, 128, CLIP=_clip(weights))]
     if weights.projection is None:
         return [make("lstm_step_back", size, 4 * size, 128, **make.lstm)]
     return [

@@ -7,9 +7,10 @@ and the weights' gradients are whole-sequence products after it.
 
 Weights of D directions are stacked along a first axis: ``w_input`` (D, 4H, F), ``w_hidden``
 (D, 4H, P), ``peepholes`` (D, 3, H), ``bias`` (D, 4H), ``projection`` (D, P, H), ``nonrecurrent``
-(D, Q, H); gates in the order i, f, c, o; P = H without a projection. Direction 0 reads forwards,
-direction 1 backwards. What comes out of a direction has P + Q values: r_t and p_t of [S14], where Q
-is 0 without a non-recurrent projection, which costs one product over all rows after the sweep.
+(D, Q, H); gates in the order i, f, c, o, or z, r, candidate for a GRU; P = H without a projection.
+Direction 0 reads forwards, direction 1 backwards. What comes out of a direction has P + Q values:
+r_t and p_t of [S14], where Q is 0 without a non-recurrent projection, which costs one product over
+all rows after the sweep.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from pipeline.kernels.engines import affine, engine, product
 from pipeline.kernels.linear import linear_rows
 from pipeline.kernels.ragged import Ragged, after_a_state, layout, order, pack, unpack
-from pipeline.kernels.recurrent.plain import GATES, Recurrence, State, Sweep
+from pipeline.kernels.recurrent.plain import GATES, Recurrence, State, Sweep, fed_back_gradient
 
 
 def peephole_lstm(
@@ -206,7 +207,7 @@ def _swept(
 
     ``ctx`` keeps ``inputs``, the recurrence's weights and what the sweep back needs, in this order.
     """
-    hidden, sweep = engine("recurrent", gates).forward(gates, recurrence, ragged)
+    hidden, sweep = engine(recurrence.family, gates).forward(gates, recurrence, ragged)
     ctx.cell, *weights = recurrence
     ctx.save_for_backward(*inputs, *weights, *sweep)
     ctx.ragged = ragged
@@ -273,12 +274,13 @@ class _Advance(Function):
         own = torch.cat([gates.new_zeros(count, *gates.shape[1:]), gates])
         recurrence = Recurrence(cell, w_hidden, peepholes, projection, nonrecurrent)
         given = State(*(x.detach().index_select(0, places) for x in state))
-        hidden, sweep = engine("recurrent", own).forward(own, recurrence, ragged, given)
+        hidden, sweep = engine(recurrence.family, own).forward(own, recurrence, ragged, given)
         ctx.cell, ctx.ragged, ctx.count = cell, ragged, count
         ctx.save_for_backward(*recurrence[1:], *sweep)
         last = _last_rows(ragged).to(hidden.device)
         after = [hidden[:, 0].index_select(0, last), given.c]
-        if sweep.cells is not None:
+        if cell == "lstm":
+            assert sweep.cells is not None
             after[1] = sweep.cells[:, 0].index_select(0, last)
         h, c = (torch.empty_like(x).index_copy_(0, places, x) for x in after)
         ctx.mark_non_differentiable(h, c)
@@ -304,21 +306,22 @@ def _sweep_back(
     grad: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the gates (R, D, G) and the weights, in their order, from that of the output."""
-    computed, d_nonrecurrent, grad_m = int(ragged.offsets[ragged.given]), None, None
+    computed, d_nonrecurrent = int(ragged.offsets[ragged.given]), None
     directions, width = sweep.before.shape[1:]
-    grad = grad.reshape(len(grad), directions, grad.shape[1] // directions)
+    grads = [grad.reshape(len(grad), directions, grad.shape[1] // directions)]
     if recurrence.nonrecurrent is not None and sweep.outputs is not None:
-        grad, of_p = grad[:, :, :width], grad[:, :, width:]
+        of_r, of_p = grads[0].split([width, recurrence.nonrecurrent.shape[1]], dim=2)
         weights = enumerate(recurrence.nonrecurrent.to(of_p.dtype))
-        grad_m = torch.stack([product(of_p[:, d], w) for d, w in weights], dim=1)
+        grads = [of_r, torch.stack([product(of_p[:, d], w) for d, w in weights], dim=1)]
         d_nonrecurrent = _by_direction(of_p[computed:], sweep.outputs[computed:])
-    d_gates, d_hidden, d_peepholes = engine("recurrent", sweep.gates).backward(
-        grad, sweep, recurrence, ragged, grad_m
+    d_gates, d_hidden, d_peepholes = engine(recurrence.family, sweep.gates).backward(
+        grads[0], sweep, recurrence, ragged, *grads[1:]
     )
     d_projection = None
     if d_hidden is not None and sweep.outputs is not None:
         d_projection = _by_direction(d_hidden[computed:], sweep.outputs[computed:])
-    d_w_hidden = _by_direction(d_gates[computed:], sweep.before[computed:])
+    fed_back = fed_back_gradient(d_gates, sweep, recurrence)
+    d_w_hidden = _by_direction(fed_back[computed:], sweep.before[computed:])
     return d_gates, d_w_hidden, d_peepholes, d_projection, d_nonrecurrent
 
 

@@ -1,4 +1,4 @@
-"""The sweep of the recurrent layers in plain torch: any device, any floating dtype.
+"""The sweep of LSTM, tanh and clipped ReLU layers in plain torch: any device, any floating dtype.
 
 An engine advances one layer of D directions over the rows of a ragged batch (`ragged.Ragged`),
 from the input projections W_x x_t + b to the hidden vectors, and back. The matrix products over
@@ -6,9 +6,13 @@ the whole sequence, before and after the sweep, are not its business. All engine
 and the `backward` of this module and share its `Recurrence` and `Sweep`.
 
 Direction 0 reads a sequence from its first frame on, direction 1 from its last. Gates stand in the
-order i, f, c, o; their pre-activations have G = 4H columns, H for a tanh layer. P is the width of
-what is fed back: the projection's where there is one, else H. Where the gates are half precision,
-the cell states are kept, and everything element by element is computed, in float32.
+order i, f, c, o; their pre-activations have G = 4H columns, 3H (z, r, candidate) for a GRU and H
+for a tanh or ReLU layer. P is the width of what is fed back: the projection's where there is one,
+else H. Where the gates are half precision, the cell states are kept, and everything element by
+element is computed, in float32. The sweep of a GRU is in `gru_plain`.
+
+[DS2] D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin",
+2016.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +23,9 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged
 
-GATES = {"lstm": 4, "tanh": 1}  # columns of the pre-activations for each cell, by its name
+# Columns of the pre-activations for each cell, by its name.
+GATES = {"lstm": 4, "tanh": 1, "relu": 1, "gru": 3, "gru_tanh": 3}
+CLIP = 20.0  # the largest output of a clipped ReLU, min(max(x, 0), 20), in [DS2]
 
 
 class State(NamedTuple):
@@ -37,10 +43,15 @@ class Recurrence(NamedTuple):
     """
 
     cell: str  # a name of `GATES`
-    w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, H for a tanh layer
+    w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, 3H for a GRU, H for a tanh or ReLU layer
     peepholes: Tensor | None = None  # (D, 3, H), from the cell to the i, f and o gates
     projection: Tensor | None = None  # (D, P, H), the recurrent projection of [S14]
     nonrecurrent: Tensor | None = None  # (D, Q, H), what goes up beside it and does not recur
+
+    @property
+    def family(self) -> str:
+        """The family of `engines.ENGINES` that sweeps it."""
+        return "gru" if GATES[self.cell] == 3 else "recurrent"
 
     @property
     def cells(self) -> int:
@@ -49,7 +60,7 @@ class Recurrence(NamedTuple):
 
     def start(self, count: int) -> State:
         """The state of ``count`` sequences before their first frame: zeros."""
-        size = 0 if self.cell == "tanh" else self.cells
+        size = self.cells if self.cell == "lstm" else 0
         dtype = self.w_hidden.dtype
         return State(
             self.w_hidden.new_zeros(count, self.w_hidden.shape[2]),
@@ -74,15 +85,24 @@ class Recurrence(NamedTuple):
         Args:
             projected: W_x x_t + b, (N, G).
             h: what came out before, (N, P), or (N, P+Q) of which the first P recur.
-            c: c_{t-1}, (N, H); a tanh layer has none and returns it as it is.
+            c: c_{t-1}, (N, H); only an LSTM has it, other cells return it as it is.
 
         Returns:
             What comes out, h_t (N, P), or r_t and p_t of [S14] beside each other, (N, P+Q), and
             c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
         """
-        gates = torch.addmm(projected, h[:, : self.w_hidden.shape[1]], self.w_hidden.t())
-        if self.cell == "tanh":
-            return torch.tanh(gates), c
+        h = h[:, : self.w_hidden.shape[1]]
+        if self.family == "gru":
+            size = self.cells
+            update, reset = torch.sigmoid(
+                torch.addmm(projected[:, : 2 * size], h, self.w_hidden[: 2 * size].t())
+            ).chunk(2, dim=1)
+            fed_back = h @ self.w_hidden[2 * size :].t()
+            candidate = activated(projected[:, 2 * size :] + reset * fed_back, self.cell)
+            return h + update * (candidate - h), c
+        gates = torch.addmm(projected, h, self.w_hidden.t())
+        if self.cell != "lstm":
+            return activated(gates, self.cell), c
         x_i, x_f, x_c, x_o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
             x_i, x_f = x_i + self.peepholes[0] * c, x_f + self.peepholes[1] * c
@@ -104,7 +124,7 @@ class Sweep(NamedTuple):
     """What a forward sweep leaves for the backward sweep and for the weights' gradients."""
 
     gates: Tensor  # (R, D, G), activated
-    cells: Tensor | None  # (R, D, H): c_t; none in a tanh layer
+    cells: Tensor | None  # (R, D, H): an LSTM's c_t, a GRU's U h_{t-1} of the candidate, else none
     before: Tensor  # (R, D, P): the hidden vector of the step read before, 0 where there is none
     outputs: Tensor | None  # (R, D, H): o tanh(c), kept where a projection follows
 
@@ -134,17 +154,17 @@ def forward(
         if recurrence.projection is not None:
             outputs = gates.new_empty(rows, directions, size)
     for d in range(directions):
-        weights = _direction(recurrence, d, gates.dtype)
+        weights = cast_direction(recurrence, d, gates.dtype)
         h = gates.new_zeros(ragged.padded[0], width)
         c = gates.new_zeros(ragged.padded[0], size, dtype=state_dtype(gates.dtype))
         if state is not None:
             put_state(state, hidden, cells)
             h, c = hidden[: len(h), 0].clone(), c if cells is None else cells[: len(h), 0].clone()
-        for at, active in _frames(ragged, backwards=d == 1):
+        for at, active in frames_in_order(ragged, backwards=d == 1):
             gate = gates[at, d]
             gate += h[:active] @ weights.w_hidden.t()
             if cells is None:
-                h[:active] = gate.tanh_()
+                h[:active] = gate.copy_(activated(gate, recurrence.cell))
             else:
                 m = _lstm_step(gate, c[:active], weights.peepholes)
                 cells[at, d] = c[:active]
@@ -181,15 +201,15 @@ def backward(
     d_gates = torch.empty_like(sweep.gates)
     d_hidden = torch.empty_like(sweep.before) if sweep.outputs is not None else None
     for d in range(sweep.gates.shape[1]):
-        weights = _direction(recurrence, d, sweep.gates.dtype)
+        weights = cast_direction(recurrence, d, sweep.gates.dtype)
         d_h = grad_h.new_zeros(ragged.padded[0], grad_h.shape[2], dtype=sweep.gates.dtype)
         d_c = d_h.new_zeros(len(d_h), recurrence.cells, dtype=state_dtype(sweep.gates.dtype))
         c_before = None if sweep.cells is None else previous(sweep.cells, ragged)[:, d]
-        for at, active in _frames(ragged, backwards=d == 0):
+        for at, active in frames_in_order(ragged, backwards=d == 0):
             gate, d_m = sweep.gates[at, d], d_h[:active]
             d_m += grad_h[at, d]
             if sweep.cells is None or c_before is None:
-                d_gate = d_m * (1 - gate * gate)
+                d_gate = d_m * slope(gate, recurrence.cell)
             else:
                 if d_hidden is not None and weights.projection is not None:
                     d_hidden[at, d] = d_m
@@ -244,10 +264,28 @@ def peephole_gradient(
     return torch.stack([p[computed:].sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
 
 
-# ---- one step ------------------------------------------------------------------------------------
+def activated(x: Tensor, cell: str) -> Tensor:
+    """The nonlinearity of a layer without cell states, or of a GRU's candidate."""
+    return torch.tanh(x) if cell.endswith("tanh") else x.clamp(0.0, CLIP)
 
 
-def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
+def slope(value: Tensor, cell: str) -> Tensor:
+    """The derivative of `activated`, from its value; 0 at both ends of a clipped ReLU."""
+    if cell.endswith("tanh"):
+        return 1 - value * value
+    return ((value > 0.0) & (value < CLIP)).to(value.dtype)
+
+
+def fed_back_gradient(d_gates: Tensor, sweep: Sweep, recurrence: Recurrence) -> Tensor:
+    """The gradient (R, D, G) of U h_{t-1}, from that of W_x x_t + b; see `gru_plain` for a GRU."""
+    if recurrence.family != "gru":
+        return d_gates
+    size = recurrence.cells
+    reset = sweep.gates[..., size : 2 * size]
+    return torch.cat([d_gates[..., : 2 * size], d_gates[..., 2 * size :] * reset], dim=2)
+
+
+def frames_in_order(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each frame in the order of reading, and how many sequences have that frame."""
     active, offsets = ragged.active.tolist(), ragged.offsets.tolist()
     frames = range(ragged.given, len(active))
@@ -256,11 +294,14 @@ def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
             yield slice(offsets[t], offsets[t] + active[t]), active[t]
 
 
-def _direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
+def cast_direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
     """The weights of one direction; the peepholes, which meet the cell states, in their dtype."""
     weights = recurrence._replace(nonrecurrent=None).direction(d)
     peepholes = None if weights.peepholes is None else weights.peepholes.to(state_dtype(dtype))
     return weights.to(dtype)._replace(peepholes=peepholes)
+
+
+# ---- one step ------------------------------------------------------------------------------------
 
 
 def _lstm_step(gate: Tensor, c: Tensor, peepholes: Tensor | None) -> Tensor:

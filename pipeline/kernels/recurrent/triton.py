@@ -222,12 +222,12 @@ def projection_step(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step(
+def simple_step(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """[G13] eq. 1 for a tile."""
+    """[G13] eq. 1 for a tile, with a tanh where CLIP is 0, else a ReLU that ends there."""
     d = tl.program_id(2)
     row, here, row_before, known, count = _forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -243,7 +243,11 @@ def tanh_step(
     at = ((row * D + d) * H)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
     x = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    h = _tanh(total + x).to(DTYPE)
+    total += x
+    if CLIP > 0:
+        h = tl.where(total >= CLIP, CLIP, tl.where(total <= 0.0, 0.0, total)).to(DTYPE)
+    else:
+        h = _tanh(total).to(DTYPE)
     tl.store(hidden + at, h, mask=mask)
     tl.store(_pointer(table, ACTIVATED, DTYPE) + at, h, mask=mask)
 
@@ -357,12 +361,12 @@ def lstm_step_back(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step_back(
+def simple_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of eq. 1 for a tile."""
+    """The gradient of `simple_step` for a tile."""
     d = tl.program_id(2)
     _, row, here, row_after, after, _, _, count = _backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -379,4 +383,8 @@ def tanh_step_back(
     mask = here[:, None] & live[None, :]
     total += tl.load(_pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
     h = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(d_gates + at, (total * (1.0 - h * h)).to(DTYPE), mask=mask)
+    if CLIP > 0:
+        total = tl.where((h > 0.0) & (h < CLIP), total, 0.0)
+    else:
+        total *= 1.0 - h * h
+    tl.store(d_gates + at, total.to(DTYPE), mask=mask)
