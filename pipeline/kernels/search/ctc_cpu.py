@@ -13,6 +13,7 @@ the tuples on, would count references, which takes longer than the search.
 """
 
 import math
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,9 @@ from pipeline.kernels.compiler.compiling import array_kernel, array_part
 from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
 from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
 from pipeline.kernels.search.ctc_prefixes_cpu import (
-    new_tree,
+    Tree,
     plus,
+    rooted_anew,
     set_places,
     slot_of,
     spelling,
@@ -32,11 +34,12 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
 )
 from pipeline.kernels.search.fusion import Automaton
 
-__all__ = ["beam_search", "prefix_search"]
+__all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search", "settle"]
 
 TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
 SLACK = 1e-9  # of a score: more than rounding changes it
 WIDER = 0.2  # by which share the spread of scores in a frame is guessed to grow in the next
+ROOM = 1 << 12  # prefixes that a stream may hold before those that are no longer needed are dropped
 
 
 class Beam(NamedTuple):
@@ -75,14 +78,11 @@ class Pool(NamedTuple):
 
 
 @array_part
-def _new_beam(beam_size, state):
-    """Room for W prefixes; the first is the empty one."""
+def _new_beam(beam_size):
+    """Room for W prefixes."""
     ids = np.empty((4, beam_size), np.int32)
     mantissas, exponents = np.empty((3, beam_size)), np.empty((3, beam_size), np.int64)
-    ids[0, 0], ids[1, 0], ids[2, 0], ids[3, 0] = 0, -1, 0, state
-    for part in range(3):
-        mantissas[part, 0], exponents[part, 0] = 0.0 if part == LABEL else 0.5, 1
-    fused, scores = np.zeros(beam_size), np.zeros(beam_size)
+    fused, scores = np.empty(beam_size), np.empty(beam_size)
     return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
 
 
@@ -310,18 +310,17 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 
 
 @array_kernel
-def _beam_search(log_probs, tops, beam_size, blank, model, reach, highest, null, count):
-    """The prefixes, the last beam, and how many are in it.
+def _beam_search(
+    log_probs, tops, beam_size, blank, model, reach, highest, null, tree, beam, count, spread
+):
+    """The prefixes, the beam after these frames, how many are in it, and how far they spread.
 
-    ``highest`` is the greatest of ``reach``, ``null`` the blank alone, and ``count`` how many
-    prefixes there are at first, 1.
+    ``highest`` is the greatest of ``reach``, ``null`` the blank alone. The last four arguments are
+    what the frames before have given. The beam is overwritten.
     """
     frames, vocab = log_probs.shape
-    tree = new_tree(min(frames * beam_size + 1, max(1 << 15, 8 * beam_size)))
-    beam, after = _new_beam(beam_size, model.start), _new_beam(beam_size, model.start)
-    stays = _new_beam(beam_size, model.start)
+    after, stays = _new_beam(beam_size), _new_beam(beam_size)
     row, pool = _new_row(vocab), _new_pool(beam_size, vocab)
-    spread = np.inf
     for t in range(frames):
         for k in range(vocab):
             row.logs[k], row.known[k] = log_probs[t, k] - tops[t], False
@@ -348,22 +347,93 @@ def _beam_search(log_probs, tops, beam_size, blank, model, reach, highest, null,
         _keep(tree, beam, stays, row, model, blank, pool, found, after)
         beam, after, count = after, beam, found
         set_places(beam.nodes, tree.places, count, True)
-    return tree, beam, count
+    return tree, beam, count, spread
+
+
+@dataclass
+class Progress:
+    """How far the search through an utterance has come."""
+
+    tree: Tree
+    beam: Beam
+    count: int = 1  # prefixes in the beam
+    spread: float = math.inf
+    before: list[int] = field(default_factory=list)  # tokens of the prefix that is the tree's root
+    limit: int = ROOM  # prefixes in the tree at which `settle` next looks at it
+
+
+def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
+    """The beam before the first frame: the empty prefix, which has probability 1."""
+    tree = Tree.empty(room)
+    ids = np.zeros((4, beam_size), np.int32)
+    ids[:, 0] = 0, -1, 0, model.start
+    mantissas, exponents = np.full((3, beam_size), 0.5), np.ones((3, beam_size), np.int64)
+    mantissas[LABEL] = 0.0
+    zeros = np.zeros((2, beam_size))
+    return Progress(tree, Beam(*ids, zeros[0], mantissas, exponents, zeros[1]))
+
+
+def advance(
+    progress: Progress, log_probs: np.ndarray, tops: np.ndarray, blank: int, model: Automaton
+) -> None:
+    """Search on through some frames; see `ctc_plain.beam_search`."""
+    reach = model.log_probs.max(axis=1)
+    of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
+    so_far = progress.tree, progress.beam, progress.count, progress.spread
+    beam_size = len(progress.beam.nodes)
+    progress.tree, progress.beam, progress.count, progress.spread = _beam_search(
+        log_probs, tops, beam_size, blank, model, *of_reach, *so_far
+    )
+
+
+def settle(progress: Progress) -> None:
+    """Drop prefixes that begin none of the beam's, if there are many, and what all begin with."""
+    used = int(progress.tree.used[0])
+    if used < progress.limit or not progress.count:
+        return
+    nodes = progress.beam.nodes[: progress.count]
+    progress.tree, nodes[:], settled = rooted_anew(progress.tree, nodes)
+    progress.before += settled
+    progress.limit = max(ROOM, 4 * len(progress.tree.parents))
+
+
+def _tails(progress: Progress, chosen: np.ndarray) -> list[tuple[int, ...]]:
+    """Some prefixes of the beam, without the tokens ``before``."""
+    tree, beam = progress.tree, progress.beam
+    lengths = beam.lengths[chosen] - np.int32(len(progress.before))
+    tokens = spelling(tree.parents, tree.tokens, beam.nodes[chosen], lengths).tolist()
+    ends = lengths.cumsum().tolist()
+    starts = [0, *ends[:-1]] if ends else []
+    return [tuple(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def best(progress: Progress, *, length_normalise: bool) -> tuple[list[int], tuple[int, ...]]:
+    """The tokens that all prefixes begin with, and the others of the best prefix so far."""
+    scores = progress.beam.scores[: progress.count]
+    if length_normalise:
+        scores = scores / np.maximum(1, progress.beam.lengths[: progress.count])
+    if not len(scores):
+        return progress.before, ()
+    tails = _tails(progress, np.flatnonzero(scores == scores.max()))
+    return progress.before, min(tails, key=lambda tail: (len(tail), tail))
+
+
+def entries(progress: Progress) -> list[Entry]:
+    """The beam after the last frame, in any order."""
+    beam, count = progress.beam, progress.count
+    before = tuple(progress.before)
+    strings = [before + tail for tail in _tails(progress, np.arange(count))]
+    numbers = beam.mantissas[TOTAL, :count].tolist(), beam.exponents[TOTAL, :count].tolist()
+    logs = [math.log(a) + i * LN2 for a, i in zip(*numbers, strict=True)]
+    columns = strings, logs, beam.fused[:count].tolist(), beam.states[:count].tolist()
+    return [Entry(*entry) for entry in zip(*columns, strict=True)]
 
 
 def beam_search(
     log_probs: np.ndarray, tops: np.ndarray, beam_size: int, blank: int, model: Automaton
 ) -> list[Entry]:
     """See `ctc_plain.beam_search`."""
-    reach = model.log_probs.max(axis=1)
-    of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
-    tree, beam, count = _beam_search(log_probs, tops, beam_size, blank, model, *of_reach, 1)
-    lengths = beam.lengths[:count]
-    tokens = spelling(tree.parents, tree.tokens, beam.nodes[:count], lengths).tolist()
-    ends = lengths.cumsum().tolist()
-    starts = [0, *ends[:-1]] if ends else []
-    strings = [tuple(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
-    numbers = beam.mantissas[TOTAL, :count].tolist(), beam.exponents[TOTAL, :count].tolist()
-    logs = [math.log(a) + i * LN2 for a, i in zip(*numbers, strict=True)]
-    columns = strings, logs, beam.fused[:count].tolist(), beam.states[:count].tolist()
-    return [Entry(*entry) for entry in zip(*columns, strict=True)]
+    room = min(len(log_probs) * beam_size + 1, max(1 << 15, 8 * beam_size))
+    progress = begin(beam_size, model, room)
+    advance(progress, log_probs, tops, blank, model)
+    return entries(progress)

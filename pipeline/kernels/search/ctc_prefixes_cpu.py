@@ -3,6 +3,7 @@
 A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_plain.py`.
 """
 
+import heapq
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,59 @@ class Tree(NamedTuple):
     places: np.ndarray  # in the beam; -1 outside
     slots: np.ndarray  # a hash table from parents and tokens to nodes; -1 is a free slot
     used: np.ndarray  # (1,) nodes there are
+
+    @classmethod
+    def empty(cls, capacity: int) -> "Tree":
+        """A tree of the empty prefix, which is in the beam, with room for others."""
+        return rooted(np.full(1, -1, np.int32), np.full(1, -1, np.int32), 0, capacity)
+
+
+def rooted(parents: np.ndarray, tokens: np.ndarray, root_place: int, capacity: int) -> Tree:
+    """A tree of these nodes, the root first; in the hash table there is only room for them."""
+    count = len(parents)
+    ids = np.full((3, capacity), -1, np.int32)
+    ids[0, :count], ids[1, :count], ids[2, 0] = parents, tokens, root_place
+    slots = np.full(1 << (2 * capacity - 1).bit_length(), -1, np.int32)
+    return Tree(*ids, slots, np.full(1, count, np.int64))
+
+
+def rooted_anew(tree: Tree, nodes: np.ndarray) -> tuple[Tree, np.ndarray, list[int]]:
+    """A tree of what the prefixes ``nodes`` need, without the tokens that all of them begin with.
+
+    Its root is the longest prefix that all others begin with less one token, which stands for
+    itself: so a node but the root has its last token.
+
+    Returns:
+        The tree, without room for more; the nodes in it; and the tokens that led to its root.
+    """
+    parents, tokens = tree.parents.tolist(), tree.tokens.tolist()
+    front = set(nodes.tolist())
+    heap = [-node for node in front]  # a node has a greater number than its parent
+    heapq.heapify(heap)
+    live = np.zeros(tree.used[0], bool)
+    while len(heap) > 1:
+        node = -heap[0]
+        live[node], parent = True, parents[node]
+        if parent in front:
+            heapq.heappop(heap)
+        else:
+            front.add(parent)
+            heapq.heapreplace(heap, -parent)
+    common = -heap[0]
+    root = max(0, parents[common])
+    live[[root, common]] = True
+    path, node = [], root
+    while node > 0:
+        path.append(tokens[node])
+        node = parents[node]
+    kept = np.flatnonzero(live)
+    numbers = np.cumsum(live, dtype=np.int32) - np.int32(1)
+    new_parents, new_tokens = numbers[tree.parents[kept]], tree.tokens[kept]
+    new_parents[0], new_tokens[0] = -1, -1
+    small = rooted(new_parents, new_tokens, -1, len(kept))
+    moved = numbers[nodes]
+    small.places[moved] = np.arange(len(moved), dtype=np.int32)
+    return small, moved, path[::-1]
 
 
 @array_part
