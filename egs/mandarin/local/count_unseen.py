@@ -43,7 +43,7 @@ class Units(StrEnum):
 
 def main(
     train_text: Annotated[
-        str, Argument(metavar="TRAIN_TEXT", help="text of the training set, a file or an rspecifier")
+        str, Argument(metavar="TRAIN_TEXT", help="text of the training set, file or rspecifier")
     ],
     directories: Annotated[
         list[Path], Argument(metavar="DECODE_DIR…", help="decode directories scored by score.py")

@@ -11,8 +11,8 @@ A line of a table has an ID, the Chinese characters and, if it is known, the pin
 numbers, between tabs. Punctuation is not spoken and is taken off. Recordings may be MP3, WAV, FLAC,
 Opus or Ogg. speakers.tsv, if it is there, has the ID, the speaker and the set (train, dev or test)
 of each recording. Without it each part is taken for the speech of one speaker, and the text decides
-on the set: by the SHA-256 of its characters 10 % of the items are test and 5 % dev. So neither other
-items nor missing files change the set of an item, and no text is in two sets.
+on the set: by the SHA-256 of its characters 10 % of the items are test and 5 % dev. So neither
+other items nor missing files change the set of an item, and no text is in two sets.
 
 DATA gets train, dev and for each part test_PART, with wav.scp, text, text_char, text_pinyin,
 utt2spk and spk2utt. text is text_char, the characters without spaces, or by --units=pinyin
