@@ -69,9 +69,10 @@ class FeatureStream:
         self.count, self.frames = 0, 0  # samples at the front end's rate, and frames of them
         self.dither = Dither(options)
         self.spectra = _spectra(options)
-        self.deltas = self.delta and DeltaStream(
-            order=self.delta.delta_order, window=self.delta.delta_window
-        )
+        self.deltas = None
+        if self.delta is not None:
+            order, window = self.delta.delta_order, self.delta.delta_window
+            self.deltas = DeltaStream(order=order, window=window)
 
     def accept(self, samples: "FloatArray") -> "FloatArray":
         """The features ``(n, dim)``, n ≥ 0, that are known after more samples ``(m,)``.

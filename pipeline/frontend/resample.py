@@ -62,8 +62,7 @@ def to_rate(
             recordings are from each other.
     """
     wanted = round(options.sample_frequency)
-    of_rate = {"resampled": resampled, "name": name, "whose": whose, "remedy": remedy}
-    match _way(rate, options, **of_rate):
+    match _way(rate, options, resampled=resampled, name=name, whose=whose, remedy=remedy):
         case "linear":
             return linear_resample(samples, rate, wanted)
         case "soxr":
@@ -90,9 +89,8 @@ def resampler(
     rate: int, options: FrameOptions, *, resampled: bool, name: str, whose: str, remedy: str
 ) -> Resampler:
     """`to_rate` for a recording that comes in chunks; arguments and errors are the same."""
-    of_rate = {"resampled": resampled, "name": name, "whose": whose, "remedy": remedy}
     wanted = round(options.sample_frequency)
-    match _way(rate, options, **of_rate):
+    match _way(rate, options, resampled=resampled, name=name, whose=whose, remedy=remedy):
         case "linear":
             return LinearResampler(rate, wanted)
         case "soxr":

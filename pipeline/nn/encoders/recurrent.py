@@ -83,7 +83,7 @@ class RecurrentEncoder(Encoder):
         super().__init__()
         self.stride, self.input_dim = config.stack_frames, config.input_dim
         self.is_bidirectional = config.bidirectional
-        layers = []
+        layers: list[RecurrentLayer] = []
         dim = config.input_dim * config.stack_frames
         for _ in range(config.layers):
             layer = RecurrentLayer(
@@ -114,6 +114,9 @@ class RecurrentEncoder(Encoder):
             rows = layer(self.dropout(rows) if depth else rows, ragged)
         return unpack(self.dropout(rows), ragged), lengths
 
+    def _recurrent(self) -> list[RecurrentLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
+
     def whole_only(self) -> str:
         """Why a bidirectional encoder reads only whole utterances."""
         if not self.is_bidirectional:
@@ -125,9 +128,8 @@ class RecurrentEncoder(Encoder):
 
     def start(self) -> StreamState:
         """The state of a stream before its first frame."""
-        first = self.layers[0].w_input
-        layers = tuple(layer.start(1) for layer in self.layers)
-        return StreamState(first.new_zeros(0, self.input_dim), layers)
+        states = tuple(layer.start(1) for layer in self._recurrent())
+        return StreamState(states[0].h.new_zeros(0, self.input_dim), states)
 
     def advance(
         self, states: Sequence[StreamState], chunks: Sequence[Tensor], ends: Sequence[bool]
@@ -145,7 +147,7 @@ class RecurrentEncoder(Encoder):
         ragged = layout(lengths, int(lengths.max()))
         rows = pack(nn.utils.rnn.pad_sequence(vectors, batch_first=True), ragged)
         layers = []
-        for depth, layer in enumerate(self.layers):
+        for depth, layer in enumerate(self._recurrent()):
             h, c = zip(*(state.layers[depth] for state in states), strict=True)
             rows, after = layer.advance(rows, ragged, State(torch.cat(h), torch.cat(c)))
             layers.append([State(*one) for one in zip(*map(_each, after), strict=True)])
@@ -157,7 +159,7 @@ class RecurrentEncoder(Encoder):
 
 def _each(x: Tensor) -> list[Tensor]:
     """(N, H) -> N tensors (1, H) with memory of their own."""
-    return [row.clone() for row in x.split(1)]
+    return [x[n : n + 1].clone() for n in range(len(x))]
 
 
 def stack_frames(x: Tensor, lengths: Tensor, count: int) -> Tensor:
