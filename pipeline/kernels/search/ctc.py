@@ -63,7 +63,7 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor, *, blank: int = 0) -> list[li
             f"{tuple(lengths.shape)}"
         )
     n, frames, vocab = log_probs.shape
-    _check_blank(blank, vocab)
+    check_blank(blank, vocab)
     lengths = lengths.to(log_probs.device)
     if n and not 0 <= int(lengths.min()) <= int(lengths.max()) <= frames:
         raise ValueError(f"lengths must lie in 0 … {frames}")
@@ -119,7 +119,7 @@ def ctc_beam_search(
         raise ValueError(f"beam must be 1 or more, not {beam}")
     matrix, tops = checked(log_probs, blank)
     matrix = pruned(matrix, blank=blank, mass=token_mass, most=max_tokens)
-    model, kernels = fusion.tables(matrix.shape[1]), _engine(matrix)
+    model, kernels = fusion.tables(matrix.shape[1]), search_engine(matrix)
     if fusion.network is not None:
         model, kernels = cast(Automaton, NetworkAutomaton(fusion, blank)), ctc_plain
     if -np.inf in tops:
@@ -175,7 +175,7 @@ def ctc_prefix_search(
     is_cut &= threshold < 1.0
     sections = np.flatnonzero(np.diff(is_cut, prepend=True, append=True)).reshape(-1, 2)
     rows, scale = _scaled(matrix, tops, sections)
-    found = _engine(matrix).prefix_search(rows, sections, blank, max_expansions)
+    found = search_engine(matrix).prefix_search(rows, sections, blank, max_expansions)
     tokens: list[int] = []
     parts = np.where(is_cut, null, scale).tolist()
     for (first, last), (string, probability, is_complete) in zip(
@@ -245,7 +245,8 @@ def ranked(
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def _engine(matrix: Array) -> ModuleType:
+def search_engine(matrix: Array) -> ModuleType:
+    """The module that searches through such a matrix."""
     return engine("ctc_search", torch.from_numpy(matrix))
 
 
@@ -256,7 +257,7 @@ def checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     matrix = np.array(log_probs, dtype=np.float64, order="C")
     if matrix.ndim != 2:
         raise ValueError(f"log_probs are (T, V), not {matrix.shape}")
-    _check_blank(blank, matrix.shape[1])
+    check_blank(blank, matrix.shape[1])
     tops = matrix.max(axis=1)
     wrong = np.flatnonzero(~(tops < np.inf))
     if len(wrong):
@@ -264,7 +265,8 @@ def checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     return matrix, tops
 
 
-def _check_blank(blank: int, vocab: int) -> None:
+def check_blank(blank: int, vocab: int) -> None:
+    """Raise ValueError if the blank is no output."""
     if not 0 <= blank < vocab:
         raise ValueError(f"blank {blank} is no id of {vocab} outputs")
 

@@ -13,7 +13,6 @@ the tuples on, would count references, which takes longer than the search.
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -22,26 +21,26 @@ from pipeline.kernels.compiler.compiling import array_kernel, array_part
 from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
 from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
 from pipeline.kernels.search.ctc_prefixes_cpu import (
+    BLANK,
+    LABEL,
+    TOTAL,
     Tree,
     plus,
-    rooted_anew,
     set_places,
     slot_of,
-    spelling,
     spelt_before,
     times,
     with_room,
 )
+from pipeline.kernels.search.ctc_progress_cpu import ROOM, Progress, best, entries, settle
 from pipeline.kernels.search.fusion import Automaton
 from pipeline.kernels.search.words import BETA, WordAutomaton, Words, no_words
 from pipeline.kernels.search.words_cpu import is_barred, word_end, word_state
 
 __all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search", "settle"]
 
-TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
 SLACK = 1e-9  # of a score: more than rounding changes it
 WIDER = 0.2  # by which share the spread of scores in a frame is guessed to grow in the next
-ROOM = 1 << 12  # prefixes that a stream may hold before those that are no longer needed are dropped
 
 
 class Beam(NamedTuple):
@@ -367,18 +366,6 @@ def _beam_search(
     return tree, beam, count, spread
 
 
-@dataclass
-class Progress:
-    """How far the search through an utterance has come."""
-
-    tree: Tree
-    beam: Beam
-    count: int = 1  # prefixes in the beam
-    spread: float = math.inf
-    before: list[int] = field(default_factory=list)  # tokens of the prefix that is the tree's root
-    limit: int = ROOM  # prefixes in the tree at which `settle` next looks at it
-
-
 def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
     """The beam before the first frame: the empty prefix, which has probability 1."""
     tree = Tree.empty(room)
@@ -411,49 +398,6 @@ def _arrays(model: Automaton) -> tuple[Automaton, Words, np.ndarray]:
     added = model.added[None]
     one = Automaton(added, np.zeros(added.shape, np.int32), np.zeros(1), 0)
     return one, model.words, added.max(axis=1) + max(0.0, float(model.words.scales[BETA]))
-
-
-def settle(progress: Progress) -> None:
-    """Drop prefixes that begin none of the beam's, if there are many, and what all begin with."""
-    used = int(progress.tree.used[0])
-    if used < progress.limit or not progress.count:
-        return
-    nodes = progress.beam.nodes[: progress.count]
-    progress.tree, nodes[:], settled = rooted_anew(progress.tree, nodes)
-    progress.before += settled
-    progress.limit = max(ROOM, 4 * len(progress.tree.parents))
-
-
-def _tails(progress: Progress, chosen: np.ndarray) -> list[tuple[int, ...]]:
-    """Some prefixes of the beam, without the tokens ``before``."""
-    tree, beam = progress.tree, progress.beam
-    lengths = beam.lengths[chosen] - np.int32(len(progress.before))
-    tokens = spelling(tree.parents, tree.tokens, beam.nodes[chosen], lengths).tolist()
-    ends = lengths.cumsum().tolist()
-    starts = [0, *ends[:-1]] if ends else []
-    return [tuple(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
-
-
-def best(progress: Progress, *, length_normalise: bool) -> tuple[list[int], tuple[int, ...]]:
-    """The tokens that all prefixes begin with, and the others of the best prefix so far."""
-    scores = progress.beam.scores[: progress.count]
-    if length_normalise:
-        scores = scores / np.maximum(1, progress.beam.lengths[: progress.count])
-    if not len(scores):
-        return progress.before, ()
-    tails = _tails(progress, np.flatnonzero(scores == scores.max()))
-    return progress.before, min(tails, key=lambda tail: (len(tail), tail))
-
-
-def entries(progress: Progress) -> list[Entry]:
-    """The beam after the last frame, in any order."""
-    beam, count = progress.beam, progress.count
-    before = tuple(progress.before)
-    strings = [before + tail for tail in _tails(progress, np.arange(count))]
-    numbers = beam.mantissas[TOTAL, :count].tolist(), beam.exponents[TOTAL, :count].tolist()
-    logs = [math.log(a) + i * LN2 for a, i in zip(*numbers, strict=True)]
-    columns = strings, logs, beam.fused[:count].tolist(), beam.states[:count].tolist()
-    return [Entry(*entry) for entry in zip(*columns, strict=True)]
 
 
 def beam_search(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.kernels.compiler.threads import run_parallel
-from pipeline.kernels.search.ctc import _check_blank, _engine, checked, ranked
+from pipeline.kernels.search.ctc import check_blank, checked, ranked, search_engine
 from pipeline.kernels.search.fusion import NO_FUSION, Fusion
 from pipeline.kernels.search.hypotheses import Hypothesis, Partial
 
@@ -148,12 +148,12 @@ class CtcBeamStreams:
     ) -> None:
         if beam < 1:
             raise ValueError(f"beam must be 1 or more, not {beam}")
-        _check_blank(blank, vocab)
+        check_blank(blank, vocab)
         if fusion.network is not None:
             raise ValueError("a language model that is a network cannot read streams with CTC")
         self.beam, self.blank, self.length_normalise = beam, blank, length_normalise
         self.model = fusion.tables(vocab)
-        self.kernels: ModuleType = _engine(np.zeros((0, vocab)))
+        self.kernels: ModuleType = search_engine(np.zeros((0, vocab)))
 
     def start(self) -> BeamState:
         """The state before the first frame."""

@@ -73,7 +73,7 @@ def modules() -> list[ModuleType]:
 
 @pytest.fixture(params=modules(), ids=lambda m: m.__name__.rpartition("_")[2])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(ctc_search, "_engine", lambda matrix: request.param)
+    monkeypatch.setattr(ctc_search, "search_engine", lambda matrix: request.param)
     return request.param
 
 
