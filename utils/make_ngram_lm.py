@@ -6,6 +6,7 @@ Usage: make_ngram_lm.py [options] TEXT ARPA
 TEXT is a text table (its first field is the utterance) or an rspecifier. Every utterance is a
 sentence, even without words. With --vocab the text is converted to these tokens first, so that a
 model over characters or subwords can be estimated from words, and all tokens get a probability.
+Of words without --vocab it is one over words, for --word-lm, where --unk stands for all others.
 
 Smoothing is interpolated modified Kneser-Ney (S. Chen and J. Goodman, 1998), with three discounts
 for n-grams that were seen once, twice or more often. If the counts of an order do not determine
@@ -15,6 +16,7 @@ out. The same text gives the same bytes.
 
 e.g.: make_ngram_lm.py data/train/text exp/lm/3gram.arpa
 e.g.: make_ngram_lm.py --order=4 --vocab=exp/ctc/tokens.txt data/train/text exp/lm/4gram.arpa
+e.g.: make_ngram_lm.py --unk data/train/text exp/lm/words.arpa
 e.g.: make_ngram_lm.py ark:data/train/text "| gzip -c > exp/lm/3gram.arpa.gz"
 
 See also: train_tokenizer.py, train_predictor.py, decode_transducer.py

@@ -20,9 +20,7 @@ class SearchOptions(Options):
         "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
     )
     word_lm: str = option(
-        "",
-        "language model over the words that the tokens spell: an ARPA file; empty: none. "
-        "A transducer's hypotheses are ranked by it after the search",
+        "", "language model over the words that the tokens spell: an ARPA file; empty: none"
     )
     lm_weight: float = option(
         0.3, "weight of the log-probability of --lm or --word-lm in the score", low=0
@@ -43,8 +41,7 @@ class CtcSearchOptions(SearchOptions):
 
     token_mass: float = option(
         1.0,
-        "the tokens of a frame beyond its most probable ones with this probability are left out; "
-        "1: none (CTC)",
+        "probability of a frame's most probable tokens, beyond which others are left out (CTC)",
         above=0,
         high=1,
     )

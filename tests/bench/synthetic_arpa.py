@@ -3,7 +3,7 @@
 
 Usage: synthetic_arpa.py [--words N] [--length N] [--order N] FILE
 
-e.g.: python3 tests/bench/synthetic_arpa.py /tmp/million.arpa
+e.g.: python3 tests/bench/synthetic_arpa.py million.arpa
 
 The n-grams are those of a text of --length words, whose frequencies follow Zipf's law: every
 n-gram is there with its first and its last words, as an estimator would leave it. log10 P and

@@ -410,3 +410,27 @@ def test_fusion_is_tuned(run, trained, data, tmp_path):
     if best["weight"] != "0":
         chosen += ["--lm=lm.arpa", f"--lm-weight={best['weight']}"]
     assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == chosen
+
+
+def test_fusion_with_words_is_tuned(run, trained, data, tmp_path):
+    """A model of phones has no words; the options that a network over characters gets."""
+    (tmp_path / "decode_ctc.py").write_text(
+        "#!/bin/sh\nfor word; do case $word in --word-*|--lm-*) echo $word >> given;; esac; done\n"
+        'exec "$REAL" $(for word; do case $word in --word-*|--lm-*);; *) echo $word;; esac; done)\n'
+    )
+    (tmp_path / "decode_ctc.py").chmod(0o755)
+    (tmp_path / "lm.arpa").write_text("words")
+    real = str(Path(__file__).resolve().parents[2] / "bin" / "decode_ctc.py")
+    options = ("--words", "true", "--weights", "0.5", "--bonuses", "1", "--nj", "1")
+    done = run(
+        "tune_fusion.sh", *options, "--options", "--device=cpu", tmp_path / "decode_ctc.py",
+        trained / "ctc", "lm.arpa", data, "tune", env={"REAL": real},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "given").read_text().split() == [
+        "--word-lm=lm.arpa", "--lm-weight=0", "--word-bonus=1",
+        "--word-lm=lm.arpa", "--lm-weight=0.5", "--word-bonus=1",
+    ]  # fmt: skip
+    assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == [
+        "--word-lm=lm.arpa", "--lm-weight=0", "--word-bonus=1",
+    ]  # fmt: skip

@@ -25,6 +25,7 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
     LABEL,
     TOTAL,
     Tree,
+    descending,
     plus,
     set_places,
     slot_of,
@@ -166,27 +167,6 @@ def _bounds(before, after, count, beam_size):
         least = min(least, after[n])
         greatest = max(greatest, after[n], before[n])
     return least if count == beam_size else -np.inf, greatest
-
-
-@array_part
-def _descending(logs, blank, least):
-    """The tokens from the most probable on, down to a log-probability."""
-    tokens = np.empty(len(logs), np.int32)
-    count = 0
-    for k in range(len(logs)):
-        if logs[k] >= least and logs[k] > -np.inf and k != blank:
-            tokens[count] = k
-            count += 1
-    gap = count // 2
-    while gap:  # Shell's sort
-        for n in range(gap, count):
-            k, at = tokens[n], n
-            while at >= gap and logs[tokens[at - gap]] < logs[k]:
-                tokens[at] = tokens[at - gap]
-                at -= gap
-            tokens[at] = k
-        gap //= 2
-    return tokens[:count]
 
 
 @array_part
@@ -346,7 +326,7 @@ def _beam_search(
         while True:
             bound = max(least, greatest - spread)
             margin = highest + SLACK * (1.0 + abs(bound))
-            order = _descending(row.logs, blank, bound - greatest - margin)
+            order = descending(row.logs, blank, bound - greatest - margin)
             _compute(row, order, len(order))
             found = _gather(
                 tree, beam, stays, count, row, order, model, words, reach, blank, bound, pool

@@ -165,3 +165,24 @@ def spelling(parents, tokens, nodes, lengths):
         for at in range(end - 1, end - 1 - lengths[n], -1):
             out[at], node = tokens[node], parents[node]
     return out
+
+
+@array_part
+def descending(logs, blank, least):
+    """The tokens from the most probable on, down to a log-probability."""
+    tokens = np.empty(len(logs), np.int32)
+    count = 0
+    for k in range(len(logs)):
+        if logs[k] >= least and logs[k] > -np.inf and k != blank:
+            tokens[count] = k
+            count += 1
+    gap = count // 2
+    while gap:  # Shell's sort
+        for n in range(gap, count):
+            k, at = tokens[n], n
+            while at >= gap and logs[tokens[at - gap]] < logs[k]:
+                tokens[at] = tokens[at - gap]
+                at -= gap
+            tokens[at] = k
+        gap //= 2
+    return tokens[:count]

@@ -175,8 +175,7 @@ class CtcBeamStreams:
         def job(state: BeamState, matrix: NDArray[np.float64], tops: NDArray[np.float64]) -> None:
             state.is_possible &= -np.inf not in tops
             if state.is_possible and len(tops):
-                kept = {"mass": self.token_mass, "most": self.max_tokens}
-                matrix = pruned(matrix, blank=self.blank, **kept)
+                matrix = self._pruned(matrix)
                 self.kernels.advance(state.progress, matrix, tops, self.blank, self.model)
                 self.kernels.settle(state.progress)
                 state.shift.add(tops.tolist())
@@ -185,6 +184,9 @@ class CtcBeamStreams:
             lambda state=state, one=one: job(state, *one)  # type: ignore[misc]
             for state, one in zip(states, matrices, strict=True)
         ])  # fmt: skip
+
+    def _pruned(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return pruned(matrix, blank=self.blank, mass=self.token_mass, most=self.max_tokens)
 
     def result(self, state: BeamState) -> list[Hypothesis]:
         """The hypotheses, best first; see `ctc.ctc_beam_search`."""
