@@ -414,3 +414,36 @@ def test_speechocean762_with_statistics_of_speakers(run, small, tmp_path):
     again = run(recipe, *options)
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
     assert again.stderr.count("already done") == len(stamps)
+
+
+@pytest.mark.slow
+def test_words_of_speechocean762_stand_beside_its_phones(run, small, tmp_path):
+    make_speechocean(tmp_path / "corpus")
+    (tmp_path / "regime" / "train_ctc_noise.conf").unlink()
+    options = ["corpus" if option == "TIMIT" else option for option in small]
+    recipe = ROOT / "egs" / "speechocean762"
+    done = run(recipe, *options, "--stop-stage", "8")
+    assert done.returncode == 0, done.stderr
+    phones = (tmp_path / "work" / "exp" / "ctc" / "final.safetensors").read_bytes()
+    feats = (tmp_path / "work" / "feats" / "train").stat().st_mtime_ns
+    for units in ("char", "bigram"):
+        done = run(recipe, *options, "--stop-stage", "8", "--units", units)
+        assert done.returncode == 0, done.stderr
+        assert (done.stdout.count("%WER"), done.stdout.count("%CER")) == (4, 4)
+        assert "%PER" not in done.stdout
+        model = tmp_path / "work" / f"exp_{units}" / "ctc"
+        score = read_score(model / "decode_dev")
+        assert (score.name, score.beside.name) == ("WER", "CER")
+    assert (tmp_path / "work" / "exp" / "ctc" / "final.safetensors").read_bytes() == phones
+    assert (tmp_path / "work" / "feats" / "train").stat().st_mtime_ns == feats
+    done = run(recipe, *options, "--units", "char", "--stage", "11", "--stop-stage", "11")
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "work" / "exp_char"
+    for kind in ("ctc", "transducer"):
+        assert "--word-lm=" in (exp / kind / "tune_dev" / "best.conf").read_text()
+        assert read_score(exp / kind / "decode_fused_test").beside.name == "CER"
+
+
+def test_speechocean762_names_its_units(run):
+    done = run(ROOT / "egs" / "speechocean762", "--stage", "2", "--units", "letter")
+    fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")

@@ -413,24 +413,23 @@ def test_fusion_is_tuned(run, trained, data, tmp_path):
 
 
 def test_fusion_with_words_is_tuned(run, trained, data, tmp_path):
-    """A model of phones has no words; the options that a network over characters gets."""
-    (tmp_path / "decode_ctc.py").write_text(
-        "#!/bin/sh\nfor word; do case $word in --word-*|--lm-*) echo $word >> given;; esac; done\n"
-        'exec "$REAL" $(for word; do case $word in --word-*|--lm-*);; *) echo $word;; esac; done)\n'
+    """What a network over characters would get: this one of phones is kept from it."""
+    real, program = Path(__file__).resolve().parents[2] / "bin", tmp_path / "bin" / "decode_ctc.py"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        "#!/usr/bin/env bash\nrest=()\nfor word; do\n  case $word in\n"
+        f'    --word-* | --lm-*) echo $word >> {tmp_path}/given ;;\n    *) rest+=("$word") ;;\n'
+        f'  esac\ndone\nexec {real}/decode_ctc.py "${{rest[@]}}"\n'
     )
-    (tmp_path / "decode_ctc.py").chmod(0o755)
+    program.chmod(0o755)
     (tmp_path / "lm.arpa").write_text("words")
-    real = str(Path(__file__).resolve().parents[2] / "bin" / "decode_ctc.py")
     options = ("--words", "true", "--weights", "0.5", "--bonuses", "1", "--nj", "1")
     done = run(
-        "tune_fusion.sh", *options, "--options", "--device=cpu", tmp_path / "decode_ctc.py",
-        trained / "ctc", "lm.arpa", data, "tune", env={"REAL": real},
+        "tune_fusion.sh", *options, "--options", "--device=cpu", "decode_ctc.py",
+        trained / "ctc", "lm.arpa", data, "tune",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "given").read_text().split() == [
-        "--word-lm=lm.arpa", "--lm-weight=0", "--word-bonus=1",
-        "--word-lm=lm.arpa", "--lm-weight=0.5", "--word-bonus=1",
-    ]  # fmt: skip
-    assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == [
-        "--word-lm=lm.arpa", "--lm-weight=0", "--word-bonus=1",
-    ]  # fmt: skip
+    first = ["--word-lm=lm.arpa", "--lm-weight=0", "--word-bonus=1"]
+    second = ["--word-lm=lm.arpa", "--lm-weight=0.5", "--word-bonus=1"]
+    assert (tmp_path / "given").read_text().split() == [*first, *second]
+    assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == first
