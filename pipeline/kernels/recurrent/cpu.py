@@ -205,14 +205,15 @@ def _relu_cells_backward(d_h, d0, gates, d_gates, g0, size):
 
 @kernel
 def _backward(
-    function: int, grad_h: Floats, gates: Floats, recurrent: Floats, peepholes: Floats,
-    onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats, d_peepholes: Floats,
-    d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs, given: int, frames: int,
-    d: int, g: int, size: int, p: int, cell: int, projects: int, direction: int, first: int,
-    last: int,
+    function: int, grad_h: Floats, grad_m: Floats, adds_m: int, gates: Floats, recurrent: Floats,
+    peepholes: Floats, onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats,
+    d_peepholes: Floats, d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs,
+    given: int, frames: int, d: int, g: int, size: int, p: int, cell: int, projects: int,
+    direction: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last, in the opposite of reading order.
 
+    ``grad_m`` is the gradient of o tanh(c) from elsewhere than the projection, if ``adds_m``.
     ``d_r`` (last - first, P), ``d_m`` and ``d_c`` (last - first, H) are memory for the gradients of
     a step, ``d_c`` zero before; without a projection ``d_m`` is ``d_r``.
     """
@@ -230,9 +231,8 @@ def _backward(
         packed_product(function, beyond(d_gates, row_after * g), d * g, recurrent, d_r, p,
                        min(then, count), g, p)  # fmt: skip
         if projects != 0:
-            for i in range(count * size):
-                d_m[i] = 0.0
             for n in range(count):
+                _copy(grad_m, (row + n * d) * size, adds_m != 0, d_m, n * size, size)
                 _copy(d_r, n * p, True, d_hidden, (row + n * d) * p, p)
             packed_product(function, d_r, p, onto, d_m, size, count, p, size)
         for n in range(count):
@@ -282,7 +282,7 @@ class _Operands:
         """Packed recurrent weights, peepholes and packed projection of each direction."""
         found = []
         for d in range(self.d):
-            _, w_hidden, peepholes, projection = self.recurrence.direction(d)
+            _, w_hidden, peepholes, projection, _ = self.recurrence.direction(d)
             onto = self.nothing
             if projection is not None:
                 onto = packed_panels(projection.contiguous(), transposed=transposed)
@@ -322,7 +322,11 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `plain.backward`."""
     gates = sweep.gates
@@ -333,14 +337,15 @@ def backward(
     sums = gates.new_zeros(operands.groups, operands.d, 3, size)
     cells, into = (nothing if x is None else x for x in (sweep.cells, d_hidden))
     grad_h, weights = grad_h.contiguous(), operands.weights(transposed=False)
+    to_m = nothing if grad_m is None else grad_m.contiguous()
     compiled: Any = _backward[gates.dtype]
 
     def job(group: int, direction: int, first: int, last: int) -> None:
         d_r, d_c = gates.new_empty(last - first, p), gates.new_zeros(last - first, size)
         d_m = d_r if d_hidden is None else gates.new_empty(last - first, size)
-        compiled(operands.function, grad_h, gates, *weights[direction], cells, d_gates, into,
-                 sums[group, direction], d_r, d_m, d_c, operands.active, operands.offsets,
-                 *operands.sizes, direction, first, last)  # fmt: skip
+        compiled(operands.function, grad_h, to_m, grad_m is not None, gates, *weights[direction],
+                 cells, d_gates, into, sums[group, direction], d_r, d_m, d_c, operands.active,
+                 operands.offsets, *operands.sizes, direction, first, last)  # fmt: skip
 
     run_parallel([lambda one=one: job(*one) for one in operands.jobs])  # type: ignore[misc]
     return d_gates, d_hidden, None if recurrence.peepholes is None else sums.sum(dim=0)

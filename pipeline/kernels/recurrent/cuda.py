@@ -85,11 +85,15 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `plain.backward`."""
     if ragged.rows == 0:
-        return plain.backward(grad_h, sweep, recurrence, ragged)
+        return plain.backward(grad_h, sweep, recurrence, ragged, grad_m)
     gates, dtype = sweep.gates, sweep.gates.dtype
     weights = _weights(recurrence, dtype)
     d_gates = torch.empty_like(gates, memory_format=torch.contiguous_format)
@@ -99,6 +103,7 @@ def backward(
     tensors: dict[str, Tensor | None] = {
         "GATES": _aligned(gates, dtype),
         "GRADIENT": _aligned(grad_h, dtype),
+        "GRADIENT_M": None if grad_m is None else _aligned(grad_m, dtype),
         "D_GATES": d_gates,
         "D_HIDDEN": d_hidden,
     }
@@ -108,7 +113,8 @@ def backward(
         tensors["D_CELLS"], tensors["D_CELLS_NEXT"] = (
             gates.new_empty(shape, dtype=torch.float32) for _ in range(2)
         )
-    _run(_backward_launches(weights, ragged, gates), tensors, weights, ragged)
+    launches = _backward_launches(weights, ragged, gates, adds_m=grad_m is not None)
+    _run(launches, tensors, weights, ragged)
     return d_gates, d_hidden, peephole_gradient(d_gates, sweep.cells, recurrence.peepholes, ragged)
 
 
@@ -119,7 +125,7 @@ def _aligned(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _weights(recurrence: Recurrence, dtype: torch.dtype) -> Recurrence:
     """As the programs read them: matrices in the gates' dtype, peepholes in the cells'."""
-    kind, w_hidden, peepholes, projection = recurrence
+    kind, w_hidden, peepholes, projection, _ = recurrence
     return Recurrence(
         kind,
         _aligned(w_hidden, dtype),
@@ -199,8 +205,11 @@ def _forward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> lis
     return launches
 
 
-def _backward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
+def _backward_launches(
+    weights: Recurrence, ragged: Ragged, gates: Tensor, *, adds_m: bool = False
+) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
+    make.lstm["ADDS_M"] = adds_m
     size, width = make.size, make.width
     if weights.cell != "lstm":
         return [make("simple_step_back", size, size, 128, CLIP=_clip(weights))]

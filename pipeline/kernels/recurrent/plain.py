@@ -15,7 +15,7 @@ element is computed, in float32. The sweep of a GRU is in `gru_plain`.
 2016.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,7 @@ class Recurrence(NamedTuple):
     w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, 3H for a GRU, H for a tanh or ReLU layer
     peepholes: Tensor | None = None  # (D, 3, H), from the cell to the i, f and o gates
     projection: Tensor | None = None  # (D, P, H), the recurrent projection of [S14]
+    nonrecurrent: Tensor | None = None  # (D, Q, H), what goes up beside it and does not recur
 
     @property
     def family(self) -> str:
@@ -68,35 +69,29 @@ class Recurrence(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Recurrence":
         """The same weights in another type of numbers."""
-        _, w_hidden, peepholes, projection = self
-        return Recurrence(
-            self.cell,
-            w_hidden.to(dtype),
-            None if peepholes is None else peepholes.to(dtype),
-            None if projection is None else projection.to(dtype),
-        )
+        return self._each(lambda weights: weights.to(dtype))
 
     def direction(self, d: int) -> "Recurrence":
         """The weights of one direction, without the axis of the directions."""
-        _, w_hidden, peepholes, projection = self
-        return Recurrence(
-            self.cell,
-            w_hidden[d],
-            None if peepholes is None else peepholes[d],
-            None if projection is None else projection[d],
-        )
+        return self._each(lambda weights: weights[d])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Recurrence":
+        others = (None if w is None else change(w) for w in self[2:])
+        return Recurrence(self.cell, change(self.w_hidden), *others)
 
     def step(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One step of a `direction`, for search, where the inputs come one at a time.
 
         Args:
             projected: W_x x_t + b, (N, G).
-            h: h_{t-1}, (N, P).
+            h: what came out before, (N, P), or (N, P+Q) of which the first P recur.
             c: c_{t-1}, (N, H); only an LSTM has it, other cells return it as it is.
 
         Returns:
-            h_t (N, P) and c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
+            What comes out, h_t (N, P), or r_t and p_t of [S14] beside each other, (N, P+Q), and
+            c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
         """
+        h = h[:, : self.w_hidden.shape[1]]
         if self.family == "gru":
             size = self.cells
             update, reset = torch.sigmoid(
@@ -115,7 +110,14 @@ class Recurrence(NamedTuple):
         if self.peepholes is not None:
             x_o = x_o + self.peepholes[2] * c
         m = torch.sigmoid(x_o) * torch.tanh(c)
-        return (m if self.projection is None else m @ self.projection.t()), c
+        return (m if self.projections is None else m @ self.projections.t()), c
+
+    @property
+    def projections(self) -> Tensor | None:
+        """What leads from o tanh(c) to all that comes out, (…, P+Q, H); None: it is that."""
+        if self.projection is None or self.nonrecurrent is None:
+            return self.projection
+        return torch.cat([self.projection, self.nonrecurrent], dim=-2)
 
 
 class Sweep(NamedTuple):
@@ -175,7 +177,11 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients that need the sweep's order; those of the weight matrices follow from them.
 
@@ -184,6 +190,8 @@ def backward(
         sweep: of `forward`; left as it is.
         recurrence: as given to `forward`.
         ragged: as given to `forward`.
+        grad_m: gradient of o tanh(c), (R, D, H), that came from elsewhere than the recurrent
+            projection; only for a layer with one. None: none did.
 
     Returns:
         The gradient of W_x x_t + b, (R, D, G); with a projection the whole gradient that reached
@@ -206,6 +214,7 @@ def backward(
                 if d_hidden is not None and weights.projection is not None:
                     d_hidden[at, d] = d_m
                     d_m = d_m @ weights.projection
+                    d_m = d_m if grad_m is None else d_m + grad_m[at, d]
                 states = (sweep.cells[at, d], c_before[at])
                 d_gate = _lstm_step_back(d_m, d_c[:active], gate, states, weights.peepholes)
             d_gates[at, d] = d_gate
@@ -287,7 +296,7 @@ def frames_in_order(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice,
 
 def cast_direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
     """The weights of one direction; the peepholes, which meet the cell states, in their dtype."""
-    weights = recurrence.direction(d)
+    weights = recurrence._replace(nonrecurrent=None).direction(d)
     peepholes = None if weights.peepholes is None else weights.peepholes.to(state_dtype(dtype))
     return weights.to(dtype)._replace(peepholes=peepholes)
 

@@ -69,11 +69,18 @@ def peephole_lstm(
 
 
 def projected_lstm(
-    x: Array, w_input: Array, w_hidden: Array, peepholes: Array, projection: Array, bias: Array
+    x: Array,
+    w_input: Array,
+    w_hidden: Array,
+    peepholes: Array,
+    projection: Array,
+    bias: Array,
+    nonrecurrent: Array | None = None,
 ) -> Array:
-    """One direction of an LSTM with a recurrent projection (LSTMP) over one sequence, [S14].
+    """One direction of an LSTM with projections (LSTMP) over one sequence, [S14].
 
-    The layer feeds back, and hands on, r_t = W_rm m_t in place of its cells' outputs m_t.
+    The layer feeds back, and hands on, r_t = W_rm m_t in place of its cells' outputs m_t. With a
+    non-recurrent projection it hands on p_t = W_pm m_t beside r_t.
 
     Args:
         x: input, (T, F).
@@ -82,17 +89,20 @@ def projected_lstm(
         peepholes: (3, H).
         projection: W_rm, (P, H).
         bias: (4H,).
+        nonrecurrent: W_pm, (Q, H); None: Q = 0.
 
     Returns:
-        r_1 … r_T, (T, P).
+        (r_1, p_1) … (r_T, p_T), (T, P + Q).
     """
+    beside = np.zeros((0, projection.shape[1])) if nonrecurrent is None else nonrecurrent
     r, c = np.zeros(len(projection)), np.zeros(projection.shape[1])
     projected = []
     for x_t in x:
         m, c = peephole_lstm_step(w_input @ x_t + bias, r, c, w_hidden, peepholes)
         r = projection @ m
-        projected.append(r)
-    return np.array(projected).reshape(len(x), len(r))
+        p = beside @ m
+        projected.append(np.concatenate([r, p]))
+    return np.array(projected).reshape(len(x), len(r) + len(beside))
 
 
 def tanh_rnn(x: Array, w_input: Array, w_hidden: Array, bias: Array) -> Array:

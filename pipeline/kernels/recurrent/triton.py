@@ -29,7 +29,8 @@ D_HIDDEN = tl.constexpr(12)
 D_CELLS = tl.constexpr(13)  # and the next: read and written in turns
 D_CELLS_NEXT = tl.constexpr(14)
 GIVEN = tl.constexpr(15)  # leading frames that are not computed
-OFFSETS = tl.constexpr(16)
+GRADIENT_M = tl.constexpr(16)  # of o tanh(c), from elsewhere than the projection
+OFFSETS = tl.constexpr(18)
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -302,8 +303,8 @@ def hidden_step_back(
 def lstm_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, P: tl.constexpr, HAS_PEEPHOLES: tl.constexpr,
-    IS_PROJECTED: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    IS_PROJECTED: tl.constexpr, ADDS_M: tl.constexpr, DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr, SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """The gradients of eq. 3-7 for a tile; with a projection after `hidden_step_back`."""
     d = tl.program_id(2)
@@ -323,6 +324,9 @@ def lstm_step_back(
             _pointer(table, PROJECTION, DTYPE) + d * (P * H), col, live,
             P, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
         )  # fmt: skip
+        if ADDS_M:
+            to_m = _pointer(table, GRADIENT_M, DTYPE)
+            d_m += tl.load(to_m + m_at, mask=mask, other=0.0).to(tl.float32)
     else:
         d_m = _product(
             d_gates + (row_after * D + d) * (4 * H), after,

@@ -62,7 +62,7 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor, *, blank: int = 0) -> list[li
             f"{tuple(lengths.shape)}"
         )
     n, frames, vocab = log_probs.shape
-    _check_blank(blank, vocab)
+    check_blank(blank, vocab)
     lengths = lengths.to(log_probs.device)
     if n and not 0 <= int(lengths.min()) <= int(lengths.max()) <= frames:
         raise ValueError(f"lengths must lie in 0 … {frames}")
@@ -111,22 +111,15 @@ def ctc_beam_search(
     """
     if beam < 1:
         raise ValueError(f"beam must be 1 or more, not {beam}")
-    matrix, tops = _checked(log_probs, blank)
-    model, kernels = fusion.tables(matrix.shape[1]), _engine(matrix)
+    matrix, tops = checked(log_probs, blank)
+    model, kernels = fusion.tables(matrix.shape[1]), search_engine(matrix)
     if fusion.network is not None:
         model, kernels = cast(Automaton, NetworkAutomaton(fusion, blank)), ctc_plain
     if -np.inf in tops:
         return []
     shift = math.fsum(tops)
     found = kernels.beam_search(matrix, tops, beam, blank, model)
-    final = model.final
-    hypotheses = [Hypothesis(y, own + shift, fused + float(final[s])) for y, own, fused, s in found]
-    possible = [h for h in hypotheses if h.score > -math.inf]
-
-    def rank(h: Hypothesis) -> tuple[float, int, tuple[int, ...]]:
-        return -(h.normalised if length_normalise else h.score), len(h.tokens), h.tokens
-
-    return sorted(possible, key=rank)
+    return ranked(found, shift, model, length_normalise=length_normalise)
 
 
 def ctc_prefix_search(
@@ -167,7 +160,7 @@ def ctc_prefix_search(
         raise ValueError(f"threshold must lie in 0 … 1, not {threshold}")
     if max_expansions < 1:
         raise ValueError(f"max_expansions must be 1 or more, not {max_expansions}")
-    matrix, tops = _checked(log_probs, blank)
+    matrix, tops = checked(log_probs, blank)
     if -np.inf in tops:
         return []
     null = matrix[:, blank]
@@ -175,7 +168,7 @@ def ctc_prefix_search(
     is_cut &= threshold < 1.0
     sections = np.flatnonzero(np.diff(is_cut, prepend=True, append=True)).reshape(-1, 2)
     rows, scale = _scaled(matrix, tops, sections)
-    found = _engine(matrix).prefix_search(rows, sections, blank, max_expansions)
+    found = search_engine(matrix).prefix_search(rows, sections, blank, max_expansions)
     tokens: list[int] = []
     parts = np.where(is_cut, null, scale).tolist()
     for (first, last), (string, probability, is_complete) in zip(
@@ -207,7 +200,7 @@ def ctc_align(
     Raises:
         ValueError: no path spells the tokens; ids that do not fit; and as `ctc_beam_search`.
     """
-    matrix, _ = _checked(log_probs, blank)
+    matrix, _ = checked(log_probs, blank)
     wrong = [k for k in tokens if not 0 <= k < matrix.shape[1] or k == blank]
     if wrong:
         raise ValueError(f"{wrong[0]} is no token of {matrix.shape[1]} outputs with blank {blank}")
@@ -221,21 +214,43 @@ def ctc_align(
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
+def ranked(
+    found: list[ctc_plain.Entry], shift: float, model: Automaton, *, length_normalise: bool
+) -> list[Hypothesis]:
+    """The hypotheses of the last beam, best first.
+
+    Args:
+        found: the beam.
+        shift: the logarithm of what its probabilities were divided by.
+        model: what was fused; the end of the sequence adds its share here.
+        length_normalise: see `ctc_beam_search`.
+    """
+    final = model.final
+    hypotheses = [Hypothesis(y, own + shift, fused + float(final[s])) for y, own, fused, s in found]
+    possible = [h for h in hypotheses if h.score > -math.inf]
+
+    def rank(h: Hypothesis) -> tuple[float, int, tuple[int, ...]]:
+        return -(h.normalised if length_normalise else h.score), len(h.tokens), h.tokens
+
+    return sorted(possible, key=rank)
+
+
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def _engine(matrix: Array) -> ModuleType:
+def search_engine(matrix: Array) -> ModuleType:
+    """The module that searches through such a matrix."""
     return engine("ctc_search", torch.from_numpy(matrix))
 
 
-def _checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
+def checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     """The log-probabilities as a matrix of float64, and the greatest of each frame."""
     if isinstance(log_probs, Tensor):
         log_probs = log_probs.detach().double().cpu().numpy()
     matrix = np.array(log_probs, dtype=np.float64, order="C")
     if matrix.ndim != 2:
         raise ValueError(f"log_probs are (T, V), not {matrix.shape}")
-    _check_blank(blank, matrix.shape[1])
+    check_blank(blank, matrix.shape[1])
     tops = matrix.max(axis=1)
     wrong = np.flatnonzero(~(tops < np.inf))
     if len(wrong):
@@ -243,7 +258,8 @@ def _checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     return matrix, tops
 
 
-def _check_blank(blank: int, vocab: int) -> None:
+def check_blank(blank: int, vocab: int) -> None:
+    """Raise ValueError if the blank is no output."""
     if not 0 <= blank < vocab:
         raise ValueError(f"blank {blank} is no id of {vocab} outputs")
 

@@ -1,11 +1,13 @@
 """CTC's searches in NumPy.
 
-Engines of this family have two functions, `beam_search` and `prefix_search`. What they compare are
-sums and products in float64 of Pr(k|t) over the greatest of its frame, formed as the reference
-forms them: engines agree on what is equally probable.
+Engines of this family have `beam_search` and `prefix_search`, and for a beam search whose frames
+come in chunks `begin`, `advance`, `settle`, `best` and `entries`. What they compare are sums and
+products in float64 of Pr(k|t) over the greatest of its frame, formed as the reference forms them:
+engines agree on what is equally probable.
 """
 
 import heapq
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +102,61 @@ class _Beam(NamedTuple):
     fused: Array
 
 
+@dataclass
+class Progress:
+    """How far the search through an utterance has come."""
+
+    beam_size: int
+    beam: _Beam
+    before: list[int] = field(default_factory=list)  # tokens before those of the beam's prefixes
+
+
+def begin(beam_size: int, model: Automaton) -> Progress:
+    """The beam before the first frame: the empty prefix, which has probability 1."""
+    one, zero = _exp(np.zeros(1)), _exp(np.full(1, -np.inf))
+    return Progress(beam_size, _Beam([()], one, zero, np.full(1, model.start), np.zeros(1)))
+
+
+def advance(
+    progress: Progress, log_probs: Array, tops: Array, blank: int, model: Automaton
+) -> None:
+    """Search on through some frames; arguments as of `beam_search`."""
+    for row in log_probs - tops[:, None]:
+        progress.beam = _advance(progress.beam, _exp(row), progress.beam_size, blank, model)
+
+
+def settle(progress: Progress) -> None:
+    """Take from the prefixes the tokens that all begin with, but for the last of them."""
+    prefixes, count = progress.beam.prefixes, 0
+    if prefixes:
+        first, last = min(prefixes), max(prefixes)
+        while count < len(first) and first[: count + 1] == last[: count + 1]:
+            count += 1
+    settled = list(prefixes[0][: count - 1]) if count else []
+    progress.before += settled
+    shorter = [prefix[len(settled) :] for prefix in prefixes]
+    progress.beam = progress.beam._replace(prefixes=shorter)
+
+
+def best(progress: Progress, *, length_normalise: bool) -> tuple[list[int], Prefix]:
+    """The tokens that all prefixes begin with, and the others of the best prefix so far."""
+    beam, before = progress.beam, len(progress.before)
+    scores = (_plus(beam.blank, beam.label).log() + beam.fused).tolist()
+    if length_normalise:
+        scores = [x / max(1, before + len(y)) for x, y in zip(scores, beam.prefixes, strict=True)]
+    ranked = ((-x, len(y), y) for x, y in zip(scores, beam.prefixes, strict=True))
+    return progress.before, min(ranked, default=(0.0, 0, ()))[2]
+
+
+def entries(progress: Progress) -> list[Entry]:
+    """The beam after the last frame, in any order."""
+    beam, before = progress.beam, tuple(progress.before)
+    logs = _plus(beam.blank, beam.label).log()
+    strings = [before + prefix for prefix in beam.prefixes]
+    columns = (logs.tolist(), beam.fused.tolist(), beam.states.tolist())
+    return [Entry(*entry) for entry in zip(strings, *columns, strict=True)]
+
+
 def beam_search(
     log_probs: Array, tops: Array, beam_size: int, blank: int, model: Automaton
 ) -> list[Entry]:
@@ -115,13 +172,9 @@ def beam_search(
     Returns:
         The beam after the last frame, in any order.
     """
-    one, zero = _exp(np.zeros(1)), _exp(np.full(1, -np.inf))
-    beam = _Beam([()], one, zero, np.full(1, model.start), np.zeros(1))
-    for row in log_probs - tops[:, None]:
-        beam = _advance(beam, _exp(row), beam_size, blank, model)
-    logs = _plus(beam.blank, beam.label).log()
-    columns = (logs.tolist(), beam.fused.tolist(), beam.states.tolist())
-    return [Entry(*entry) for entry in zip(beam.prefixes, *columns, strict=True)]
+    progress = begin(beam_size, model)
+    advance(progress, log_probs, tops, blank, model)
+    return entries(progress)
 
 
 def _advance(beam: _Beam, row: Powers, beam_size: int, blank: int, model: Automaton) -> _Beam:

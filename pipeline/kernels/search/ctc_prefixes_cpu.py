@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.kernels.compiler.compiling import array_kernel, array_part
+from pipeline.kernels.search.needed import needed_nodes
 
+TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
 HALVES = 2.0 ** -np.arange(61.0)
 
 
@@ -46,6 +48,47 @@ class Tree(NamedTuple):
     places: np.ndarray  # in the beam; -1 outside
     slots: np.ndarray  # a hash table from parents and tokens to nodes; -1 is a free slot
     used: np.ndarray  # (1,) nodes there are
+
+    @classmethod
+    def empty(cls, capacity: int) -> "Tree":
+        """A tree of the empty prefix, which is in the beam, with room for others."""
+        return rooted(np.full(1, -1, np.int32), np.full(1, -1, np.int32), 0, capacity)
+
+
+def rooted(parents: np.ndarray, tokens: np.ndarray, root_place: int, capacity: int) -> Tree:
+    """A tree of these nodes, the root first; in the hash table there is only room for them."""
+    count = len(parents)
+    ids = np.full((3, capacity), -1, np.int32)
+    ids[0, :count], ids[1, :count], ids[2, 0] = parents, tokens, root_place
+    slots = np.full(1 << (2 * capacity - 1).bit_length(), -1, np.int32)
+    return Tree(ids[0], ids[1], ids[2], slots, np.full(1, count, np.int64))
+
+
+def rooted_anew(tree: Tree, nodes: np.ndarray) -> tuple[Tree, np.ndarray, list[int]]:
+    """A tree of what the prefixes ``nodes`` need, without the tokens that all of them begin with.
+
+    Its root is the longest prefix that all others begin with less one token, which stands for
+    itself: so a node but the root has its last token.
+
+    Returns:
+        The tree, without room for more; the nodes in it; and the tokens that led to its root.
+    """
+    parents, tokens = tree.parents.tolist(), tree.tokens.tolist()
+    live, common = needed_nodes(parents, nodes, int(tree.used[0]))
+    root = max(0, parents[common])
+    live[root] = True
+    path, node = [], root
+    while node > 0:
+        path.append(tokens[node])
+        node = parents[node]
+    kept = np.flatnonzero(live)
+    numbers = np.cumsum(live, dtype=np.int32) - np.int32(1)
+    new_parents, new_tokens = numbers[tree.parents[kept]], tree.tokens[kept]
+    new_parents[0], new_tokens[0] = -1, -1
+    small = rooted(new_parents, new_tokens, -1, len(kept))
+    moved = numbers[nodes]
+    small.places[moved] = np.arange(len(moved), dtype=np.int32)
+    return small, moved, path[::-1]
 
 
 @array_part

@@ -19,3 +19,10 @@ class Hypothesis(NamedTuple):
     def normalised(self) -> float:
         """Score over |y|, by which [G12] sorts; the empty sequence counts as one token."""
         return self.score / max(1, len(self.tokens))
+
+
+class Partial(NamedTuple):
+    """The best hypothesis of an utterance that has not ended."""
+
+    tokens: tuple[int, ...]
+    settled: int  # how many of them, from the first on, will not change

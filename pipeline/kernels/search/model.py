@@ -8,6 +8,8 @@ from torch import Tensor
 from pipeline.kernels.recurrent.plain import State
 from pipeline.kernels.search.fusion import Automaton, LstmWeights
 
+__all__ = ["Found", "SearchModel", "SearchWeights", "Settings", "State"]
+
 
 class SearchWeights(NamedTuple):
     """A peephole LSTM as predictor and either joiner, for the compiled search."""

@@ -61,6 +61,7 @@ class Case(NamedTuple):
     directions: int = 2
     peepholes: bool = True
     projection: int = 0
+    beside: bool = False  # whether o tanh(c) also goes where it does not recur
     cells: int = 5
 
 
@@ -70,6 +71,7 @@ KINDS = [
     {"peepholes": False},
     {"projection": 3},
     {"projection": 7, "directions": 1},
+    {"projection": 3, "beside": True},
     {"projection": 2, "peepholes": False},
     {"cell": "tanh"},
     {"cell": "tanh", "directions": 1},
@@ -101,6 +103,7 @@ class Problem(NamedTuple):
     recurrence: Recurrence
     ragged: Ragged
     grad_h: Tensor
+    grad_m: Tensor | None = None
 
 
 def problem(case: Case, *, seed: int = 0) -> Problem:
@@ -119,7 +122,8 @@ def problem(case: Case, *, seed: int = 0) -> Problem:
     )
     ragged = layout(torch.tensor(case.lengths), max(case.lengths) + 1)
     rows = ragged.rows
-    return Problem(draw(rows, d, columns), recurrence, ragged, draw(rows, d, p))
+    given = Problem(draw(rows, d, columns), recurrence, ragged, draw(rows, d, p))
+    return given._replace(grad_m=draw(rows, d, h)) if case.beside else given
 
 
 class Solution(NamedTuple):
@@ -140,11 +144,13 @@ def solve(given: Problem, engine: Engine) -> Solution:
     """The problem by an engine, which must leave what the backward sweep reads as it is."""
     ragged = replace(given.ragged, index=given.ragged.index.to(engine.device))
     recurrence = Recurrence(*moved(given.recurrence, engine.device, engine.dtype))
-    gates, grad_h = moved((given.gates, given.grad_h), engine.device, engine.dtype)
+    gates, *upstream = moved((given.gates, *given[3:]), engine.device, engine.dtype)
+    upstream = [x for x in upstream if x is not None]
     hidden, sweep = engine.of(recurrence).forward(gates.clone(), recurrence, ragged)
     kept = [v if v is None else v.clone() for v in sweep]
-    got = engine.of(recurrence).backward(grad_h, sweep, recurrence, ragged)
-    again = engine.of(recurrence).backward(grad_h, Sweep(*kept), recurrence, ragged)
+    back = engine.of(recurrence).backward
+    got = back(upstream[0], sweep, recurrence, ragged, *upstream[1:])
+    again = back(upstream[0], Sweep(*kept), recurrence, ragged, *upstream[1:])
     for one, two in zip([*sweep, *got], [*kept, *again], strict=True):
         assert one is two is None or torch.equal(one, two)
     assert hidden.dtype == got[0].dtype == engine.dtype
@@ -157,7 +163,7 @@ def solve(given: Problem, engine: Engine) -> Solution:
 
 def one_direction(gates: Tensor, recurrence: Recurrence, d: int) -> list[list[Tensor]]:
     """h, what the projection reads, c and the activated gates of one sequence in reading order."""
-    _, w_hidden, peepholes, projection = recurrence
+    _, w_hidden, peepholes, projection, _ = recurrence
     h, c = gates.new_zeros(w_hidden.shape[2]), gates.new_zeros(recurrence.cells)
     steps = []
     for projected in gates:
@@ -224,6 +230,8 @@ def by_autograd(given: Problem) -> Solution:
             h.retain_grad()
             reached[row, d] = h
             total = total + (h * given.grad_h[row, d]).sum()
+            if given.grad_m is not None:
+                total = total + (m * given.grad_m[row, d]).sum()
     hidden, outputs, cells, activated = (v.detach() for v in (hidden, outputs, cells, activated))
     if rows:
         total.backward()
@@ -320,7 +328,7 @@ def test_values_are_those_of_the_reference(lengths: list[int], kind: dict, engin
     ragged = layout(torch.tensor(lengths), 7)
     gates = torch.einsum("rf,dgf->rdg", pack(x, ragged), w_input) + bias
     weights = {**given.recurrence._asdict(), "w_input": w_input, "bias": bias}
-    del weights["cell"]
+    del weights["cell"], weights["nonrecurrent"]
     given = Problem(
         gates, given.recurrence, ragged, torch.zeros(ragged.rows, *given.grad_h.shape[1:])
     )
@@ -365,8 +373,9 @@ def test_gradients_are_those_of_finite_differences(kind: dict, engine: Engine) -
         values[name].view(-1)[k] += by
         gates = values.pop("gates")
         engine_ = engine.of(given.recurrence)
-        hidden, _ = engine_.forward(gates, Recurrence(**values), given.ragged)
-        return float((hidden * given.grad_h).sum())
+        hidden, sweep = engine_.forward(gates, Recurrence(**values), given.ragged)
+        of_m = 0.0 if given.grad_m is None else float((sweep.outputs * given.grad_m).sum())
+        return float((hidden * given.grad_h).sum()) + of_m
 
     for name, gradient in gradients.items():
         for k, expected in enumerate([] if gradient is None else gradient.reshape(-1).tolist()):
