@@ -92,6 +92,15 @@ class World:
         ):
             parameter.grad = part.view_as(parameter)
 
+    def add_up(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over the processes. Raises what `sum` raises."""
+        self.wait()
+        whole = sums.clone()
+        if self.size > 1:
+            with self._connected():
+                dist.all_reduce(whole, group=self._gradients)
+        return whole
+
     def average_buffers(self, buffers: Sequence[Tensor]) -> None:
         """Replace each buffer by its mean over the processes, in one message."""
         if self.size == 1 or not buffers:
