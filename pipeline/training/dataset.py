@@ -200,6 +200,15 @@ def shuffled_batches(
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def by_longest(batches: Sequence[list[Utterance]]) -> list[list[Utterance]]:
+    """Batches in order of their longest utterance, the shortest first.
+
+    SortaGrad does so in the first epoch: D. Amodei et al., "Deep Speech 2: End-to-End Speech
+    Recognition in English and Mandarin", 2016.
+    """
+    return sorted(batches, key=lambda batch: max((u.num_frames, u.utt_id) for u in batch))
+
+
 def _cut(pool: Sequence[Utterance], size: int, frames: int) -> Iterator[list[Utterance]]:
     batch: list[Utterance] = []
     for utterance in pool:

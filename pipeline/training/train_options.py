@@ -18,6 +18,14 @@ class TrainOptions(Options):
     def __post_init__(self) -> None:
         """Leave the check to the training, which calls `check`."""
 
+    def check(self) -> None:
+        """See `Options.check`."""
+        super().check()
+        plain = self.optimizer == "sgd" and self.momentum > 0.0
+        require(
+            plain or not self.nesterov, "nesterov", "false without --optimizer=sgd and --momentum"
+        )
+
     epochs: int = option(150, "maximum number of passes through the training data", low=1)
     patience: int = option(
         10, "number of epochs without a better dev score before training stops; 0: no limit", low=0
@@ -28,6 +36,9 @@ class TrainOptions(Options):
         choices=("loss", "error-rate"),
     )
     batch_size: int = option(1, "maximum number of utterances per update", low=1)
+    sortagrad: bool = option(
+        False, "first epoch in order of the batches' longest utterance, not in random order"
+    )
     batch_frames: int = option(0, "maximum number of frames per update; 0: no limit", low=0)
     optimizer: str = option(
         "sgd",
@@ -37,13 +48,18 @@ class TrainOptions(Options):
     learning_rate: float = option(1e-4, "step size for the loss summed over a batch", above=0)
     schedule: str = option(
         "constant",
-        "schedule of the learning rate: constant, or linear (rise, then fall to 0)",
-        choices=("constant", "linear"),
+        "schedule of the learning rate: constant, linear (rise, then fall to 0), or annealed "
+        "(divided by --anneal after each epoch)",
+        choices=("constant", "linear", "annealed"),
+    )
+    anneal: float = option(
+        1.2, "what --schedule=annealed divides the rate by after each epoch", low=1, high=1000
     )
     warm_up: float = option(
         0.05, "share of the training in which --schedule=linear raises the rate", low=0, below=1
     )
     momentum: float = option(0.9, "momentum of --optimizer=sgd", low=0)
+    nesterov: bool = option(False, "Nesterov's momentum in place of the plain one")
     weight_decay: float = option(
         0.01, "share of each weight that adamw subtracts, times the learning rate", low=0
     )

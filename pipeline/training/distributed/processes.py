@@ -103,6 +103,15 @@ class World:
             for tensor, part in zip(alike, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def summed(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over the processes. Raises what `sum` raises."""
+        self.wait()
+        whole = sums.clone()
+        if self.size > 1:
+            with self._connected():
+                dist.all_reduce(whole, group=self._gradients)
+        return whole
+
     def average_buffers(self, buffers: Sequence[Tensor]) -> None:
         """Replace each buffer by its mean over the processes, in one message."""
         if self.size == 1 or not buffers:
