@@ -223,12 +223,12 @@ def _load_config(arguments: TrainArguments, tokens: Tokens, options: TrainOption
 
 
 def _feature_streams(directory: ModelDir) -> Streams:
-    """The layout of the features: static, Δ and ΔΔ, in each the energy before the mel filters."""
+    """The layout of the features: static, Δ and ΔΔ, in each the energy before the bands."""
     if not (directory.path / "front_end").is_dir():
         return Streams()
     front_end = directory.front_end()
     count = 1 if front_end.delta is None else front_end.delta.delta_order + 1
-    return Streams(count, front_end.mel_from)
+    return Streams(count, front_end.bands_from, linear=front_end.is_linear)
 
 
 def _load_pretrained(
