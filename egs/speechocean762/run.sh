@@ -10,6 +10,7 @@
 # --corpus DIR                speechocean762; its test set is used where it has one
 # --units UNITS               phone, or of words char, bigram, bpe or unigram
 # --work DIR                  folder of data/, feats/ and exp/; of words data_UNITS/ and exp_UNITS/
+# --tag NAME                  end of the name of exp/, so that several networks share data/ and feats/
 # --nj N                      number of jobs of features and search
 # --cmd, --train-cmd PROGRAM  what runs the jobs, and the trainings: see cmd.sh
 # --train-launch PROGRAM      what starts the processes of a training: see cmd.sh
@@ -33,6 +34,7 @@ stop_stage=10
 corpus=
 units=phone
 work=.
+tag=
 nj=2
 cmd=                  # default: as cmd.sh says
 train_cmd=            # default: as cmd.sh says; e.g. "slurm.py --gpu 1"
@@ -56,7 +58,7 @@ fi
 
 partial=()
 if [ "$allow_partial" = true ]; then partial=(--allow-partial); fi
-data=$work/data exp=$work/exp
+data=$work/data exp=$work/exp${tag:+_$tag}
 mkdir -p "$data" "$exp/log"
 
 # What the units are called, how their tokens are made and their hypotheses scored, and how a
@@ -122,7 +124,7 @@ fi
 
 # Words have directories of their own, whose features and statistics are those of the phones.
 if [ "$units" != phone ]; then
-  phones=$data data=$work/data_$units exp=$work/exp_$units cmvn=${cmvn//"$phones/"/"$data/"}
+  phones=$data data=$work/data_$units exp=$work/exp_$units${tag:+_$tag} cmvn=${cmvn//"$phones/"/"$data/"}
   mkdir -p "$exp/log"
 fi
 if runs 3; then
