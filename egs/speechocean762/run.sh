@@ -10,10 +10,12 @@
 # --corpus DIR                speechocean762; its test set is used where it has one
 # --units UNITS               phone, or of words char, bigram, bpe or unigram
 # --work DIR                  folder of data/, feats/ and exp/; of words data_UNITS/ and exp_UNITS/
+# --tag NAME                  end of the name of exp/, so that several networks share data/ and feats/
 # --nj N                      number of jobs of features and search
 # --cmd, --train-cmd PROGRAM  what runs the jobs, and the trainings: see cmd.sh
 # --train-launch PROGRAM      what starts the processes of a training: see cmd.sh
 # --device cpu|cuda|auto      where trainings and searches compute
+# --features KIND             fbank, or spectrogram for [DS2]; give each kind a --work of its own
 # --model FILE.toml           architecture of the networks
 # --regime DIR                folder of the options of the trainings
 # --beam N                    beam: number of hypotheses kept
@@ -32,12 +34,14 @@ stop_stage=10
 corpus=
 units=phone
 work=.
+tag=
 nj=2
 cmd=                  # default: as cmd.sh says
 train_cmd=            # default: as cmd.sh says; e.g. "slurm.py --gpu 1"
 train_launch=         # default: as cmd.sh says; e.g. srun
 device=auto
 allow_partial=false
+features=fbank
 model=conf/model.toml
 regime=conf/modern
 beam=10
@@ -54,7 +58,7 @@ fi
 
 partial=()
 if [ "$allow_partial" = true ]; then partial=(--allow-partial); fi
-data=$work/data exp=$work/exp
+data=$work/data exp=$work/exp${tag:+_$tag}
 mkdir -p "$data" "$exp/log"
 
 # What the units are called, how their tokens are made and their hypotheses scored, and how a
@@ -89,14 +93,20 @@ fi
 sets=(dev)
 if [ -d "$data/test" ]; then sets+=(test); fi
 
-# 40 mel filter-bank coefficients and energy, Δ and ΔΔ; mean 0 and variance 1 over the training set.
+# 40 mel filter-bank coefficients and energy, Δ and ΔΔ, or 161 columns of a log spectrum; mean 0 and
+# variance 1 over the training set.
+case $features in
+  fbank) columns=123 delta=conf/delta.conf ;;
+  spectrogram) columns=161 delta= ;;
+  *) _usage_error "--features is fbank or spectrogram, not '$features'" ;;
+esac
 if runs 2; then
-  begin 2 "features: 123 a frame"
+  begin 2 "features: $columns a frame"
   for set in train "${sets[@]}"; do
-    step "feats_$set" "$data/$set/wav.scp,conf/fbank.conf,conf/delta.conf" \
+    step "feats_$set" "$data/$set/wav.scp,conf/$features.conf${delta:+,$delta}" \
       "$data/$set/feats.scp,$data/$set/utt2num_frames,$data/$set/conf,$work/feats/$set" \
-      make_feats.sh --nj "$nj" --cmd "$cmd" --conf conf/fbank.conf --delta-conf conf/delta.conf \
-      "$data/$set" "$work/feats/$set"
+      make_feats.sh --nj "$nj" --cmd "$cmd" --conf "conf/$features.conf" \
+      ${delta:+--delta-conf "$delta"} "$data/$set" "$work/feats/$set"
   done
   if [ "$by_speaker" = false ]; then
     heavy cmvn "$data/train/feats.scp,$work/feats/train" "$data/train/cmvn.ark" \
@@ -114,7 +124,7 @@ fi
 
 # Words have directories of their own, whose features and statistics are those of the phones.
 if [ "$units" != phone ]; then
-  phones=$data data=$work/data_$units exp=$work/exp_$units cmvn=${cmvn//"$phones/"/"$data/"}
+  phones=$data data=$work/data_$units exp=$work/exp_$units${tag:+_$tag} cmvn=${cmvn//"$phones/"/"$data/"}
   mkdir -p "$exp/log"
 fi
 if runs 3; then

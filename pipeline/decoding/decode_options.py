@@ -115,3 +115,17 @@ class CtcDecodeOptions(DecodeOptions, CtcSearchOptions):
 @dataclass(frozen=True, kw_only=True)
 class TransducerDecodeOptions(DecodeOptions, TransducerSearchOptions):
     """Options of ``decode_transducer.py``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions(Options):
+    """Options of ``align_tokens.py``."""
+
+    cmvn: str = option(
+        "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"
+    )
+    utt2spk: str = option(
+        "", "rspecifier of each utterance's speaker; empty: --cmvn is by utterance"
+    )
+    allow_pipes: bool = option(False, "run the commands of scp entries")
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)

@@ -1,6 +1,7 @@
 """A recogniser: a trained CTC network or transducer with its search."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -119,10 +120,7 @@ class Recogniser:
             FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
             DataError: no hypothesis is possible, for example if weights are not finite.
         """
-        stats = self.directory.statistics(features, cmvn)
-        checked = normalise_features(features, utt_id, self.input_dim, stats)
-        batch = torch.from_numpy(checked)[None].to(self.device)
-        lengths = torch.tensor([len(checked)], device=self.device)
+        batch, lengths = self._batch(utt_id, features, cmvn)
         try:
             with torch.inference_mode():
                 if isinstance(self.model, CtcModel):
@@ -136,6 +134,50 @@ class Recogniser:
                 return found._replace(hyps=kept or found.hyps)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
+
+    def align(
+        self,
+        utt_id: str,
+        features: np.ndarray,
+        tokens: Sequence[int],
+        cmvn: CmvnStats | None = None,
+    ) -> list[Span]:
+        """The output frames of each token on the most probable path that spells them.
+
+        A transducer emits a token in one frame.
+
+        Args:
+            utt_id: the id of the utterance, for error messages.
+            features: as for `recognise`.
+            tokens: token ids.
+            cmvn: as for `recognise`.
+
+        Raises:
+            FeatureError: as `recognise`.
+            DataError: no path spells the tokens.
+        """
+        batch, lengths = self._batch(utt_id, features, cmvn)
+        try:
+            with torch.inference_mode():
+                if isinstance(self.model, CtcModel):
+                    rows = self.model(batch, lengths)[0][0].double().cpu().numpy()
+                    return ctc_align(rows, tokens, blank=BLANK)
+                assert isinstance(self.model, TransducerModel)
+                encoded, _ = self.model.encoder(batch, lengths)
+                frames = self.model.joiner.project_encoder(encoded)
+                times = transducer_align(frames[0], self.model, tokens, blank=BLANK)
+                return [(t, t + 1) for t in times]
+        except ValueError as error:
+            raise DataError(f"{utt_id}: {error}") from error
+
+    def _batch(
+        self, utt_id: str, features: np.ndarray, cmvn: CmvnStats | None
+    ) -> tuple[Tensor, Tensor]:
+        """The normalised features (1, T, F) and their number (1,)."""
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
+        batch = torch.from_numpy(checked)[None].to(self.device)
+        return batch, torch.tensor([len(checked)], device=self.device)
 
     def recognise_file(
         self, path: str | Path, *, channel: int = -1, resampled: bool = False
