@@ -36,7 +36,7 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
 from pipeline.kernels.search.ctc_progress_cpu import ROOM, Progress, best, entries, settle
 from pipeline.kernels.search.fusion import Automaton
 from pipeline.kernels.search.words import BETA, WordAutomaton, Words, no_words
-from pipeline.kernels.search.words_cpu import is_barred, word_end, word_state
+from pipeline.kernels.search.words_cpu import is_barred, word_ends, word_state
 
 __all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search", "settle"]
 
@@ -74,6 +74,7 @@ class Pool(NamedTuple):
     first: np.ndarray  # of each prefix the first child that is in the beam too
     following: np.ndarray  # and of that the next sibling
     barred: np.ndarray  # of each token the last prefix whose growth by it is its child's
+    endings: np.ndarray  # of each prefix what the end of its last word adds; 0 without words
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def _new_pool(beam_size, vocab):
     room = 4 * beam_size + 64
     first, following = np.empty(beam_size, np.int32), np.empty(beam_size, np.int32)
     barred = np.empty(vocab, np.int32)
-    return Pool(np.empty(room), np.empty(room, np.int64), first, following, barred)
+    endings = np.zeros(beam_size)
+    return Pool(np.empty(room), np.empty(room, np.int64), first, following, barred, endings)
 
 
 # ---- a frame -------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def _gather(tree, beam, stays, count, row, order, model, words, reach, blank, bo
     """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
     nodes, lasts, _, states, fused, a, i, before = beam
     logs, p, e, _ = row
-    scores, numbers, first, following, barred = pool
+    scores, numbers, first, following, barred, endings = pool
     added, after, opens = model.log_probs, stays.scores, words.opens
     vocab, found, of_words = len(logs), 0, len(opens) > 0
     for n in range(count):
@@ -188,17 +190,19 @@ def _gather(tree, beam, stays, count, row, order, model, words, reach, blank, bo
             barred[lasts[inside]] = n
             inside = following[inside]
         state, room = states[n], before[n] + SLACK * (1.0 + abs(before[n]))
-        spelt, ending = state, 0.0
+        spelt, ending = state, endings[n]
         if of_words:
-            state, ending = 0, word_end(words, spelt)[0]
+            state = 0
         for at in range(len(order)):
             k = order[at]
             if not room + logs[k] + reach[state] >= bound:
                 break
-            share = added[state, k] + (ending if of_words and opens[k] else 0.0)
-            if barred[k] == n or not room + logs[k] + share >= bound:
+            if barred[k] == n:
                 continue
-            if of_words and is_barred(words, spelt, k):
+            share = added[state, k]
+            if of_words and opens[k]:
+                share += ending
+            if not room + logs[k] + share >= bound or (of_words and is_barred(words, spelt, k)):
                 continue
             part = BLANK if k == lasts[n] else TOTAL
             grown, grown_e = times(a[part, n], i[part, n], p[k], e[k])
@@ -288,7 +292,7 @@ def _keep(tree, beam, stays, row, model, words, blank, pool, count, after):
         state = states[source]
         if len(opens) > 0:
             new_states[n] = word_state(words, state, k)
-            ending = word_end(words, state)[0] if opens[k] else 0.0
+            ending = pool.endings[source] if opens[k] else 0.0
             new_fused[n] = fused[source] + (added[0, k] + ending)
         else:
             new_states[n] = following[state, k]
@@ -322,6 +326,8 @@ def _beam_search(
         _compute(row, beam.tokens, count)
         _stay(tree, beam, count, row, blank, stays)
         _find_children(tree, beam.nodes, count, pool.first, pool.following)
+        if len(words.opens) > 0:
+            word_ends(words, beam.states, count, pool.endings)
         least, greatest = _bounds(beam.scores, stays.scores, count, beam_size)
         while True:
             bound = max(least, greatest - spread)

@@ -54,6 +54,13 @@ def word_end(words, state):
 
 
 @array_part
+def word_ends(words, states, count, endings):
+    """What the end of the word adds in each state."""
+    for n in range(count):
+        endings[n] = word_end(words, states[n])[0]
+
+
+@array_part
 def _spelt_on(words, node, token):
     """The node of the lexicon after a token's characters."""
     first, letters, chars, starts = words.letters_first, words.letters, words.chars, words.starts
