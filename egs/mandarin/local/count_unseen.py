@@ -29,8 +29,6 @@ from pipeline.scoring.results import read_score, scored_file
 from pipeline.scoring.transcripts import read_transcripts
 from pipeline.text.mandarin import without_tone
 
-NOTHING = "<eps>"
-
 Pairs = Counter[tuple[str, str]]
 
 
@@ -77,7 +75,7 @@ def line(pairs: Pairs, known: set[str]) -> str:
     wrong: Counter[str] = Counter()
     inserted = tones = 0
     for (said, heard), count in pairs.items():
-        if said == NOTHING:
+        if not said:
             inserted += count
             continue
         ref[said] += count
