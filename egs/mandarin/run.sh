@@ -231,6 +231,7 @@ if runs 11; then
     step "tune_$network" "$dir/final.safetensors,$lm,$data/dev/feats.scp,$feats/dev" \
       "$dir/tune_dev/tune.tsv,$dir/tune_dev/best.conf" \
       tune_fusion.sh --nj "$nj" --cmd "$cmd" --name "$name" --score-options "$rule" \
+      --weights "0.1 0.3 0.5" --bonuses "0 1 2" \
       --options "--beam=$beam --device=$device" \
       "decode_$network.py" "$dir" "$lm" "$data/dev" "$dir/tune_dev"
     pairs=() dirs=()

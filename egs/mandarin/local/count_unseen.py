@@ -58,7 +58,7 @@ def main(
         pairs = read_pairs(str(scored_file(directory, "alignments")))
         if number == 0:
             print(heading(name, units))
-        print(f"{directory.parent.name}/{directory.name:24}"[:32].ljust(32) + line(pairs, known))
+        print(f"{directory.parent.name}/{directory.name}".ljust(34) + line(pairs, known))
     return 0
 
 
@@ -66,7 +66,7 @@ def heading(name: str, units: Units) -> str:
     """The first line of the table."""
     tone = "   tone alone" if units is Units.PINYIN else ""
     unit = "syllables" if units is Units.PINYIN else "characters"
-    return f"{'':32}{'%' + name:>8} of {unit:12}seen: error   unseen: different, all, error{tone}"
+    return f"{'':34}{'%' + name:>8} of {unit:12}seen: error   unseen: different, all, error{tone}"
 
 
 def line(pairs: Pairs, known: set[str]) -> str:
