@@ -89,9 +89,16 @@ class FrontEnd:
         return add_deltas(feats, order=self.delta.delta_order, window=self.delta.delta_window)
 
     @property
-    def mel_from(self) -> int | None:
-        """The first column of the mel filters; None if the features are not mel filters."""
-        return int(self.options.use_energy) if isinstance(self.options, FbankOptions) else None
+    def bands_from(self) -> int | None:
+        """The first column that is a band of frequencies; None for cepstra."""
+        if isinstance(self.options, FbankOptions):
+            return int(self.options.use_energy)
+        return 1 if self.is_linear else None  # the first column of a spectrogram is the energy
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the bands are as far apart in Hz, not in mel."""
+        return isinstance(self.options, SpectrogramOptions)
 
     @property
     def dim(self) -> int:

@@ -1,10 +1,10 @@
 """Resampling of recordings whose sample rate is not that of the features: by soxr, or as Kaldi."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import AudioError
 from pipeline.frontend.feature_options import FrameOptions
-from pipeline.frontend.linear_resample import linear_resample
+from pipeline.frontend.linear_resample import LinearResampler, linear_resample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,13 +62,56 @@ def to_rate(
             recordings are from each other.
     """
     wanted = round(options.sample_frequency)
-    if rate == wanted:
+    match _way(rate, options, resampled=resampled, name=name, whose=whose, remedy=remedy):
+        case "linear":
+            return linear_resample(samples, rate, wanted)
+        case "soxr":
+            return resample(samples, rate, wanted, name)
+    return samples
+
+
+class Resampler(Protocol):
+    """Resamples a recording that comes in chunks, to the same samples however it is cut."""
+
+    def resample_chunk(self, samples: "Samples", *, last: bool = False) -> "Samples":
+        """What is known after more samples ``(n,)``; with ``last`` all that is left."""
+
+
+class _AsItIs:
+    """For a recording that has the rate of the features."""
+
+    def resample_chunk(self, samples: "Samples", *, last: bool = False) -> "Samples":
+        """The samples."""
         return samples
-    if options.allow_downsample if rate > wanted else options.allow_upsample:
+
+
+def resampler(
+    rate: int, options: FrameOptions, *, resampled: bool, name: str, whose: str, remedy: str
+) -> Resampler:
+    """`to_rate` for a recording that comes in chunks; arguments and errors are the same."""
+    wanted = round(options.sample_frequency)
+    match _way(rate, options, resampled=resampled, name=name, whose=whose, remedy=remedy):
+        case "linear":
+            return LinearResampler(rate, wanted)
+        case "soxr":
+            import soxr
+
+            found: Resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="VHQ")
+            return found
+    return _AsItIs()
+
+
+def _way(
+    rate: int, options: FrameOptions, *, resampled: bool, name: str, whose: str, remedy: str
+) -> str:
+    """How to resample: ``linear``, ``soxr``, or not at all, the empty text; see `to_rate`."""
+    wanted = round(options.sample_frequency)
+    if rate == wanted:
+        return ""
+    allowed = options.allow_downsample if rate > wanted else options.allow_upsample
+    if allowed or resampled:
         _check_ratio(rate, wanted, name)
-        return linear_resample(samples, rate, wanted)
-    if resampled:
-        return resample(samples, rate, wanted, name)
+        return "linear" if allowed else "soxr"
     raise AudioError(
         f"{name}: has a sample rate of {rate} Hz, but {whose} {wanted}; "
         f"resample it: {remedy}, or sox IN -r {wanted} OUT"

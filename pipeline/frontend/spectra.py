@@ -39,20 +39,12 @@ def compute_fbank(samples: "FloatArray", options: FbankOptions) -> "FloatArray":
     Raises:
         FeatureError: the recording is shorter than a frame, or the features hold NaN.
     """
-    import kaldi_native_fbank as native
-
-    settings = native.FbankOptions()
-    settings.use_log_fbank, settings.use_power = options.use_log_fbank, options.use_power
-    return _compute_mel(samples, options, settings, native.OnlineFbank)
+    return _compute_mel(samples, options)
 
 
 def compute_mfcc(samples: "FloatArray", options: MfccOptions) -> "FloatArray":
     """Mel-frequency cepstral coefficients ``(T, num_ceps)``, as in Kaldi's compute-mfcc-feats."""
-    import kaldi_native_fbank as native
-
-    settings = native.MfccOptions()
-    settings.num_ceps, settings.cepstral_lifter = options.num_ceps, options.cepstral_lifter
-    return _compute_mel(samples, options, settings, native.OnlineMfcc)
+    return _compute_mel(samples, options)
 
 
 def compute_features(samples: "FloatArray", options: FeatureOptions) -> "FloatArray":
@@ -66,12 +58,28 @@ def compute_features(samples: "FloatArray", options: FeatureOptions) -> "FloatAr
             return compute_spectrogram(samples, options)
 
 
-def _compute_mel(
-    samples: "FloatArray", options: FbankOptions | MfccOptions, settings: Any, computer: Any
-) -> "FloatArray":
-    """Run kaldi-native-fbank's ``computer`` with ``settings`` completed from ``options``."""
+def _compute_mel(samples: "FloatArray", options: FbankOptions | MfccOptions) -> "FloatArray":
     import numpy as np
 
+    extractor = mel_extractor(options)
+    extractor.accept_waveform(options.sample_frequency, _dithered(samples, options))
+    extractor.input_finished()
+    frames = [extractor.get_frame(t) for t in range(extractor.num_frames_ready)]
+    return _finished(np.array(frames, np.float32), samples, options)
+
+
+def mel_extractor(options: FbankOptions | MfccOptions) -> Any:
+    """kaldi-native-fbank's computer of filter banks or MFCCs, without dither."""
+    import kaldi_native_fbank as native
+
+    settings: Any
+    match options:
+        case FbankOptions():
+            settings, computer = native.FbankOptions(), native.OnlineFbank
+            settings.use_log_fbank, settings.use_power = options.use_log_fbank, options.use_power
+        case MfccOptions():
+            settings, computer = native.MfccOptions(), native.OnlineMfcc
+            settings.num_ceps, settings.cepstral_lifter = options.num_ceps, options.cepstral_lifter
     settings.use_energy, settings.htk_compat = options.use_energy, options.htk_compat
     settings.energy_floor, settings.raw_energy = options.energy_floor, options.raw_energy
     mel, frame = settings.mel_opts, settings.frame_opts
@@ -86,11 +94,7 @@ def _compute_mel(
     frame.remove_dc_offset, frame.snip_edges = options.remove_dc_offset, options.snip_edges
     frame.window_type, frame.blackman_coeff = options.window_type, options.blackman_coeff
     frame.round_to_power_of_two = options.round_to_power_of_two
-    extractor = computer(settings)
-    extractor.accept_waveform(options.sample_frequency, _dithered(samples, options))
-    extractor.input_finished()
-    frames = [extractor.get_frame(t) for t in range(extractor.num_frames_ready)]
-    return _finished(np.array(frames, np.float32), samples, options)
+    return computer(settings)
 
 
 def compute_spectrogram(samples: "FloatArray", options: SpectrogramOptions) -> "FloatArray":
@@ -98,9 +102,14 @@ def compute_spectrogram(samples: "FloatArray", options: SpectrogramOptions) -> "
 
     The first column is the log energy of the frame, not the constant term of the spectrum.
     """
+    frames = _frames(_dithered(samples, options), options)
+    return _finished(spectra_of(frames, options), samples, options)
+
+
+def spectra_of(frames: "FloatArray", options: SpectrogramOptions) -> "FloatArray":
+    """The log power spectra of frames ``(T, window_samples)``; each depends on its frame alone."""
     import numpy as np
 
-    frames = _frames(_dithered(samples, options), options)
     if options.remove_dc_offset:
         frames = frames - frames.mean(axis=1, keepdims=True)
     raw = frames
@@ -111,18 +120,41 @@ def compute_spectrogram(samples: "FloatArray", options: SpectrogramOptions) -> "
     power = spectrum.real**2 + spectrum.imag**2
     feats = np.log(np.maximum(power, EPSILON)).astype(np.float32)
     feats[:, 0] = _log_energy(raw if options.raw_energy else frames, options)
-    return _finished(feats, samples, options)
+    return feats
 
 
 def _dithered(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
     """``samples`` with dither, if any; the noise is the same for every utterance and every run."""
     import numpy as np
 
-    samples = np.asarray(samples, dtype=np.float32)
-    if options.dither == 0:
-        return samples
-    noise = np.random.default_rng(0).standard_normal(len(samples), dtype=np.float32)
-    return samples + np.float32(options.dither) * noise
+    return Dither(options)(np.asarray(samples, dtype=np.float32))
+
+
+class Dither:
+    """Adds dither, if any, to the samples of a recording, chunk after chunk."""
+
+    def __init__(self, options: FrameOptions) -> None:
+        import numpy as np
+
+        self.amplitude, self.random = options.dither, np.random.default_rng(0)
+
+    def __call__(self, samples: "FloatArray") -> "FloatArray":
+        """The next samples with noise."""
+        import numpy as np
+
+        if self.amplitude == 0:
+            return samples
+        noise = self.random.standard_normal(len(samples), dtype=np.float32)
+        return samples + np.float32(self.amplitude) * noise
+
+
+def frame_places(count: int, options: FrameOptions) -> tuple[int, int]:
+    """How many frames ``count`` samples have, and at which sample the first begins."""
+    window, shift = options.window_samples, options.shift_samples
+    if options.snip_edges:
+        return (1 + (count - window) // shift if count >= window else 0), 0
+    # Frame t is centred on the middle of the t-th shift; the signal is reflected at its ends.
+    return (count + shift // 2) // shift, shift // 2 - window // 2
 
 
 def _frames(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
@@ -130,10 +162,7 @@ def _frames(samples: "FloatArray", options: FrameOptions) -> "FloatArray":
     import numpy as np
 
     window, shift, count = options.window_samples, options.shift_samples, len(samples)
-    if options.snip_edges:
-        number, first = (1 + (count - window) // shift if count >= window else 0), 0
-    else:  # frame t is centred on the middle of the t-th shift; the signal is reflected at its ends
-        number, first = (count + shift // 2) // shift, shift // 2 - window // 2
+    number, first = frame_places(count, options)
     if number == 0:
         return np.zeros((0, window), np.float32)
     left, right = max(0, -first), max(0, first + (number - 1) * shift + window - count)
@@ -170,13 +199,18 @@ def _log_energy(frames: "FloatArray", options: FrameOptions) -> "FloatArray":
 
 def _finished(feats: "FloatArray", samples: "FloatArray", options: FrameOptions) -> "FloatArray":
     if len(feats) == 0:
-        seconds = len(samples) / options.sample_frequency
-        raise FeatureError(
-            f"{seconds:.4g} s of audio are shorter than a frame of {options.frame_length:g} ms; "
-            "leave this utterance out"
-        )
+        raise too_short(len(samples), options)
     check_features(feats)
     return feats - feats.mean(axis=0) if options.subtract_mean else feats
+
+
+def too_short(count: int, options: FrameOptions) -> FeatureError:
+    """The error of a recording of so many samples, which has no frame."""
+    seconds = count / options.sample_frequency
+    return FeatureError(
+        f"{seconds:.4g} s of audio are shorter than a frame of {options.frame_length:g} ms; "
+        "leave this utterance out"
+    )
 
 
 def check_features(feats: "NDArray[Any]", dim: int | None = None) -> None:

@@ -24,6 +24,14 @@ ENGINES = {
         "cpu": "pipeline.kernels.recurrent.cpu",
         "cuda": "pipeline.kernels.recurrent.cuda",
     },
+    "gru": {
+        "plain": "pipeline.kernels.recurrent.gru_plain",
+        "cpu": "pipeline.kernels.recurrent.gru_cpu",
+    },
+    "convolution": {
+        "plain": "pipeline.kernels.convolution.plain",
+        "cpu": "pipeline.kernels.convolution.cpu",
+    },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",
         "cpu": "pipeline.kernels.ctc.cpu",

@@ -13,13 +13,22 @@ SMALL = 2**18  # multiply-adds for which starting our own product costs more tha
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x`` (…, K) times ``weight`` (V, K) transposed, plus ``bias`` (V,): (…, V)."""
-    multiply_adds = x.numel() * len(weight)
-    if multiply_adds < SMALL or weight.dtype != x.dtype or not is_compiled(x):
+    """``x`` (…, K) times ``weight`` (V, K) transposed, plus ``bias`` (V,): (…, V).
+
+    Without gradients a row gets the same bits whatever other rows there are, if `is_compiled`.
+    """
+    is_small = torch.is_grad_enabled() and x.numel() * len(weight) < SMALL
+    if is_small or weight.dtype != x.dtype or not is_compiled(x):
         return torch.nn.functional.linear(x, weight, bias)
     offset = weight.new_zeros(len(weight)) if bias is None else bias
     rows: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, offset)
     return rows.view(*x.shape[:-1], len(weight))
+
+
+def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(R, K), (V, K), (V,) -> (R, V), by the same product for any R: a row never depends on R."""
+    product: Tensor = _Linear.apply(rows, weight, bias)
+    return product
 
 
 class _Linear(Function):

@@ -26,6 +26,7 @@ class Ragged:
     offsets: Tensor  # (T + 1,) row of the longest sequence's frame t; the last is R
     index: Tensor  # (R,) place of each row among the N·T frames of the padded batch
     padded: tuple[int, int]  # N, T of the padded batch
+    given: int = 0  # leading frames, 0 or 1, that a sweep does not compute: see `after_a_state`
 
     @property
     def rows(self) -> int:
@@ -60,6 +61,34 @@ def layout(lengths: Tensor, num_frames: int) -> Ragged:
     offsets = torch.zeros(num_frames + 1, dtype=torch.int64)
     torch.cumsum(active, dim=0, out=offsets[1:])
     return Ragged(active, offsets, index.to(lengths.device), (count, num_frames))
+
+
+def order(ragged: Ragged) -> Tensor:
+    """(N,) the sequence that stands in each place of a frame; those without a frame come last."""
+    count, num_frames = ragged.padded
+    device = ragged.index.device
+    first = int(ragged.offsets[min(1, num_frames)])  # rows of the first frame
+    key = count + torch.arange(count, device=device)
+    key[ragged.index[:first] // max(num_frames, 1)] = torch.arange(first, device=device)
+    return key.argsort()
+
+
+def after_a_state(ragged: Ragged) -> Ragged:
+    """The same batch with a frame of N rows before its first, for states that are given.
+
+    The other rows follow in the same order. A sweep does not compute this frame; it reads there
+    what each sequence, also one without a frame of its own, goes on from.
+    """
+    count, num_frames = ragged.padded
+    head = torch.tensor([count])
+    index = ragged.index // max(num_frames, 1) + ragged.index + 1
+    return Ragged(
+        torch.cat([head, ragged.active]),
+        torch.cat([head.new_zeros(1), ragged.offsets + count]),
+        torch.cat([order(ragged) * (num_frames + 1), index]),
+        (count, num_frames + 1),
+        given=1,
+    )
 
 
 def pack(x: Tensor, ragged: Ragged) -> Tensor:

@@ -289,6 +289,7 @@ class Epoch:
     metric: str  # the name of the error rate: PER, WER, CER or next-token error
     best: bool  # whether it is better than all epochs before
     others: Mapping[str, float] = field(default_factory=dict)  # more error rates, by their names
+    seconds: float = 0.0  # that the epoch took
 
     @property
     def dev_bits(self) -> float:
@@ -337,6 +338,7 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
         str(row["metric"]) if named else UNNAMED,
         bool(row["best"]),
         {str(name): float(rate) for name, rate in row.get("dev_other_error_rates", {}).items()},
+        float(row.get("seconds", 0.0)),
     )
 
 

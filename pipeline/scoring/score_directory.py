@@ -162,8 +162,9 @@ def _score_locked(
         write_lines(partial / "wer", [lines])
         if score.cer:
             counts = score.cer.counts
-            of_chars = {"absent": texts.absent, "name": "CER", "note": score.note}
-            write_lines(partial / "cer", [kaldi_forms.wer_lines(counts, **of_chars)])
+            said = {"name": "CER", "note": score.note}
+            lines = kaldi_forms.wer_lines(counts, absent=texts.absent, **said)
+            write_lines(partial / "cer", [lines])
         files = {name: file_digest(partial / name) for name in ("wer", "alignments")}
         text = "".join(_json({**content, "files": files}))
         write_lines(partial / "score.json", [sealed(text)])

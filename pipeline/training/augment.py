@@ -15,7 +15,8 @@ class Streams(NamedTuple):
     """The layout of a feature matrix: streams of equal size, such as static, Δ and ΔΔ features."""
 
     number: int = 1
-    mel_from: int | None = None  # first column of the mel filters in a stream; None: no mel filters
+    bands_from: int | None = None  # first column of a stream that is a band; None: no bands
+    linear: bool = False  # bands are as far apart in Hz, not in mel: a spectrogram
 
 
 def augment(
@@ -47,7 +48,7 @@ def augment(
         features = resample(features, speed, streams.number)
     if options.warp > 0.0:
         warp += options.warp * _plus_or_minus(generator)
-    if speed * warp != 1.0 and streams.mel_from is not None:
+    if speed * warp != 1.0 and streams.bands_from is not None:
         features = move_channels(features, speed * warp, streams)
     if options.input_noise > 0.0:
         noise = torch.randn(features.shape, generator=generator)
@@ -76,29 +77,33 @@ def resample(features: Tensor, speed: float, streams: int = 1) -> Tensor:
 
 
 def move_channels(features: Tensor, factor: float, streams: Streams) -> Tensor:
-    """Move the energy at f Hz to ``factor`` · f Hz, in the mel filters of each stream of (T, F)."""
-    assert streams.mel_from is not None
+    """Move the energy at f Hz to ``factor`` · f Hz, in the bands of each stream of (T, F)."""
+    assert streams.bands_from is not None
     by_stream = features.view(len(features), streams.number, -1)
-    bands = by_stream[:, :, streams.mel_from :]
+    bands = by_stream[:, :, streams.bands_from :]
     count = bands.shape[2]
-    before, share = _sources(count, round(factor, 3))
+    before, share = _sources(count, round(factor, 3), streams.linear)
     moved = by_stream.clone()
-    moved[:, :, streams.mel_from :] = torch.lerp(
+    moved[:, :, streams.bands_from :] = torch.lerp(
         bands[:, :, before], bands[:, :, (before + 1).clamp(max=count - 1)], share
     )
     return moved.view(len(features), -1)
 
 
 @cache
-def _sources(count: int, factor: float) -> tuple[Tensor, Tensor]:
-    """For each of ``count`` mel filters: the filter to interpolate from, and the next one's weight.
+def _sources(count: int, factor: float, linear: bool) -> tuple[Tensor, Tensor]:
+    """For each of ``count`` bands: the band to interpolate from, and the next one's weight.
 
-    Filter k is centred at (k + 1) / (count + 1) of the mel range.
+    Mel filter k is centred at (k + 1) / (count + 1) of the mel range, band k of a spectrogram at
+    k + 1 times the frequency of the first.
     """
-    low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
-    steps = (torch.arange(count, dtype=torch.float64) + 1) / (count + 1)
-    hertz = 700.0 * torch.expm1((low + (high - low) * steps) / 1127.0)
-    at = (_mel(hertz / factor) - low) / (high - low) * (count + 1) - 1
+    numbers = torch.arange(count, dtype=torch.float64) + 1
+    if linear:
+        at = numbers / factor - 1
+    else:
+        low, high = _mel(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
+        hertz = 700.0 * torch.expm1((low + (high - low) * numbers / (count + 1)) / 1127.0)
+        at = (_mel(hertz / factor) - low) / (high - low) * (count + 1) - 1
     at = at.clamp(0, count - 1)
     before = at.long()
     return before, (at - before).float()

@@ -119,6 +119,18 @@ def test_a_formant_moves_by_the_factor(factor, peak):
     assert hertz_of(found, 40) == pytest.approx(factor * hertz_of(peak, 40), rel=0.02)
 
 
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_a_formant_of_a_spectrogram_moves_by_the_factor(factor):
+    """Column k is at k times 50 Hz; the first is the energy, which stays."""
+    columns = torch.arange(161.0)
+    spectrum = torch.exp(-0.5 * ((columns - 60.0) / 4.0) ** 2)
+    spectrum[0] = 7.0
+    out = move_channels(spectrum[None], factor, Streams(1, 1, linear=True))[0]
+    assert out[0] == 7.0
+    found = float((out[1:] * columns[1:]).sum() / out[1:].sum())
+    assert found == pytest.approx(factor * 60.0, rel=0.01)
+
+
 def test_speed_and_warp_are_drawn_within_their_limits(features):
     lengths = {len(changed(features, seed, speed=0.1)) for seed in range(200)}
     assert min(lengths) == 36

@@ -5,9 +5,9 @@ what the launches before it wrote, and no program of a launch reads what another
 writes, so that nothing has to be waited for but the launch before.
 
 All that differs from batch to batch stands in ``table`` (int64, on the device): the step at which
-the launches begin, the number of frames T, the addresses of the tensors, the first row of each
-frame. The tensors are those of `plain.py`, contiguous, with rows of D·G, D·P or D·H numbers;
-cell states, peepholes and everything element by element are float32.
+the launches begin, the number of frames T and how many of them are given, the addresses of the
+tensors, the first row of each frame. The tensors are those of `plain.py`, contiguous, with rows of
+D·G, D·P or D·H numbers; cell states, peepholes and everything element by element are float32.
 """
 
 import triton
@@ -28,7 +28,9 @@ D_GATES = tl.constexpr(11)
 D_HIDDEN = tl.constexpr(12)
 D_CELLS = tl.constexpr(13)  # and the next: read and written in turns
 D_CELLS_NEXT = tl.constexpr(14)
-OFFSETS = tl.constexpr(16)
+GIVEN = tl.constexpr(15)  # leading frames that are not computed
+GRADIENT_M = tl.constexpr(16)  # of o tanh(c), from elsewhere than the projection
+OFFSETS = tl.constexpr(18)
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -147,6 +149,7 @@ def _forward_place(table, step, direction, SEQUENCES: tl.constexpr):
     t = tl.where(direction == 0, s, frames - 1 - s)
     first, count = _rows(table, t, frames)
     first_before, count_before = _rows(table, tl.where(direction == 0, t - 1, t + 1), frames)
+    count = tl.where(t < tl.load(table + GIVEN), 0, count)
     n = tl.program_id(1) * SEQUENCES + tl.arange(0, SEQUENCES)
     here = n < count
     return first + n, here, first_before + n, here & (n < count_before), count
@@ -219,12 +222,12 @@ def projection_step(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step(
+def simple_step(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """[G13] eq. 1 for a tile."""
+    """[G13] eq. 1 for a tile, with a tanh where CLIP is 0, else a ReLU that ends there."""
     d = tl.program_id(2)
     row, here, row_before, known, count = _forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -240,7 +243,11 @@ def tanh_step(
     at = ((row * D + d) * H)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
     x = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    h = _tanh(total + x).to(DTYPE)
+    total += x
+    if CLIP > 0:
+        h = tl.where(total >= CLIP, CLIP, tl.where(total <= 0.0, 0.0, total)).to(DTYPE)
+    else:
+        h = _tanh(total).to(DTYPE)
     tl.store(hidden + at, h, mask=mask)
     tl.store(_pointer(table, ACTIVATED, DTYPE) + at, h, mask=mask)
 
@@ -260,6 +267,7 @@ def _backward_place(table, step, direction, SEQUENCES: tl.constexpr):
     first, count = _rows(table, t, frames)
     first_after, count_after = _rows(table, tl.where(direction == 0, t + 1, t - 1), frames)
     first_before, count_before = _rows(table, tl.where(direction == 0, t - 1, t + 1), frames)
+    count = tl.where(t < tl.load(table + GIVEN), 0, count)
     n = tl.program_id(1) * SEQUENCES + tl.arange(0, SEQUENCES)
     here = n < count
     after = here & (n < count_after)
@@ -295,8 +303,8 @@ def hidden_step_back(
 def lstm_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, P: tl.constexpr, HAS_PEEPHOLES: tl.constexpr,
-    IS_PROJECTED: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    IS_PROJECTED: tl.constexpr, ADDS_M: tl.constexpr, DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr, SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """The gradients of eq. 3-7 for a tile; with a projection after `hidden_step_back`."""
     d = tl.program_id(2)
@@ -316,6 +324,9 @@ def lstm_step_back(
             _pointer(table, PROJECTION, DTYPE) + d * (P * H), col, live,
             P, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
         )  # fmt: skip
+        if ADDS_M:
+            to_m = _pointer(table, GRADIENT_M, DTYPE)
+            d_m += tl.load(to_m + m_at, mask=mask, other=0.0).to(tl.float32)
     else:
         d_m = _product(
             d_gates + (row_after * D + d) * (4 * H), after,
@@ -350,12 +361,12 @@ def lstm_step_back(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step_back(
+def simple_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of eq. 1 for a tile."""
+    """The gradient of `simple_step` for a tile."""
     d = tl.program_id(2)
     _, row, here, row_after, after, _, _, count = _backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -372,4 +383,8 @@ def tanh_step_back(
     mask = here[:, None] & live[None, :]
     total += tl.load(_pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
     h = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(d_gates + at, (total * (1.0 - h * h)).to(DTYPE), mask=mask)
+    if CLIP > 0:
+        total = tl.where((h > 0.0) & (h < CLIP), total, 0.0)
+    else:
+        total *= 1.0 - h * h
+    tl.store(d_gates + at, total.to(DTYPE), mask=mask)

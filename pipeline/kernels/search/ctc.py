@@ -31,6 +31,7 @@ from pipeline.kernels.engines import engine
 from pipeline.kernels.search import ctc_plain
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion, NetworkAutomaton
 from pipeline.kernels.search.hypotheses import Hypothesis
+from pipeline.kernels.search.pruning import pruned
 
 __all__ = ["ctc_align", "ctc_beam_search", "ctc_greedy", "ctc_prefix_search"]
 
@@ -62,7 +63,7 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor, *, blank: int = 0) -> list[li
             f"{tuple(lengths.shape)}"
         )
     n, frames, vocab = log_probs.shape
-    _check_blank(blank, vocab)
+    check_blank(blank, vocab)
     lengths = lengths.to(log_probs.device)
     if n and not 0 <= int(lengths.min()) <= int(lengths.max()) <= frames:
         raise ValueError(f"lengths must lie in 0 … {frames}")
@@ -84,6 +85,8 @@ def ctc_beam_search(
     blank: int = 0,
     fusion: Fusion = NO_FUSION,
     length_normalise: bool = False,
+    token_mass: float = 1.0,
+    max_tokens: int = 0,
 ) -> list[Hypothesis]:
     """Beam search of [G13] with Pr(k|t, u) = Pr(k|t), over prefixes as CTC spells them.
 
@@ -100,19 +103,23 @@ def ctc_beam_search(
         fusion: a language model and a bonus. Each token adds its share to the score by which
             prefixes are kept; the end of the sequence adds its own after the last frame.
         length_normalise: sort by score / |y| ([G12]), not by score ([G13]).
+        token_mass: probability of a frame's most probable outputs, beyond which its other tokens
+            are left out; see `pruning.py`.
+        max_tokens: number of tokens that a frame keeps at most; 0: any number.
 
     Returns:
         At most ``beam`` hypotheses, best first, none of probability 0: an empty list if every
         string is impossible.
 
     Raises:
-        ValueError: a beam below 1; a blank or shapes that do not fit; NaN or plus infinity, with
-            its frame.
+        ValueError: a beam below 1; a mass or a number of tokens out of range; a blank or shapes
+            that do not fit; NaN or plus infinity, with its frame.
     """
     if beam < 1:
         raise ValueError(f"beam must be 1 or more, not {beam}")
     matrix, tops = checked(log_probs, blank)
-    model, kernels = fusion.tables(matrix.shape[1]), _engine(matrix)
+    matrix = pruned(matrix, blank=blank, mass=token_mass, most=max_tokens)
+    model, kernels = fusion.tables(matrix.shape[1]), search_engine(matrix)
     if fusion.network is not None:
         model, kernels = cast(Automaton, NetworkAutomaton(fusion, blank)), ctc_plain
     if -np.inf in tops:
@@ -168,7 +175,7 @@ def ctc_prefix_search(
     is_cut &= threshold < 1.0
     sections = np.flatnonzero(np.diff(is_cut, prepend=True, append=True)).reshape(-1, 2)
     rows, scale = _scaled(matrix, tops, sections)
-    found = _engine(matrix).prefix_search(rows, sections, blank, max_expansions)
+    found = search_engine(matrix).prefix_search(rows, sections, blank, max_expansions)
     tokens: list[int] = []
     parts = np.where(is_cut, null, scale).tolist()
     for (first, last), (string, probability, is_complete) in zip(
@@ -238,7 +245,8 @@ def ranked(
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def _engine(matrix: Array) -> ModuleType:
+def search_engine(matrix: Array) -> ModuleType:
+    """The module that searches through such a matrix."""
     return engine("ctc_search", torch.from_numpy(matrix))
 
 
@@ -249,7 +257,7 @@ def checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     matrix = np.array(log_probs, dtype=np.float64, order="C")
     if matrix.ndim != 2:
         raise ValueError(f"log_probs are (T, V), not {matrix.shape}")
-    _check_blank(blank, matrix.shape[1])
+    check_blank(blank, matrix.shape[1])
     tops = matrix.max(axis=1)
     wrong = np.flatnonzero(~(tops < np.inf))
     if len(wrong):
@@ -257,7 +265,8 @@ def checked(log_probs: ArrayLike | Tensor, blank: int) -> tuple[Array, Array]:
     return matrix, tops
 
 
-def _check_blank(blank: int, vocab: int) -> None:
+def check_blank(blank: int, vocab: int) -> None:
+    """Raise ValueError if the blank is no output."""
     if not 0 <= blank < vocab:
         raise ValueError(f"blank {blank} is no id of {vocab} outputs")
 

@@ -13,7 +13,6 @@ the tuples on, would count references, which takes longer than the search.
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -22,24 +21,26 @@ from pipeline.kernels.compiler.compiling import array_kernel, array_part
 from pipeline.kernels.search.ctc_plain import IMPOSSIBLE, LN2, Entry
 from pipeline.kernels.search.ctc_prefix_search_cpu import prefix_search
 from pipeline.kernels.search.ctc_prefixes_cpu import (
+    BLANK,
+    LABEL,
+    TOTAL,
     Tree,
     plus,
-    rooted_anew,
     set_places,
     slot_of,
-    spelling,
     spelt_before,
     times,
     with_room,
 )
+from pipeline.kernels.search.ctc_progress_cpu import ROOM, Progress, best, entries, settle
 from pipeline.kernels.search.fusion import Automaton
+from pipeline.kernels.search.words import BETA, WordAutomaton, Words, no_words
+from pipeline.kernels.search.words_cpu import is_barred, word_end, word_state
 
 __all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search", "settle"]
 
-TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
 SLACK = 1e-9  # of a score: more than rounding changes it
 WIDER = 0.2  # by which share the spread of scores in a frame is guessed to grow in the next
-ROOM = 1 << 12  # prefixes that a stream may hold before those that are no longer needed are dropped
 
 
 class Beam(NamedTuple):
@@ -80,10 +81,10 @@ class Pool(NamedTuple):
 @array_part
 def _new_beam(beam_size):
     """Room for W prefixes."""
-    ids = np.empty((4, beam_size), np.int32)
+    ids, states = np.empty((3, beam_size), np.int32), np.empty(beam_size, np.int64)
     mantissas, exponents = np.empty((3, beam_size)), np.empty((3, beam_size), np.int64)
     fused, scores = np.empty(beam_size), np.empty(beam_size)
-    return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
+    return Beam(ids[0], ids[1], ids[2], states, fused, mantissas, exponents, scores)
 
 
 @array_part
@@ -189,13 +190,13 @@ def _descending(logs, blank, least):
 
 
 @array_part
-def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool):
+def _gather(tree, beam, stays, count, row, order, model, words, reach, blank, bound, pool):
     """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
     nodes, lasts, _, states, fused, a, i, before = beam
     logs, p, e, _ = row
     scores, numbers, first, following, barred = pool
-    added, after = model.log_probs, stays.scores
-    vocab, found = len(logs), 0
+    added, after, opens = model.log_probs, stays.scores, words.opens
+    vocab, found, of_words = len(logs), 0, len(opens) > 0
     for n in range(count):
         if after[n] >= bound and after[n] > -np.inf:
             scores[found], numbers[found] = after[n], n * vocab + blank
@@ -207,15 +208,21 @@ def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, po
             barred[lasts[inside]] = n
             inside = following[inside]
         state, room = states[n], before[n] + SLACK * (1.0 + abs(before[n]))
+        spelt, ending = state, 0.0
+        if of_words:
+            state, ending = 0, word_end(words, spelt)[0]
         for at in range(len(order)):
             k = order[at]
             if not room + logs[k] + reach[state] >= bound:
                 break
-            if barred[k] == n or not room + logs[k] + added[state, k] >= bound:
+            share = added[state, k] + (ending if of_words and opens[k] else 0.0)
+            if barred[k] == n or not room + logs[k] + share >= bound:
+                continue
+            if of_words and is_barred(words, spelt, k):
                 continue
             part = BLANK if k == lasts[n] else TOTAL
             grown, grown_e = times(a[part, n], i[part, n], p[k], e[k])
-            score = np.log(grown) + grown_e * LN2 + (fused[n] + added[state, k])
+            score = np.log(grown) + grown_e * LN2 + (fused[n] + share)
             if score >= bound and score > -np.inf:
                 scores[found], numbers[found] = score, n * vocab + k
                 found += 1
@@ -274,14 +281,14 @@ def _comes_first(ties, x, y):
 
 
 @array_part
-def _keep(tree, beam, stays, row, model, blank, pool, count, after):
+def _keep(tree, beam, stays, row, model, words, blank, pool, count, after):
     """The first of the pool become the next beam."""
     parents, tokens, _, slots, used = tree
     nodes, lasts, lengths, states, fused, a, i, _ = beam
     new_nodes, new_lasts, new_lengths, new_states, new_fused, b, j, scores = after
     stay, stay_e, p, e = stays.mantissas, stays.exponents, row.mantissas, row.exponents
     numbers, pool_scores, vocab = pool.numbers, pool.scores, len(row.logs)
-    added, following = model.log_probs, model.following
+    added, following, opens = model.log_probs, model.following, words.opens
     for n in range(count):
         source, k = numbers[n] // vocab, numbers[n] % vocab
         scores[n] = pool_scores[n]
@@ -298,8 +305,14 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
             parents[used[0]], tokens[used[0]] = nodes[source], k
             used[0] += 1
         new_nodes[n], new_lasts[n], new_lengths[n] = slots[slot], k, lengths[source] + 1
-        new_states[n] = following[states[source], k]
-        new_fused[n] = fused[source] + added[states[source], k]
+        state = states[source]
+        if len(opens) > 0:
+            new_states[n] = word_state(words, state, k)
+            ending = word_end(words, state)[0] if opens[k] else 0.0
+            new_fused[n] = fused[source] + (added[0, k] + ending)
+        else:
+            new_states[n] = following[state, k]
+            new_fused[n] = fused[source] + added[state, k]
         part = BLANK if k == lasts[source] else TOTAL
         b[TOTAL, n], j[TOTAL, n] = times(a[part, source], i[part, source], p[k], e[k])
         b[LABEL, n], j[LABEL, n] = b[TOTAL, n], j[TOTAL, n]
@@ -311,14 +324,15 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 
 @array_kernel
 def _beam_search(
-    log_probs, tops, beam_size, blank, model, reach, highest, null, tree, beam, count, spread
+    log_probs, tops, beam_size, blank, model, words, reach, null, tree, beam, count, spread
 ):
     """The prefixes, the beam after these frames, how many are in it, and how far they spread.
 
-    ``highest`` is the greatest of ``reach``, ``null`` the blank alone. The last four arguments are
-    what the frames before have given. The beam is overwritten.
+    ``reach`` is the most that a token may add in each state, ``null`` the blank alone. The last
+    four arguments are what the frames before have given. The beam is overwritten.
     """
     frames, vocab = log_probs.shape
+    highest = reach.max()
     after, stays = _new_beam(beam_size), _new_beam(beam_size)
     row, pool = _new_row(vocab), _new_pool(beam_size, vocab)
     for t in range(frames):
@@ -334,7 +348,9 @@ def _beam_search(
             margin = highest + SLACK * (1.0 + abs(bound))
             order = _descending(row.logs, blank, bound - greatest - margin)
             _compute(row, order, len(order))
-            found = _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool)
+            found = _gather(
+                tree, beam, stays, count, row, order, model, words, reach, blank, bound, pool
+            )
             if found >= beam_size or bound == least:
                 break
             spread += 3.0 * abs(spread) + 1.0 if spread < 1e3 else np.inf
@@ -344,89 +360,44 @@ def _beam_search(
             found, spread = beam_size, greatest - last + WIDER * abs(greatest - last)
         set_places(beam.nodes, tree.places, count, False)
         tree = with_room(tree, found)
-        _keep(tree, beam, stays, row, model, blank, pool, found, after)
+        _keep(tree, beam, stays, row, model, words, blank, pool, found, after)
         beam, after, count = after, beam, found
         set_places(beam.nodes, tree.places, count, True)
     return tree, beam, count, spread
 
 
-@dataclass
-class Progress:
-    """How far the search through an utterance has come."""
-
-    tree: Tree
-    beam: Beam
-    count: int = 1  # prefixes in the beam
-    spread: float = math.inf
-    before: list[int] = field(default_factory=list)  # tokens of the prefix that is the tree's root
-    limit: int = ROOM  # prefixes in the tree at which `settle` next looks at it
-
-
 def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
     """The beam before the first frame: the empty prefix, which has probability 1."""
     tree = Tree.empty(room)
-    ids = np.zeros((4, beam_size), np.int32)
-    ids[:, 0] = 0, -1, 0, model.start
+    ids, states = np.zeros((3, beam_size), np.int32), np.zeros(beam_size, np.int64)
+    ids[:, 0], states[0] = (0, -1, 0), model.start
     mantissas, exponents = np.full((3, beam_size), 0.5), np.ones((3, beam_size), np.int64)
     mantissas[LABEL] = 0.0
     zeros = np.zeros((2, beam_size))
-    return Progress(tree, Beam(*ids, zeros[0], mantissas, exponents, zeros[1]))
+    return Progress(
+        tree, Beam(ids[0], ids[1], ids[2], states, zeros[0], mantissas, exponents, zeros[1])
+    )
 
 
 def advance(
     progress: Progress, log_probs: np.ndarray, tops: np.ndarray, blank: int, model: Automaton
 ) -> None:
     """Search on through some frames; see `ctc_plain.beam_search`."""
-    reach = model.log_probs.max(axis=1)
-    of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
+    model, words, reach = _arrays(model)
     so_far = progress.tree, progress.beam, progress.count, progress.spread
     beam_size = len(progress.beam.nodes)
     progress.tree, progress.beam, progress.count, progress.spread = _beam_search(
-        log_probs, tops, beam_size, blank, model, *of_reach, *so_far
+        log_probs, tops, beam_size, blank, model, words, reach, np.full(1, blank, np.int32), *so_far
     )
 
 
-def settle(progress: Progress) -> None:
-    """Drop prefixes that begin none of the beam's, if there are many, and what all begin with."""
-    used = int(progress.tree.used[0])
-    if used < progress.limit or not progress.count:
-        return
-    nodes = progress.beam.nodes[: progress.count]
-    progress.tree, nodes[:], settled = rooted_anew(progress.tree, nodes)
-    progress.before += settled
-    progress.limit = max(ROOM, 4 * len(progress.tree.parents))
-
-
-def _tails(progress: Progress, chosen: np.ndarray) -> list[tuple[int, ...]]:
-    """Some prefixes of the beam, without the tokens ``before``."""
-    tree, beam = progress.tree, progress.beam
-    lengths = beam.lengths[chosen] - np.int32(len(progress.before))
-    tokens = spelling(tree.parents, tree.tokens, beam.nodes[chosen], lengths).tolist()
-    ends = lengths.cumsum().tolist()
-    starts = [0, *ends[:-1]] if ends else []
-    return [tuple(tokens[start:end]) for start, end in zip(starts, ends, strict=True)]
-
-
-def best(progress: Progress, *, length_normalise: bool) -> tuple[list[int], tuple[int, ...]]:
-    """The tokens that all prefixes begin with, and the others of the best prefix so far."""
-    scores = progress.beam.scores[: progress.count]
-    if length_normalise:
-        scores = scores / np.maximum(1, progress.beam.lengths[: progress.count])
-    if not len(scores):
-        return progress.before, ()
-    tails = _tails(progress, np.flatnonzero(scores == scores.max()))
-    return progress.before, min(tails, key=lambda tail: (len(tail), tail))
-
-
-def entries(progress: Progress) -> list[Entry]:
-    """The beam after the last frame, in any order."""
-    beam, count = progress.beam, progress.count
-    before = tuple(progress.before)
-    strings = [before + tail for tail in _tails(progress, np.arange(count))]
-    numbers = beam.mantissas[TOTAL, :count].tolist(), beam.exponents[TOTAL, :count].tolist()
-    logs = [math.log(a) + i * LN2 for a, i in zip(*numbers, strict=True)]
-    columns = strings, logs, beam.fused[:count].tolist(), beam.states[:count].tolist()
-    return [Entry(*entry) for entry in zip(*columns, strict=True)]
+def _arrays(model: Automaton) -> tuple[Automaton, Words, np.ndarray]:
+    """What is added token by token, and word by word, and the most of it in each state."""
+    if not isinstance(model, WordAutomaton):
+        return model, no_words(), model.log_probs.max(axis=1)
+    added = model.added[None]
+    one = Automaton(added, np.zeros(added.shape, np.int32), np.zeros(1), 0)
+    return one, model.words, added.max(axis=1) + max(0.0, float(model.words.scales[BETA]))
 
 
 def beam_search(

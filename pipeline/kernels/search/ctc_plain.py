@@ -1,12 +1,12 @@
 """CTC's searches in NumPy.
 
 Engines of this family have `beam_search` and `prefix_search`, and for a beam search whose frames
-come in chunks `begin`, `advance`, `settle`, `best` and `entries`. What they compare are sums and products in float64 of Pr(k|t) over the greatest of its frame, formed as the reference
-forms them: engines agree on what is equally probable.
+come in chunks `begin`, `advance`, `settle`, `best` and `entries`. What they compare are sums and
+products in float64 of Pr(k|t) over the greatest of its frame, formed as the reference forms them:
+engines agree on what is equally probable.
 """
 
 import heapq
-import os.path
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -127,8 +127,12 @@ def advance(
 
 def settle(progress: Progress) -> None:
     """Take from the prefixes the tokens that all begin with, but for the last of them."""
-    prefixes = progress.beam.prefixes
-    settled = os.path.commonprefix(prefixes)[:-1]
+    prefixes, count = progress.beam.prefixes, 0
+    if prefixes:
+        first, last = min(prefixes), max(prefixes)
+        while count < len(first) and first[: count + 1] == last[: count + 1]:
+            count += 1
+    settled = list(prefixes[0][: count - 1]) if count else []
     progress.before += settled
     shorter = [prefix[len(settled) :] for prefix in prefixes]
     progress.beam = progress.beam._replace(prefixes=shorter)

@@ -3,13 +3,14 @@
 A probability is a mantissa in [½, 1), or 0, times 2^exponent, as in `ctc_plain.py`.
 """
 
-import heapq
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.compiler.compiling import array_kernel, array_part
+from pipeline.kernels.search.needed import needed_nodes
 
+TOTAL, BLANK, LABEL = 0, 1, 2  # all paths of a prefix; those that end in a blank; in its last token
 HALVES = 2.0 ** -np.arange(61.0)
 
 
@@ -60,7 +61,7 @@ def rooted(parents: np.ndarray, tokens: np.ndarray, root_place: int, capacity: i
     ids = np.full((3, capacity), -1, np.int32)
     ids[0, :count], ids[1, :count], ids[2, 0] = parents, tokens, root_place
     slots = np.full(1 << (2 * capacity - 1).bit_length(), -1, np.int32)
-    return Tree(*ids, slots, np.full(1, count, np.int64))
+    return Tree(ids[0], ids[1], ids[2], slots, np.full(1, count, np.int64))
 
 
 def rooted_anew(tree: Tree, nodes: np.ndarray) -> tuple[Tree, np.ndarray, list[int]]:
@@ -73,21 +74,9 @@ def rooted_anew(tree: Tree, nodes: np.ndarray) -> tuple[Tree, np.ndarray, list[i
         The tree, without room for more; the nodes in it; and the tokens that led to its root.
     """
     parents, tokens = tree.parents.tolist(), tree.tokens.tolist()
-    front = set(nodes.tolist())
-    heap = [-node for node in front]  # a node has a greater number than its parent
-    heapq.heapify(heap)
-    live = np.zeros(tree.used[0], bool)
-    while len(heap) > 1:
-        node = -heap[0]
-        live[node], parent = True, parents[node]
-        if parent in front:
-            heapq.heappop(heap)
-        else:
-            front.add(parent)
-            heapq.heapreplace(heap, -parent)
-    common = -heap[0]
+    live, common = needed_nodes(parents, nodes, int(tree.used[0]))
     root = max(0, parents[common])
-    live[[root, common]] = True
+    live[root] = True
     path, node = [], root
     while node > 0:
         path.append(tokens[node])

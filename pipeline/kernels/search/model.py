@@ -5,14 +5,10 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from pipeline.kernels.recurrent.plain import State
 from pipeline.kernels.search.fusion import Automaton, LstmWeights
 
-
-class State(NamedTuple):
-    """Hidden and cell vectors of the predictor, (N, H) each; [G12] 2.6 keeps both."""
-
-    h: Tensor
-    c: Tensor
+__all__ = ["Found", "SearchModel", "SearchWeights", "Settings", "State"]
 
 
 class SearchWeights(NamedTuple):

@@ -81,31 +81,13 @@ def transducer_beam_search(
     Raises:
         ValueError: a bound below 1, lengths that do not fit, frames that are NaN.
     """
-    if max_expansions is None:
-        max_expansions = 10 * beam + 1000
-    if min(beam, max_tokens_per_frame, max_expansions) < 1:
-        raise ValueError("beam, max_tokens_per_frame and max_expansions must be 1 or more")
-    counts = _check(frames, lengths)
-    vocab = model.log_probs(frames.new_zeros(1, frames.shape[2]), model.start(1)[1]).shape[1]
-    settings = Settings(
-        beam,
-        blank,
-        max_tokens_per_frame,
-        max_expansions,
-        fusion.tables(vocab),
-        fusion.network,
-        fusion.weight,
+    counts = check_frames(frames, lengths)
+    settings = search_settings(
+        model, frames, beam, blank, max_tokens_per_frame, max_expansions, fusion
     )
-    found = _engine(frames, model).beam_search(frames, counts, model, settings)
-    hits = sum(one.limit_hits for one in found)
-    if hits:
-        log.warning(
-            "search: bounded in %d frames (at most %d labels a frame, %d extensions a step)",
-            hits,
-            settings.max_tokens_per_frame,
-            settings.max_expansions,
-        )
-    return [_ranked(one, settings, length_normalise) for one in found]
+    found = search_engine(frames, model).beam_search(frames, counts, model, settings)
+    warn_of_bounds(sum(one.limit_hits for one in found), settings)
+    return [ranked(one, settings, length_normalise) for one in found]
 
 
 def transducer_greedy(
@@ -136,20 +118,58 @@ def transducer_greedy(
     """
     if max_tokens_per_frame < 1:
         raise ValueError("max_tokens_per_frame must be 1 or more")
-    counts = _check(frames, lengths)
-    greedy = _engine(frames, model).greedy
+    counts = check_frames(frames, lengths)
+    greedy = search_engine(frames, model).greedy
     result: list[list[int]] = greedy(frames, counts, model, blank, max_tokens_per_frame)
     return result
 
 
-def _engine(frames: Tensor, model: SearchModel) -> ModuleType:
+def search_settings(
+    model: SearchModel,
+    like: Tensor,
+    beam: int,
+    blank: int,
+    max_tokens_per_frame: int,
+    max_expansions: int | None,
+    fusion: Fusion,
+) -> Settings:
+    """What bounds a search; arguments as of `transducer_beam_search`, ``like`` (…, J) a frame."""
+    if max_expansions is None:
+        max_expansions = 10 * beam + 1000
+    if min(beam, max_tokens_per_frame, max_expansions) < 1:
+        raise ValueError("beam, max_tokens_per_frame and max_expansions must be 1 or more")
+    vocab = model.log_probs(like.new_zeros(1, like.shape[-1]), model.start(1)[1]).shape[1]
+    return Settings(
+        beam,
+        blank,
+        max_tokens_per_frame,
+        max_expansions,
+        fusion.tables(vocab),
+        fusion.network,
+        fusion.weight,
+    )
+
+
+def warn_of_bounds(hits: int, settings: Settings) -> None:
+    """Log a warning if bounds of a search were hit."""
+    if hits:
+        log.warning(
+            "search: bounded in %d frames (at most %d labels a frame, %d extensions a step)",
+            hits,
+            settings.max_tokens_per_frame,
+            settings.max_expansions,
+        )
+
+
+def search_engine(frames: Tensor, model: SearchModel) -> ModuleType:
     """The compiled search knows a peephole LSTM; any other network is called by the plain one."""
     if model.search_weights() is None:
         return transducer_plain
     return engine("transducer_search", frames)
 
 
-def _check(frames: Tensor, lengths: Tensor) -> list[int]:
+def check_frames(frames: Tensor, lengths: Tensor) -> list[int]:
+    """The lengths as numbers; raises ValueError as `transducer_beam_search`."""
     counts: list[int] = lengths.tolist()
     if frames.ndim != 3 or len(counts) != len(frames):
         raise ValueError(f"frames (N, T, J) and N lengths expected, not {tuple(frames.shape)}")
@@ -164,7 +184,8 @@ def _check(frames: Tensor, lengths: Tensor) -> list[int]:
     return counts
 
 
-def _ranked(found: Found, settings: Settings, length_normalise: bool) -> list[Hypothesis]:
+def ranked(found: Found, settings: Settings, length_normalise: bool) -> list[Hypothesis]:
+    """The hypotheses of a beam, best first."""
     final = settings.tables.final
     hyps = [
         Hypothesis(tokens, score - fused, fused + float(final[history]))

@@ -6,7 +6,7 @@ all utterances are asked together, so the network runs on large batches whoever 
 
 import heapq
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,11 +18,14 @@ from torch import Tensor
 from pipeline.kernels.recurrent.layer import peephole_lstm_step
 from pipeline.kernels.search.fusion import Automaton, LstmWeights
 from pipeline.kernels.search.model import Found, SearchModel, Settings, State
+from pipeline.kernels.search.transducer_greedy_plain import Greedy, greedy
+
+__all__ = ["Beams", "Greedy", "beam_search", "greedy"]
 
 T = TypeVar("T")
 Row = NDArray[np.float64]
 Beam = dict["_Node", float]
-Asking = Generator[list["_Node"], None, Found]
+Asking = Generator[list["_Node"], None, None]
 
 CHUNK = 256  # extensions that are asked for at a time
 NEGLIGIBLE = 45.0  # e^-45 of a sum is below the rounding of float64
@@ -59,41 +62,55 @@ class _Node:
         return tuple(reversed(out))
 
 
+class Beams:
+    """Searches with the same network and settings, whose frames may come in chunks."""
+
+    def __init__(
+        self, model: SearchModel, settings: Settings, like: Tensor, *, few_states: bool
+    ) -> None:
+        self.model, self.settings = model, settings
+
+    def start(self) -> "Search":
+        """The search through an utterance before its first frame."""
+        return Search(self.settings)
+
+    def advance(self, searches: "Sequence[Search]", frames: Sequence[Tensor]) -> None:
+        """Search on through the next frames of each utterance, (T, J)."""
+        running = {n: one.run(len(frames[n])) for n, one in enumerate(searches)}
+        asked: dict[int, list[_Node]] = {}
+        for n in list(running):
+            _resume(n, running, asked)
+        while asked:
+            wanted = [(frames[n], searches[n], node) for n in asked for node in asked[n]]
+            _evaluate(self.model, wanted)
+            for n in list(asked):
+                _resume(n, running, asked)
+
+
 def beam_search(
     frames: Tensor, lengths: list[int], model: SearchModel, settings: Settings
 ) -> list[Found]:
     """Search through each utterance; see `transducer.transducer_beam_search`."""
-    searches = [_Search(settings) for _ in lengths]
-    running = {n: search.run(lengths[n]) for n, search in enumerate(searches)}
-    found: dict[int, Found] = {}
-    asked: dict[int, list[_Node]] = {}
-    for n in list(running):
-        _resume(n, running, asked, found)
-    while asked:
-        _evaluate(frames, model, [(n, searches[n], node) for n in asked for node in asked[n]])
-        for n in list(asked):
-            _resume(n, running, asked, found)
-    return [found[n] for n in range(len(lengths))]
+    beams = Beams(model, settings, frames, few_states=False)
+    searches = [beams.start() for _ in lengths]
+    beams.advance(searches, [rows[:n] for rows, n in zip(frames, lengths, strict=True)])
+    return [one.found() for one in searches]
 
 
-def _resume(
-    n: int, running: dict[int, Asking], asked: dict[int, list[_Node]], found: dict[int, Found]
-) -> None:
+def _resume(n: int, running: dict[int, Asking], asked: dict[int, list[_Node]]) -> None:
     asked.pop(n, None)
-    try:
-        asked[n] = next(running[n])
-    except StopIteration as end:
-        found[n] = end.value
+    for nodes in running[n]:
+        asked[n] = nodes
+        return
 
 
-def _evaluate(
-    frames: Tensor, model: SearchModel, wanted: list[tuple[int, "_Search", _Node]]
-) -> None:
+def _evaluate(model: SearchModel, wanted: "list[tuple[Tensor, Search, _Node]]") -> None:
     """Compute the distributions of all prefixes that are asked for in one product."""
-    _advance_states(model, [node for _, _, node in wanted], frames.device)
+    device = wanted[0][0].device
+    _advance_states(model, [node for _, _, node in wanted], device)
     projected = torch.cat([_known(node.projected) for _, _, node in wanted])
-    places = torch.tensor([(n, search.t) for n, search, _ in wanted], device=frames.device)
-    rows = model.log_probs(frames[places[:, 0], places[:, 1]], projected).double().cpu().numpy()
+    frames = torch.stack([rows[search.t] for rows, search, _ in wanted])
+    rows = model.log_probs(frames, projected).double().cpu().numpy()
     settings = wanted[0][1].settings
     if settings.network is not None:
         nodes = [node for _, _, node in wanted if node.language is None]
@@ -154,7 +171,7 @@ def _known(value: T | None) -> T:
 
 
 @dataclass
-class _Search:
+class Search:
     """The search through one utterance."""
 
     settings: Settings
@@ -166,19 +183,52 @@ class _Search:
         self.t = 0
         self.rows: dict[_Node, Row] = {}  # log Pr(k|y, t) at this frame, fused
         self.limit_hits = 0
+        self.before: list[int] = []  # tokens of the prefix that has no parent
+        self.beam: Beam = {_Node(None, self.settings.blank, self.tables.start, 0.0): 0.0}
 
     def run(self, num_frames: int) -> Asking:
-        """Search; yields prefixes whose rows are wanted, parents before their children."""
-        beam: Beam = {_Node(None, self.settings.blank, self.tables.start, 0.0): 0.0}
+        """Search on; yields prefixes whose rows are wanted, parents before their children."""
         for self.t in range(num_frames):
-            self.rows = {}
-            yield list(beam)
-            yield from self._sum_prefixes(beam)
-            beam = yield from self._advance(beam)
-            if not beam:
+            if not self.beam:
                 break
-        return Found([(n.tokens(), p, n.fused, n.history) for n, p in beam.items()],
-                     self.limit_hits)  # fmt: skip
+            self.rows = {}
+            yield list(self.beam)
+            yield from self._sum_prefixes(self.beam)
+            self.beam = yield from self._advance(self.beam)
+        self.rows = {}
+
+    def settle(self) -> None:
+        """Drop prefixes that begin none of the beam's, and the tokens that all of these share."""
+        needed, front = set(self.beam), sorted(self.beam, key=lambda n: -n.depth)
+        children: dict[_Node, dict[int, _Node]] = {}
+        while len(front) > 1:
+            deepest = front[0].depth
+            above = dict.fromkeys(node for node in front if node.depth < deepest)
+            for node in front[: len(front) - len(above)]:
+                parent = _known(node.parent)
+                children.setdefault(parent, {})[node.token] = node
+                above.setdefault(parent)
+            front = sorted(above, key=lambda n: -n.depth)
+            needed |= set(front)
+        for root in front:
+            self.before += root.tokens()
+            root.parent = None
+        for node in needed:
+            node.children = children.get(node, {})
+
+    def best(self, *, length_normalise: bool) -> tuple[list[int], tuple[int, ...]]:
+        """The tokens that all prefixes begin with, and the others of the best prefix so far."""
+        scores = {
+            node: p / max(1, node.depth) if length_normalise else p for node, p in self.beam.items()
+        }
+        ranked = ((-p, node.depth, node.tokens()) for node, p in scores.items())
+        return self.before, min(ranked, default=(0.0, 0, ()))[2]
+
+    def found(self) -> Found:
+        """The last beam."""
+        before = tuple(self.before)
+        beam = [(before + n.tokens(), p, n.fused, n.history) for n, p in self.beam.items()]
+        return Found(beam, self.limit_hits)
 
     def _sum_prefixes(self, beam: Beam) -> Generator[list[_Node], None, None]:
         """The first inner loop: Pr(y) += Σ_ŷ Pr(ŷ) Pr(y|ŷ, t) over the prefixes ŷ of y in the beam.
@@ -260,37 +310,6 @@ class _Search:
             history = int(self.tables.following[node.history, k])
             node.children[k] = _Node(node, k, history, fused)
         return node.children[k]
-
-
-def greedy(
-    frames: Tensor, lengths: list[int], model: SearchModel, blank: int, max_tokens_per_frame: int
-) -> list[list[int]]:
-    """Follow the most probable tokens; see `transducer.transducer_greedy`."""
-    count = len(lengths)
-    hyps: list[list[int]] = [[] for _ in range(count)]
-    ends = torch.tensor(lengths, device=frames.device)
-    t = torch.zeros_like(ends)
-    emitted = torch.zeros_like(ends)  # labels at this frame
-    state, projected = model.start(count)
-    everyone = torch.arange(count, device=frames.device)
-    while bool((t < ends).any()):
-        tokens = torch.full_like(ends, blank)
-        while bool((going := (t < ends) & (tokens == blank)).any()):
-            at = everyone[going]
-            tokens[at] = model.log_probs(frames[at, t[at]], projected[at]).argmax(dim=-1)
-            stays = going & (tokens == blank)
-            t, emitted = t + stays, emitted.masked_fill(stays, 0)
-        new = tokens != blank
-        for n in new.nonzero().flatten().tolist():
-            hyps[n].append(int(tokens[n]))
-        emitted = emitted + new
-        full = emitted == max_tokens_per_frame
-        t, emitted = t + full, emitted.masked_fill(full, 0)
-        after, after_projected = model.step(state, tokens)
-        keep = new[:, None]
-        state = State(torch.where(keep, after.h, state.h), torch.where(keep, after.c, state.c))
-        projected = torch.where(keep, after_projected, projected)
-    return hyps
 
 
 def _path_to_nearest(node: _Node, beam: Beam) -> list[_Node]:

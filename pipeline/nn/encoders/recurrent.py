@@ -6,12 +6,15 @@
 for Large Scale Acoustic Modeling", 2014.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.kernels.ragged import layout, pack, unpack
+from pipeline.kernels.recurrent.plain import State
 from pipeline.nn.encoders.encoder import Encoder, EncoderConfig
 from pipeline.nn.layers import MOST_CELLS, RecurrentLayer
 from pipeline.options import REQUIRED, option, require
@@ -36,6 +39,13 @@ class RecurrentConfig(EncoderConfig):
         low=0,
         most=MOST_CELLS,
     )
+    nonrecurrent_projection: int = option(
+        0,
+        "size of the non-recurrent projection of each direction [S14], beside the recurrent one; "
+        "0: none",
+        low=0,
+        most=MOST_CELLS,
+    )
     stack_frames: int = option(
         1, "number of frames that are joined to one input vector; 1 in the papers", low=1, most=1000
     )
@@ -48,10 +58,22 @@ class RecurrentConfig(EncoderConfig):
         require(
             not self.projection or self.cell == "lstm", "projection", "0 for a cell without a state"
         )
+        require(
+            not self.nonrecurrent_projection or self.projection > 0,
+            "nonrecurrent-projection",
+            "0 without a recurrent projection",
+        )
 
     def build(self) -> "RecurrentEncoder":
         """Make the network; its weights are not initialised."""
         return RecurrentEncoder(self)
+
+
+class StreamState(NamedTuple):
+    """What a stream leaves behind."""
+
+    frames: Tensor  # (n, F), n < stack_frames, that are not joined to a vector yet
+    layers: tuple[State, ...]  # of each layer, N = 1
 
 
 class RecurrentEncoder(Encoder):
@@ -59,8 +81,9 @@ class RecurrentEncoder(Encoder):
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
-        self.stride = config.stack_frames
-        layers = []
+        self.stride, self.input_dim = config.stack_frames, config.input_dim
+        self.is_bidirectional = config.bidirectional
+        layers: list[RecurrentLayer] = []
         dim = config.input_dim * config.stack_frames
         for _ in range(config.layers):
             layer = RecurrentLayer(
@@ -69,6 +92,7 @@ class RecurrentEncoder(Encoder):
                 cell=config.cell,
                 bidirectional=config.bidirectional,
                 projection=config.projection,
+                nonrecurrent=config.nonrecurrent_projection,
             )
             layers.append(layer)
             dim = layer.output_dim
@@ -89,6 +113,54 @@ class RecurrentEncoder(Encoder):
         for depth, layer in enumerate(self.layers):
             rows = layer(self.dropout(rows) if depth else rows, ragged)
         return unpack(self.dropout(rows), ragged), lengths
+
+    def _recurrent(self) -> list[RecurrentLayer]:
+        return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
+
+    def whole_only(self) -> str:
+        """Why a bidirectional encoder reads only whole utterances."""
+        if not self.is_bidirectional:
+            return ""
+        return (
+            "its layers read each utterance in both directions; train one with "
+            "bidirectional = false in [encoder]"
+        )
+
+    def start(self) -> StreamState:
+        """The state of a stream before its first frame."""
+        states = tuple(layer.start(1) for layer in self._recurrent())
+        return StreamState(states[0].h.new_zeros(0, self.input_dim), states)
+
+    def advance(
+        self, states: Sequence[StreamState], chunks: Sequence[Tensor], ends: Sequence[bool]
+    ) -> tuple[list[StreamState], list[Tensor]]:
+        """Encode the next frames of several streams at once; see `Encoder`."""
+        kept, vectors = [], []
+        for state, chunk, is_end in zip(states, chunks, ends, strict=True):
+            frames = torch.cat([state.frames, chunk])
+            count = len(frames) if is_end else len(frames) // self.stride * self.stride
+            kept.append(frames[count:].clone())
+            vectors.append(
+                stack_frames(frames[None, :count], torch.tensor([count]), self.stride)[0]
+            )
+        lengths = torch.tensor([len(one) for one in vectors], device=vectors[0].device)
+        ragged = layout(lengths, int(lengths.max()))
+        rows = pack(nn.utils.rnn.pad_sequence(vectors, batch_first=True), ragged)
+        layers = []
+        for depth, layer in enumerate(self._recurrent()):
+            h, c = zip(*(state.layers[depth] for state in states), strict=True)
+            rows = self.dropout(rows) if depth else rows
+            rows, after = layer.advance(rows, ragged, State(torch.cat(h), torch.cat(c)))
+            layers.append([State(*one) for one in zip(*map(_each, after), strict=True)])
+        encoded = unpack(self.dropout(rows), ragged)
+        outputs = [encoded[n, :count] for n, count in enumerate(lengths.tolist())]
+        new = zip(kept, zip(*layers, strict=True), strict=True)
+        return [StreamState(*one) for one in new], outputs
+
+
+def _each(x: Tensor) -> list[Tensor]:
+    """(N, H) -> N tensors (1, H) with memory of their own."""
+    return [x[n : n + 1].clone() for n in range(len(x))]
 
 
 def stack_frames(x: Tensor, lengths: Tensor, count: int) -> Tensor:

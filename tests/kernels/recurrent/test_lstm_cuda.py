@@ -1,7 +1,7 @@
 """The Triton engine of the recurrent sweep: on a GPU, or else in Triton's interpreter.
 
 Whether Triton interprets is settled when it is imported, so without a GPU a second pytest runs this
-file and `test_lstm_engines.py` with the interpreter.
+file, `test_lstm_engines.py` and `test_state.py` with the interpreter.
 """
 
 import importlib
@@ -39,7 +39,8 @@ runs_programs = pytest.mark.skipif(
 
 @pytest.mark.skipif(IS_INTERPRETED or HAS_GPU, reason="the programs are run as they are")
 def test_in_the_interpreter() -> None:
-    files = [str(HERE), str(HERE.with_name("test_lstm_engines.py"))]
+    others = ["test_lstm_engines.py", "test_state.py"]
+    files = [str(HERE), *(str(HERE.with_name(name)) for name in others)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

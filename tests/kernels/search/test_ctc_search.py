@@ -45,7 +45,7 @@ each_engine = pytest.mark.parametrize(
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Searches in this test use the engine."""
-    monkeypatch.setattr(ctc_search, "_engine", lambda matrix: request.param)
+    monkeypatch.setattr(ctc_search, "search_engine", lambda matrix: request.param)
     return request.param
 
 

@@ -446,13 +446,13 @@ def test_states_that_were_given_up_are_made_again(monkeypatch: pytest.MonkeyPatc
     model = LstmModel("tanh", vocab=12, bonus=1.0, seed=8)
     frames = model.frames(100) * 1.5
     expected = search(frames, model, beam=3)
-    found, used = module._Search.found, []
+    found, used = module.Search.found, []
 
-    def watched(search: module._Search) -> object:
+    def watched(search: module.Search) -> object:
         used.append((search.record[NODES], search.record[SLOTS]))
         return found(search)
 
-    monkeypatch.setattr(module._Search, "found", watched)
+    monkeypatch.setattr(module.Search, "found", watched)
     monkeypatch.setattr(module, "STATE_BYTES", 0)
     monkeypatch.setattr(module, "SPARE_STATES", 0)
     assert search(frames, model, beam=3) == expected
