@@ -46,7 +46,7 @@ def main(
     directories: Annotated[
         list[Path], Argument(metavar="DECODE_DIR…", help="decode directories scored by score.py")
     ],
-    units: Annotated[Units, Option(help="what was scored: char or pinyin")] = Units.CHAR,
+    units: Annotated[Units, Option(help="units that were scored: char or pinyin")] = Units.CHAR,
 ) -> int:
     from pipeline.plots.confusions import read_pairs
 

@@ -76,7 +76,7 @@ class Item:
 def main(
     corpus: Annotated[Path, Argument(metavar="CORPUS", help="folder of tables and recordings")],
     data: Annotated[Path, Argument(metavar="DATA", help="folder for the data directories")],
-    units: Annotated[Units, Option(help="what text holds: characters or pinyin")] = Units.CHAR,
+    units: Annotated[Units, Option(help="units that text holds: char or pinyin")] = Units.CHAR,
     only: Annotated[
         str, Option(metavar="NAME", help="put all items into NAME_PART; empty: split them")
     ] = "",
