@@ -80,6 +80,7 @@ def test_every_fence_is_a_block_that_is_tested() -> None:
     assert {block.name for block in BLOCKS if block.language != "sh"} == {
         *("README.md#2", "README.md#6", "docs/cluster.md#4", "docs/models.md#1"),
         *("docs/scoring.md#1", "egs/speechocean762/RESULTS.md#2", "egs/timit/RESULTS.md#2"),
+        *("egs/mandarin/README.md#2", "egs/mandarin/RESULTS.md#2"),
     }
 
 
@@ -103,13 +104,29 @@ def test_tables_are_those_that_were_measured() -> None:
     assert rule.startswith(
         "Rule: folded to 39 phones by phones.60-48-39.map, q dropped; sil scored"
     )
-    row = (
-        r"(\w+ +[\d,]+| +) +(dev|test) +(%[PWC]ER .*\]|next-token error \d+\.\d %, .* bits a token)"
-    )
-    for name in ("egs/timit/RESULTS.md#2", "egs/speechocean762/RESULTS.md#2"):
+    counts = r"%[PWC]ER .*\]|next-token error \d+\.\d %, .* bits a token"
+    row = rf"(\w+ +[\d,]+| +) +(dev|test\w*) +({counts})"
+    for name in (f"egs/{r}/RESULTS.md#2" for r in ("timit", "speechocean762", "mandarin")):
         lines = text_of(name).strip().splitlines()
         assert lines[0].split() == ["model", "weights", "set", "error", "rate"]
         assert all(re.match(row, line) for line in lines[1:])
+
+
+def test_the_folder_of_recordings_is_read(tmp_path: Path, run_bin: Callable[..., Any]) -> None:
+    """The recipe's page shows the tables of a folder; a recording is made for each line."""
+    for line in text_of("egs/mandarin/README.md#2").splitlines():
+        name, content = line.split(maxsplit=1)
+        content = content.removeprefix("(may be left out) ").replace("<tab>", "\t")
+        if name.endswith("/"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / content.partition(" ")[0]).touch()
+        else:
+            (tmp_path / name).write_text(f"{content}\n", encoding="utf-8")
+    (tmp_path / "speakers.tsv").unlink()  # which would need a line for the word
+    program = "egs/mandarin/local/prepare_data.py"
+    run_bin(program, "--only=eval", tmp_path, tmp_path / "data", check=True)
+    text = (tmp_path / "data" / "eval_words" / "text").read_text(encoding="utf-8")
+    assert text == "words-word0003 一下\n"
 
 
 def test_the_tree_is_there() -> None:
@@ -154,7 +171,8 @@ def recorded(tmp_path: Path, block: Block) -> list[list[str]]:
     programs.mkdir()
     names = {path.name for folder in FOLDERS for path in folder.iterdir() if path.suffix}
     scripts = ["tests/run.sh", "egs/timit/local/run_tables.sh", "bin/train_ctc.py"]
-    scripts += [f"egs/{recipe}/run.sh" for recipe in ("timit", "speechocean762")]
+    recipes = ("timit", "speechocean762", "mandarin")
+    scripts += [f"egs/{recipe}/run.sh" for recipe in recipes]
     places = [programs / name for name in {*names, *KALDIS, *OTHERS}]
     for place in [*places, *(tmp_path / script for script in scripts)]:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +296,8 @@ def test_a_block_calls_programs_as_they_are(
         assert text.startswith("#!/bin/bash\n#SBATCH ")
     calls = recorded(tmp_path, block)
     assert calls
-    recipe = "speechocean762" if "speechocean762" in str(block.page) else "timit"
+    page = block.page.relative_to(ROOT)
+    recipe = page.parts[1] if page.parts[0] == "egs" else "timit"
     monkeypatch.chdir(ROOT / "egs" / recipe)
     for call in calls:
         check_call(call, parse)

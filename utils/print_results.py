@@ -86,16 +86,20 @@ def main(
     ] = None,
 ) -> int:
     papers = named(paper or [], "--paper")
+    paths = {name: Path(path) for name, path in named(models, "a model").items()}
     if title:
         print(f"\n{title}")
-    print(f"\n{'model':12}{'weights':>12}   {'set':6}error rate")
-    for name, path in named(models, "a model").items():
-        weights = f"{count_weights(Path(path) / 'final.safetensors'):,}"
-        for number, (which, rate) in enumerate(rates(Path(path))):
+    found = {name: (path, rates(path)) for name, path in paths.items()}
+    sets = [which for _, lines in found.values() for which, _ in lines]
+    width = max([5, *map(len, sets)]) + 1
+    print(f"\n{'model':12}{'weights':>12}   {'set':{width}}error rate")
+    for name, (path, lines) in found.items():
+        weights = f"{count_weights(path / 'final.safetensors'):,}"
+        for number, (which, rate) in enumerate(lines):
             left = f"{name:12}{weights:>12}" if number == 0 else " " * 24
-            print(f"{left}   {which:6}{rate}")
+            print(f"{left}   {which:{width}}{rate}")
         if name in papers:
-            print(f"{'':27}{'paper':6}{papers[name]}")
+            print(f"{'':27}{'paper':{width}}{papers[name]}")
     print()
     return 0
 

@@ -55,7 +55,7 @@ if [ "$nj" -eq 0 ]; then _usage_error "--nj must be 1 or more"; fi
 if [ "$stage" -gt "$stop_stage" ]; then
   _usage_error "--stage $stage is after --stop-stage $stop_stage: nothing to do"
 fi
-for _name in corpus model regime; do printf -v "$_name" %s "$(_as_meant "${!_name}")"; done
+for _name in corpus ${eval_corpus+eval_corpus} model regime; do printf -v "$_name" %s "$(_as_meant "${!_name}")"; done
 if [ -n "$work" ] && [ "$work" != . ] && [ "${work#/}" = "$work" ]; then work=$PWD/$work; fi
 for _name in work model regime; do
   if [[ ${!_name} == *,* ]]; then

@@ -52,7 +52,6 @@ case $units in
   pinyin) name=TSER kind=phones rule= ;; # tonal syllable error rate
   *) _usage_error "--units is char or pinyin, not '$units'" ;;
 esac
-eval_corpus=$(_as_meant "$eval_corpus")
 if [ -n "$eval_corpus" ] && [ ! -d "$eval_corpus" ]; then
   echo "ERROR (run.sh) --eval-corpus: no folder $eval_corpus; give where it is" >&2
   exit 1
@@ -193,19 +192,17 @@ if runs 9; then
   said=$data/$last/feats.scp,$data/$last/text
   options=(--text="ark:$data/$last/text" --cmvn="scp:$data/$last/cmvn.scp"
     --utt2spk="ark:$data/$last/utt2spk")
-  for what in posteriors sensitivity; do
-    draw "${what}_ctc" "$ctc/final.safetensors,$said" \
-      "plot_$what.py" "${options[@]}" "$ctc" "scp:$data/$last/feats.scp" "$utt"
-    draw "${what}_transducer" "$transducer/final.safetensors,$said" \
-      "plot_$what.py" "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
-  done
-  draw lattice "$transducer/final.safetensors,$said" \
-    plot_lattice.py "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
   for network in ctc transducer; do
+    draw "posteriors_$network" "${!network}/final.safetensors,$said" \
+      plot_posteriors.py "${options[@]}" "${!network}" "scp:$data/$last/feats.scp" "$utt"
+    draw "sensitivity_$network" "${!network}/final.safetensors,$said" \
+      plot_sensitivity.py "${options[@]}" "${!network}" "scp:$data/$last/feats.scp" "$utt"
     alignments=${!network}/decode_$last/scoring/alignments
     draw "confusions_$network" "$alignments" \
       plot_confusions.py --title="$network, $last" "$alignments"
   done
+  draw lattice "$transducer/final.safetensors,$said" \
+    plot_lattice.py "${options[@]}" "$transducer" "scp:$data/$last/feats.scp" "$utt"
   draw training "$ctc/metrics.jsonl,$predictor/metrics.jsonl,$transducer/metrics.jsonl" \
     plot_training.py "$ctc" "$predictor" "$transducer"
 fi
@@ -234,6 +231,7 @@ if runs 11; then
     step "tune_$network" "$dir/final.safetensors,$lm,$data/dev/feats.scp,$feats/dev" \
       "$dir/tune_dev/tune.tsv,$dir/tune_dev/best.conf" \
       tune_fusion.sh --nj "$nj" --cmd "$cmd" --name "$name" --score-options "$rule" \
+      --weights "0.1 0.3 0.5" --bonuses "0 1 2" \
       --options "--beam=$beam --device=$device" \
       "decode_$network.py" "$dir" "$lm" "$data/dev" "$dir/tune_dev"
     pairs=() dirs=()

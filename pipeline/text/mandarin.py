@@ -7,7 +7,7 @@ those of the dictionary: 一 is yi1 and 不 is bu4 (or bu5), whatever follows.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from pipeline.errors import DataError, PhoneError
@@ -78,6 +78,12 @@ def syllables(pinyin: str, count: int, where: str) -> list[str]:
         what = f"{len(found)} syllables of pinyin for {count} characters"
         raise PhoneError(f"{where}: {what}; give one for each character, none for punctuation")
     return found
+
+
+def are_syllables(symbols: Iterable[str]) -> bool:
+    """Whether all of these tokens, but for ``<blk>`` and the like, are syllables with tones."""
+    plain = [symbol for symbol in symbols if not symbol.startswith("<")]
+    return bool(plain) and all(map(_SYLLABLE.fullmatch, plain))
 
 
 def to_pinyin(text: str, where: str = "text") -> list[str]:

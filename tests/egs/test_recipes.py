@@ -1,5 +1,6 @@
 """The recipes: all files of conf/ are valid, run.sh reports errors, and the recipes run."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline.frontend.front_end import FrontEnd
 from pipeline.nn.config import load_model_config
@@ -94,12 +96,15 @@ def test_a_regime_has_all_three_networks(folder):
         ("timit", "mfcc", "delta_mfcc", "g12_transducer"),
         ("timit", "fbank", "delta", "demo"),
         ("speechocean762", "fbank", "delta", "model"),
+        ("mandarin", "fbank", None, "demo"),
+        ("mandarin", "fbank", None, "model"),
     ],
 )
 def test_features_are_what_the_architectures_read(tmp_path, recipe, kind, delta, architecture):
     conf = ROOT / "egs" / recipe / "conf"
     shutil.copy(conf / f"{kind}.conf", tmp_path)
-    shutil.copy(conf / f"{delta}.conf", tmp_path / "delta.conf")
+    if delta:
+        shutil.copy(conf / f"{delta}.conf", tmp_path / "delta.conf")
     encoder = load_model_config(conf / f"{architecture}.toml").encoder
     assert FrontEnd.load(tmp_path).dim == encoder.input_dim
 
@@ -447,3 +452,63 @@ def test_words_of_speechocean762_stand_beside_its_phones(run, small, tmp_path):
 def test_speechocean762_names_its_units(run):
     done = run(ROOT / "egs" / "speechocean762", "--stage", "2", "--units", "letter")
     fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")
+
+
+def make_mandarin(root: Path, numbers: str = "一二三四", items: int = 60) -> None:
+    """A folder of MP3s at two rates: a tone for each of four characters, and one that is rare."""
+    random = np.random.default_rng(0)
+    for part, most, rate in (("sentences", 4, 24000), ("words", 2, 22050)):
+        (root / part).mkdir(parents=True)
+        lines = []
+        for item in range(items):
+            text = "".join(random.choice(list(numbers), size=random.integers(1, most + 1)))
+            text += "零" if item == items - 1 else ""
+            tones = [np.sin(np.arange(rate // 5) * (0.05 + 0.08 * (ord(c) % 7))) for c in text]
+            soundfile.write(root / part / f"{item}.mp3", 0.3 * np.concatenate(tones), rate)
+            lines.append(f"{item}\t{text}。\n")
+        (root / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("units", "name"), [("char", "CER"), ("pinyin", "TSER")])
+def test_mandarin_from_mp3_to_the_errors_on_unseen(run, small, tmp_path, units, name):
+    make_mandarin(tmp_path / "corpus")
+    make_mandarin(tmp_path / "other", "一二五", 4)
+    (tmp_path / "model.toml").write_text(
+        "[encoder]\ninput_dim = 81\nlayers = 1\ncells = 8\n"
+        '[predictor]\ncells = 4\n[joiner]\nkind = "sum"\n'
+    )
+    for kind, epochs in (("ctc", 20), ("predictor", 2), ("transducer", 2)):
+        conf = f"--optimizer=adam\n--learning-rate=0.03\n--batch-size=8\n--epochs={epochs}\n"
+        conf += "--cmvn=speaker\n" if kind != "predictor" else ""
+        (tmp_path / "regime" / f"train_{kind}.conf").write_text(conf)
+    options = ["corpus" if option == "TIMIT" else option for option in small]
+    recipe = ROOT / "egs" / "mandarin"
+    options += ["--units", units, "--eval-corpus", "other", "--stop-stage", 8]
+    done = run(recipe, *options)
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "work" / units / "exp"
+    sets = {"dev", "test_sentences", "test_words", "eval_sentences", "eval_words"}
+    for model in (exp / "ctc", exp / "transducer"):
+        for part in sets:
+            assert read_score(model / f"decode_{part}").name == name
+        metrics = (model / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(metrics[-1])["metric"] == name
+    assert f"%{name} of " in done.stdout
+    (row,) = [line.split() for line in done.stdout.splitlines() if "ctc/decode_eval_words" in line]
+    assert row[5:] >= ["1,"], row  # 五 does not occur in training
+    again = run(recipe, *options)
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--units", "words"], 2, "--units is char or pinyin, not 'words'"),
+        (["--eval-corpus", "gone"], 1, "--eval-corpus: no folder"),
+    ],
+)
+def test_wrong_options_of_mandarin(run, tmp_path, options, status, said):
+    done = run(ROOT / "egs" / "mandarin", "--corpus", tmp_path, "--work", "work", *options)
+    fails(done, status, said)
+    assert not (tmp_path / "work").exists()

@@ -39,3 +39,9 @@ def test_the_error_rates_are_those_of_the_tokens(
         tally.add(torch.zeros(1), batch, [tokens.encode(hyp)])
     scores = tally.scores(list)
     assert {metric.name: scores.error_rate, **scores.others} == pytest.approx(rates)
+
+
+def test_syllables_with_tones_have_a_rate_of_their_own() -> None:
+    syllables = Tokens.from_text([["zhong1", "guo2", "r5"]], unk=True)
+    assert token_metric(syllables).name == "TSER"
+    assert token_metric(Tokens.from_text([["aa1", "b", "sil"]])).name == "PER"

@@ -389,6 +389,7 @@ def test_fusion_is_tuned(run, trained, data, tmp_path):
     done = run("make_ngram_lm.py", "--order=2", trained / "toy/train/text", "lm.arpa")
     assert done.returncode == 0, done.stderr
     options = ("--weights", "0.2", "--bonuses", "0 0.5", "--options", "--device=cpu")
+    options += ("--score-options", "--ignore-case")
     command = (
         "tune_fusion.sh", *options, "decode_ctc.py", trained / "ctc", "lm.arpa", data, "tune"
     )  # fmt: skip
@@ -399,6 +400,7 @@ def test_fusion_is_tuned(run, trained, data, tmp_path):
         ("0", "0"), ("0", "0.5"), ("0.2", "0"), ("0.2", "0.5"),
     ]  # fmt: skip
     hyp = tmp_path / "tune" / "weight0.2_bonus0" / "hyp.txt"
+    assert "[ignore-case]" in (hyp.parent / "scoring" / "wer").read_text()
     before = hyp.stat().st_mtime_ns
     assert run(*command).returncode == 0
     assert hyp.stat().st_mtime_ns == before

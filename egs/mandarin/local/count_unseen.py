@@ -29,8 +29,6 @@ from pipeline.scoring.results import read_score, scored_file
 from pipeline.scoring.transcripts import read_transcripts
 from pipeline.text.mandarin import without_tone
 
-NOTHING = "<eps>"
-
 Pairs = Counter[tuple[str, str]]
 
 
@@ -48,7 +46,7 @@ def main(
     directories: Annotated[
         list[Path], Argument(metavar="DECODE_DIR…", help="decode directories scored by score.py")
     ],
-    units: Annotated[Units, Option(help="what was scored: char or pinyin")] = Units.CHAR,
+    units: Annotated[Units, Option(help="units that were scored: char or pinyin")] = Units.CHAR,
 ) -> int:
     from pipeline.plots.confusions import read_pairs
 
@@ -60,7 +58,7 @@ def main(
         pairs = read_pairs(str(scored_file(directory, "alignments")))
         if number == 0:
             print(heading(name, units))
-        print(f"{directory.parent.name}/{directory.name:24}"[:32].ljust(32) + line(pairs, known))
+        print(f"{directory.parent.name}/{directory.name}".ljust(34) + line(pairs, known))
     return 0
 
 
@@ -68,7 +66,7 @@ def heading(name: str, units: Units) -> str:
     """The first line of the table."""
     tone = "   tone alone" if units is Units.PINYIN else ""
     unit = "syllables" if units is Units.PINYIN else "characters"
-    return f"{'':32}{'%' + name:>8} of {unit:12}seen: error   unseen: different, all, error{tone}"
+    return f"{'':34}{'%' + name:>8} of {unit:12}seen: error   unseen: different, all, error{tone}"
 
 
 def line(pairs: Pairs, known: set[str]) -> str:
@@ -77,7 +75,7 @@ def line(pairs: Pairs, known: set[str]) -> str:
     wrong: Counter[str] = Counter()
     inserted = tones = 0
     for (said, heard), count in pairs.items():
-        if said == NOTHING:
+        if not said:
             inserted += count
             continue
         ref[said] += count

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_sentences import draw_sentences
+from demo_phrases import draw_sentences
 
 from pipeline.errors import PhoneError
 from pipeline.plain_text import read_lines

@@ -42,7 +42,7 @@ from typer import Argument, Option
 from pipeline.cli import Tally, log, run
 from pipeline.data.data_dir import invert, write_map
 from pipeline.errors import DataDirError, UsageError
-from pipeline.files import replaced_directory
+from pipeline.files import discard, replaced_directory
 from pipeline.plain_text import fault_of_name, read_lines, shown
 from pipeline.text.mandarin import characters, syllables, to_pinyin
 
@@ -76,7 +76,7 @@ class Item:
 def main(
     corpus: Annotated[Path, Argument(metavar="CORPUS", help="folder of tables and recordings")],
     data: Annotated[Path, Argument(metavar="DATA", help="folder for the data directories")],
-    units: Annotated[Units, Option(help="what text holds: characters or pinyin")] = Units.CHAR,
+    units: Annotated[Units, Option(help="units that text holds: char or pinyin")] = Units.CHAR,
     only: Annotated[
         str, Option(metavar="NAME", help="put all items into NAME_PART; empty: split them")
     ] = "",
@@ -101,6 +101,9 @@ def main(
         count = sum(len(item.characters) for item in found)
         log.info("%s: %d utterances, %d characters", name, len(found), count)
         tally.ok(len(found))
+    for part in PARTS:
+        if not only and f"test_{part}" not in groups:
+            discard(data / f"test_{part}")  # of another corpus
     return tally.finish(f"in {', '.join(groups)}")
 
 

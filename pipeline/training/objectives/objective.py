@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import DataError
 from pipeline.scoring.distance import edit_distance
+from pipeline.text.mandarin import are_syllables
 from pipeline.text.phones import load_phone_map
 from pipeline.text.tokens import UNK, Tokens
 from pipeline.training.dataset import Batch, Utterance
@@ -110,7 +111,8 @@ class Metric:
 def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
     """The error rate that fits the tokens: PER for phones, else WER, and CER beside it.
 
-    Scripts without blanks between words have only the CER. It counts no blanks.
+    Scripts without blanks between words have only the CER. It counts no blanks. Syllables of pinyin
+    have the TSER, the tonal syllable error rate.
 
     Args:
         tokens: the tokens of the network; those that are not phones are joined to words.
@@ -123,7 +125,7 @@ def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
         cer = Metric("CER", lambda ids: [c for word in tokens.decode(ids) for c in word])
         return Metric("WER", tokens.decode, (cer,)) if tokens.has_words else cer
     if phone_map is None:
-        return Metric("PER", tokens.decode)
+        return Metric("TSER" if are_syllables(tokens.symbols) else "PER", tokens.decode)
     folding = load_phone_map(phone_map)
     table = {
         symbol: [symbol] if symbol == UNK else folding.fold([symbol], to=39)

@@ -190,6 +190,7 @@ def test_too_few_items(prepare, corpus: Path, tmp_path: Path) -> None:
     assert "no items for dev, test; give more items, --only, or --allow-partial" in (
         done.stderr.decode()
     )
+    (tmp_path / "data" / "test_sentences").mkdir(parents=True)  # of another corpus
     prepare("--allow-partial", check=True)
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["train"]
 
