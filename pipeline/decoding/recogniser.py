@@ -1,6 +1,7 @@
 """A recogniser: a trained CTC network or transducer with its search."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from pipeline.decoding.decode_options import (
     SearchOptions,
     TransducerSearchOptions,
 )
-from pipeline.decoding.language_model import load_fusion
+from pipeline.decoding.language_model import by_words, load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
 from pipeline.frontend.cmvn import CmvnStats
@@ -77,13 +78,7 @@ class Recogniser:
         if isinstance(model, TransducerModel) and self.ctc.prefix_search:
             raise UsageError("--prefix-search is for CTC models")
         _check(options, self.ctc.prefix_search)
-        self.fusion = load_fusion(
-            options.lm,
-            directory.tokens,
-            device,
-            weight=options.lm_weight,
-            bonus=options.insertion_bonus,
-        )
+        self.fusion = load_fusion(options, directory.tokens, device)
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
 
@@ -125,10 +120,7 @@ class Recogniser:
             FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
             DataError: no hypothesis is possible, for example if weights are not finite.
         """
-        stats = self.directory.statistics(features, cmvn)
-        checked = normalise_features(features, utt_id, self.input_dim, stats)
-        batch = torch.from_numpy(checked)[None].to(self.device)
-        lengths = torch.tensor([len(checked)], device=self.device)
+        batch, lengths = self._batch(utt_id, features, cmvn)
         try:
             with torch.inference_mode():
                 if isinstance(self.model, CtcModel):
@@ -142,6 +134,50 @@ class Recogniser:
                 return found._replace(hyps=kept or found.hyps)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
+
+    def align(
+        self,
+        utt_id: str,
+        features: np.ndarray,
+        tokens: Sequence[int],
+        cmvn: CmvnStats | None = None,
+    ) -> list[Span]:
+        """The output frames of each token on the most probable path that spells them.
+
+        A transducer emits a token in one frame.
+
+        Args:
+            utt_id: the id of the utterance, for error messages.
+            features: as for `recognise`.
+            tokens: token ids.
+            cmvn: as for `recognise`.
+
+        Raises:
+            FeatureError: as `recognise`.
+            DataError: no path spells the tokens.
+        """
+        batch, lengths = self._batch(utt_id, features, cmvn)
+        try:
+            with torch.inference_mode():
+                if isinstance(self.model, CtcModel):
+                    rows = self.model(batch, lengths)[0][0].double().cpu().numpy()
+                    return ctc_align(rows, tokens, blank=BLANK)
+                assert isinstance(self.model, TransducerModel)
+                encoded, _ = self.model.encoder(batch, lengths)
+                frames = self.model.joiner.project_encoder(encoded)
+                times = transducer_align(frames[0], self.model, tokens, blank=BLANK)
+                return [(t, t + 1) for t in times]
+        except ValueError as error:
+            raise DataError(f"{utt_id}: {error}") from error
+
+    def _batch(
+        self, utt_id: str, features: np.ndarray, cmvn: CmvnStats | None
+    ) -> tuple[Tensor, Tensor]:
+        """The normalised features (1, T, F) and their number (1,)."""
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
+        batch = torch.from_numpy(checked)[None].to(self.device)
+        return batch, torch.tensor([len(checked)], device=self.device)
 
     def recognise_file(
         self, path: str | Path, *, channel: int = -1, resampled: bool = False
@@ -202,6 +238,8 @@ class Recogniser:
             blank=BLANK,
             fusion=self.fusion,
             length_normalise=self.options.length_normalise,
+            token_mass=self.ctc.token_mass,
+            max_tokens=self.ctc.max_tokens,
         )
 
     def _with_transducer(
@@ -223,8 +261,11 @@ class Recogniser:
                 blank=BLANK,
                 length_normalise=self.options.length_normalise,
                 max_tokens_per_frame=self.transducer.max_tokens_per_frame,
-                fusion=self.fusion,
+                fusion=self.fusion._replace(words=None),
             )
+            if self.fusion.words is not None:
+                normalise = self.options.length_normalise
+                hyps = by_words(hyps, self.fusion.words, length_normalise=normalise)
         _at_least_one(hyps)
         if not with_spans:
             return Recognition(hyps, [])
@@ -234,9 +275,15 @@ class Recogniser:
 
 def _check(options: SearchOptions, prefix_search: bool) -> None:
     """Raise UsageError if options exclude each other."""
-    fused = options.lm or options.insertion_bonus
+    fused = options.lm or options.word_lm or options.insertion_bonus
     if fused and (options.beam == 1 or prefix_search):
-        raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+        raise UsageError(
+            "--lm, --word-lm and --insertion-bonus need a beam search, --beam of 2 or more"
+        )
+    if options.lm and options.word_lm:
+        raise UsageError("--lm and --word-lm: give one language model, over tokens or over words")
+    if not options.word_lm and (options.word_bonus or options.only_known_words):
+        raise UsageError("--word-bonus and --only-known-words apply to --word-lm; give it, too")
 
 
 O = TypeVar("O", bound=SearchOptions)  # noqa: E741
@@ -261,7 +308,10 @@ def _rule_out(model: CtcModel | TransducerModel, token: int) -> None:
 
 def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
     if not hyps:
-        raise ValueError("no hypothesis is possible; are the model's weights finite?")
+        raise ValueError(
+            "no hypothesis is possible; are the model's weights finite? Where only words of a "
+            "language model are allowed, a wider --beam may find some"
+        )
     return hyps
 
 

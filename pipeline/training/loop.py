@@ -205,16 +205,20 @@ class Trainer:
             self.options,
             epochs=position.epoch,
             done=(position.epoch + position.utterances / len(self.train)) / self.options.epochs,
-            share=len(utterances) / len(self.train) / self.options.epochs,
+            share=self._finished(utterances) / len(self.train) / self.options.epochs,
         )
         torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
         counts = self._update(batch, generator(seed, "noise", *number))
         position.updates += 1
-        position.utterances += len(utterances)
+        position.utterances += self._finished(utterances)
         position.nats += counts.nats
         position.tokens += counts.tokens
         position.frames += counts.frames
         position.skipped += counts.skipped
+
+    def _finished(self, utterances: Sequence[Any]) -> int:
+        """How many utterances an update has read to their end."""
+        return len(utterances)
 
     def _update(self, batch: Batch | None, noise: torch.Generator) -> Counts:
         """One step of gradient descent on the loss summed over the batch."""

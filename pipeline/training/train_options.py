@@ -137,6 +137,45 @@ class TransducerTrainOptions(AcousticTrainOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FramewiseTrainOptions(AcousticTrainOptions):
+    """Options of the training of a frame-wise network.
+
+    [S14] is H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network
+    Architectures for Large Scale Acoustic Modeling", 2014.
+    """
+
+    delay: int = option(
+        -1,
+        "frames that the network reads before it names the label of a frame, 5 in [S14]; -1: as "
+        "the architecture says",
+        low=-1,
+        most=1000,
+    )
+    bptt: int = option(
+        20,
+        "frames of a subsequence of truncated backpropagation, 20 in [S14]; 0: whole utterances",
+        low=0,
+    )
+    streams: int = option(
+        4, "utterances that --bptt reads side by side, 4 or 8 in [S14]", low=1, most=10000
+    )
+
+    @property
+    def used_streams(self) -> int:
+        """The number of streams; 0: whole utterances."""
+        return self.streams if self.bptt else 0
+
+    def check(self) -> None:
+        """See `Options.check`."""
+        super().check()
+        require(
+            not (self.bptt and self.speed),
+            "speed",
+            "0 with --bptt, which cuts by numbers of frames",
+        )
+
+
 # Options that may differ between the runs of a training; others would make it another experiment.
 RESUMABLE_CHANGES = frozenset(
     {"epochs", "patience", "device", "threads", "allow_pipes"}

@@ -37,7 +37,7 @@ class NormSums:
 
     def _add_up(self, sums: Tensor) -> Tensor:
         try:
-            whole = self.world.add_up(sums)
+            whole = self.world.summed(sums)
         except BaseException:
             self.has_failed = True
             raise
