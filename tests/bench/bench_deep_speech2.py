@@ -117,7 +117,7 @@ def measure(rounds: int) -> list[Row]:
         lambda: layer_rows("relu", torch.full((16,), FRAMES), rounds, 1.0),
         lambda: layer_rows("gru", ragged_lengths(16), rounds, 1.0),
         lambda: step_row("deep_speech2/small.toml", 16, rounds, 1.6),
-        lambda: step_row("encoders/ds2.toml", 16, rounds, 1.6),
+        lambda: step_row("encoders/deep_speech2.toml", 16, rounds, 1.6),
     ]
     return [row() for row in rows]
 
