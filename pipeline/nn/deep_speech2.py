@@ -27,7 +27,7 @@ DEFAULT_SCALE = 0.1  # of --init-scale, for which the layers here draw the limit
 
 def clipped_relu(x: Tensor) -> Tensor:
     """min(max(x, 0), 20)."""
-    return x.clamp(0.0, CLIP)
+    return nn.functional.hardtanh(x, 0.0, CLIP)
 
 
 def draw_by_inputs(

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pipeline.training.dataset import Batch
 from pipeline.training.distributed.norms import NormSums
-from pipeline.training.distributed.processes import World
 from pipeline.training.objectives.objective import Objective
 
 log = logging.getLogger("pipeline")
@@ -48,11 +47,10 @@ class GradientSum:
         parameters: Sequence[Tensor],
         device: torch.device,
         precision: str,
-        norms: NormSums | None = None,
+        norms: NormSums,
     ) -> None:
         self.objective, self.parameters = objective, parameters
-        self.device, self.precision = device, precision
-        self.norms = norms or NormSums(objective, World())
+        self.device, self.precision, self.norms = device, precision, norms
 
     def add(self, batch: Batch | None) -> tuple[Counts, str]:
         """Set the gradients to those of a batch; they must be None before.

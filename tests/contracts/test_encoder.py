@@ -97,6 +97,26 @@ dim = 8
 LEARN = ("--optimizer=adam", "--learning-rate=0.02", "--batch-size=2", "--schedule=linear")
 
 
+DEEP_SPEECH_2 = """
+[encoder]
+kind = "deep_speech2"
+input_dim = 6
+channels = [4, 3]
+time_kernels = [3, 3]
+time_strides = [2, 1]
+freq_kernels = [3, 3]
+freq_strides = [1, 2]
+layers = 2
+cells = 12
+
+[predictor]
+cells = 8
+
+[joiner]
+dim = 8
+"""
+
+
 @pytest.fixture
 def corpus(toy):
     (toy.path / "model.toml").write_text(ARCHITECTURE)
@@ -138,9 +158,26 @@ def test_it_is_trained_and_decoded(kind: str, corpus, execute: Callable, tmp_pat
     assert recogniser.step_s == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("kind", ["ctc", "transducer"])
+def test_deep_speech_2_is_trained_and_decoded(kind: str, corpus, execute, tmp_path: Path) -> None:
+    """It learns four utterances by heart, and its batch norm is kept for decoding."""
+    (corpus.path / "model.toml").write_text(DEEP_SPEECH_2)
+    model, hyp = tmp_path / "model", tmp_path / "hyp"
+    epochs = "--epochs=80" if kind == "ctc" else "--epochs=150"
+    train(execute, kind, corpus, model, epochs, "--patience=0", "--sortagrad")
+    feats = f"scp:{corpus.train}/feats.scp"
+    done = execute(f"decode_{kind}.py", "--beam=4", model, feats, f"ark,t:{hyp}")
+    assert done.status == 0, done.err
+    recognised = hyp.read_text().splitlines()
+    text = (corpus.train / "text").read_text().splitlines()
+    assert len(set(text) - set(recognised)) <= (0 if kind == "ctc" else 2), recognised
+
+
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, DEEP_SPEECH_2])
 def test_a_continued_training_gives_the_bytes_of_an_uninterrupted_one(
-    corpus, execute, tmp_path
+    architecture, corpus, execute, tmp_path
 ) -> None:
+    (corpus.path / "model.toml").write_text(architecture)
     options = ("--patience=0", "--average=0.9", "--schedule=constant")
     train(execute, "ctc", corpus, tmp_path / "whole", *options, "--epochs=4")
     train(execute, "ctc", corpus, tmp_path / "parts", *options, "--epochs=2")

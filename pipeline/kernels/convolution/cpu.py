@@ -14,7 +14,12 @@ from torch import Tensor
 
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, kernel, part
-from pipeline.kernels.compiler.products import TILE_VECTORS, panel_product, panel_products
+from pipeline.kernels.compiler.products import (
+    TILE_VECTORS,
+    panel_product,
+    panel_products,
+    products_for,
+)
 from pipeline.kernels.compiler.simd import beyond, lanes
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.convolution.plain import Shape
@@ -36,20 +41,20 @@ def _band(f, around, step, size, frequencies):
 
 @kernel
 def _forward(
-    function: int, x: Floats, weight: Floats, y: Floats, count: int, frames: int, freq: int, c: int,
-    freq_out: int, c_out: int, k_freq: int, k_time: int, step_freq: int, step_time: int,
-    pad_freq: int, pad_time: int,
+    function: int, panel: int, x: Floats, weight: Floats, y: Floats, count: int, frames: int,
+    freq: int, c: int, freq_out: int, c_out: int, k_freq: int, k_time: int, step_freq: int,
+    step_time: int, pad_freq: int, pad_time: int,
 ) -> None:  # fmt: skip
     """One sequence; ``y`` is zero before.
 
     ``weight`` is packed in panels of output channels, each (k_time, k_freq, C, panel).
     """
     mode = simd.flush_denormals()
-    panel = TILE_VECTORS * lanes(x)
     for f in range(freq_out):
         low, high = _band(f, pad_freq, step_freq, k_freq, freq)
         at = f * step_freq - pad_freq + low
-        for o in range(0, c_out, panel):
+        o = 0
+        while o < c_out:  # a range by a variable might raise, which is slow to compile
             for j in range(k_time):
                 first, last = _span(j, pad_time, step_time, frames, count)
                 if last > first:
@@ -60,6 +65,7 @@ def _forward(
                         panel, beyond(y, (first * freq_out + f) * c_out + o), freq_out * c_out,
                         last - first, (high - low) * c, min(panel, c_out - o),
                     )  # fmt: skip
+            o += panel
     simd.restore_denormals(mode)
 
 
@@ -117,7 +123,7 @@ def forward(x: Tensor, weight: Tensor, counts: list[int], shape: Shape) -> Tenso
     x = x.contiguous()
     n, frames, frequencies, _ = x.shape
     freq_out, time_out = shape.outputs(frequencies, frames)
-    panel = TILE_VECTORS * simd.REGISTER_BYTES // x.element_size()
+    function, panel = products_for(x.dtype, len(weight))
     by_frame = weight.to(x.dtype).permute(3, 2, 1, 0)  # (time, freq, C, C')
     whole = torch.nn.functional.pad(by_frame, (0, -by_frame.shape[3] % panel))
     panels = whole.unflatten(3, (-1, panel)).permute(3, 0, 1, 2, 4).contiguous()
@@ -126,7 +132,7 @@ def forward(x: Tensor, weight: Tensor, counts: list[int], shape: Shape) -> Tenso
     sizes = _sizes(frames, frequencies, weight, freq_out, shape)
 
     def job(k: int) -> None:
-        compiled(panel_products(x.dtype), x[k], panels, y[k], counts[k], *sizes)
+        compiled(function, panel, x[k], panels, y[k], counts[k], *sizes)
 
     run_parallel([lambda k=k: job(k) for k in range(n)])  # type: ignore[misc]
     return y
@@ -153,16 +159,18 @@ def backward_input(
 def backward_weight(grad: Tensor, x: Tensor, counts: list[int], shape: Shape) -> Tensor:
     """See `plain.backward_weight`."""
     grad, x = grad.contiguous(), x.contiguous()
-    n, frames, frequencies, channels = x.shape
-    _, _, freq_out, outputs = grad.shape
+    frames, frequencies, channels = x.shape[1:]
+    freq_out, outputs = grad.shape[2:]
     wide, long = shape.kernel
     d_weight = x.new_zeros(long, outputs, wide, channels)
     compiled: Any = _backward_weight[x.dtype]
     sizes = frames, frequencies, channels, freq_out, outputs, wide, *shape.stride, *shape.around
+    each = list(zip(grad, x, counts, strict=True))
 
     def job(j: int) -> None:
-        for k in range(n):
-            compiled(panel_products(x.dtype), grad[k], x[k], d_weight[j], j, counts[k], *sizes)
+        of_frame = d_weight[j]
+        for grad_k, x_k, count in each:
+            compiled(panel_products(x.dtype), grad_k, x_k, of_frame, j, count, *sizes)
 
     run_parallel([lambda j=j: job(j) for j in range(long)])  # type: ignore[misc]
     return d_weight.permute(1, 3, 2, 0)

@@ -41,7 +41,13 @@ def test_the_folder_is_one_for_each_state_of_the_sources(sources: Path) -> None:
     first = fresh_folder()
     assert fresh_folder() == first
     seen = {first}
-    changed = ["compiler/simd.py", "lstm/cpu.py", "lstm/plain.py", "search/heap.py", "engines.py"]
+    changed = [
+        "compiler/simd.py",
+        "recurrent/cpu.py",
+        "recurrent/plain.py",
+        "search/heap.py",
+        "engines.py",
+    ]
     for name in changed:
         with (sources / name).open("a") as file:
             file.write("# changed\n")
@@ -55,7 +61,7 @@ def test_the_folder_is_one_for_each_state_of_the_sources(sources: Path) -> None:
 def test_moved_code_is_another_state(sources: Path) -> None:
     """Two sources that change their names are compiled again."""
     first = fresh_folder()
-    (sources / "lstm/cpu.py").rename(sources / "lstm/on_cpu.py")
+    (sources / "recurrent/cpu.py").rename(sources / "recurrent/on_cpu.py")
     assert fresh_folder() != first
 
 
