@@ -6,7 +6,7 @@ Usage: decode_framewise.py [options] MODEL_DIR FEATS_RSPECIFIER HYP_WSPECIFIER
 e.g.: decode_framewise.py --lm=bigram.arpa exp/framewise scp:data/dev/feats.scp ark,t:hyp.txt
       decode_framewise.py --write-ctm=hyp.ctm --from-audio exp/framewise scp:wav.scp ark,t:hyp.txt
 
-The search is Viterbi's: it finds the best sequence of labels, of which each lasts --min-duration
+The search is Viterbi's: it finds the best sequence of labels, of which each lasts --min-frames
 frames or more and is followed by another with the probability that the bigram --lm gives it (make
 it with make_ngram_lm.py --order=2). Outputs are divided by the labels' shares of the training
 frames, to the power of --prior-scale. Features are normalised with the statistics in MODEL_DIR.

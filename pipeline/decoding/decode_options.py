@@ -38,13 +38,12 @@ class FramewiseSearchOptions(FusionOptions):
 
     lm: str = option("", "bigram model of the labels, an ARPA file; empty: none")
     lm_weight: float = option(1.0, "weight of the log-probability of --lm in the score", low=0)
-    min_duration: int = option(
-        3, "least number of frames of a label, 3 as with the usual three states", low=1, most=1000
+    min_frames: int = option(
+        3, "minimum number of frames of a label; 3 as in the usual three states", low=1, most=1000
     )
     prior_scale: float = option(
         1.0,
-        "power of the labels' prior, their share of the training frames, that outputs are divided "
-        "by; 0: not at all",
+        "power of the labels' shares of the training frames that outputs are divided by; 0: none",
         low=0,
     )
 

@@ -26,7 +26,7 @@ class FramewiseSearch:
     def __init__(
         self, model: FramewiseModel, fusion: Fusion, options: FramewiseSearchOptions
     ) -> None:
-        self.least = options.min_duration
+        self.least = options.min_frames
         counts = model.label_counts.double().clamp(min=1.0)
         self.priors = options.prior_scale * (counts / counts.sum()).log()
         self.transitions = bigram(fusion, len(counts) + 1)

@@ -29,7 +29,7 @@ def test_outputs_are_divided_by_the_priors() -> None:
     log_probs = torch.tensor([[0.6, 0.3, 0.1]] * 4).log()
     found = {}
     for scale in (0.0, 0.4, 1.0):
-        options = FramewiseSearchOptions(min_duration=2, prior_scale=scale)
+        options = FramewiseSearchOptions(min_frames=2, prior_scale=scale)
         (hyp,), spans = FramewiseSearch(model(), NO_FUSION, options)(log_probs)
         assert spans == [(0, 4)]
         found[scale] = hyp.tokens
