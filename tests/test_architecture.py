@@ -379,6 +379,7 @@ READERS = {
     r"spectrogram": "compute_spectrogram_feats.py",
     r"delta\w*": "add_deltas.py",
     r"train_ctc\w*": "train_ctc.py",
+    r"train_framewise\w*": "train_framewise.py",
     r"train_predictor\w*": "train_predictor.py",
     r"train_transducer\w*": "train_transducer.py",
 }

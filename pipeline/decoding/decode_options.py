@@ -9,29 +9,52 @@ from pipeline.options import DEVICES, Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(Options):
+class FusionOptions(Options):
     """Options of every search."""
+
+    lm: str = option(
+        "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
+    )
+    lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score", low=0)
+    insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
+    allow_unk: bool = option(
+        False, "let hypotheses hold <unk>, the token of unknown symbols, if the model has it"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(FusionOptions):
+    """Options of every search with a beam."""
 
     beam: int = option(
         10, "beam: number of hypotheses kept after each frame; 1: greedy search", low=1
     )
     length_normalise: bool = option(False, "sort hypotheses by score/|y|, not by score")
-    lm: str = option(
-        "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
-    )
     word_lm: str = option(
         "", "language model over the words that the tokens spell: an ARPA file; empty: none"
     )
     lm_weight: float = option(
         0.3, "weight of the log-probability of --lm or --word-lm in the score", low=0
     )
-    insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
     word_bonus: float = option(0.0, "bonus for each word of a hypothesis, in nats, with --word-lm")
     only_known_words: bool = option(
         False, "let hypotheses hold only words of --word-lm; otherwise others count as its <unk>"
     )
-    allow_unk: bool = option(
-        False, "let hypotheses hold <unk>, the token of unknown symbols, if the model has it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramewiseSearchOptions(FusionOptions):
+    """Options of a search with a frame-wise network."""
+
+    lm: str = option("", "bigram model of the labels, an ARPA file; empty: none")
+    lm_weight: float = option(1.0, "weight of the log-probability of --lm in the score", low=0)
+    min_frames: int = option(
+        3, "minimum number of frames of a label; 3 as in the usual three states", low=1, most=1000
+    )
+    prior_scale: float = option(
+        1.0,
+        "power of the labels' shares of the training frames that outputs are divided by; 0: none",
+        low=0,
     )
 
 
@@ -72,10 +95,9 @@ class AnySearchOptions(CtcSearchOptions, TransducerSearchOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeOptions(SearchOptions):
-    """Options of `pipeline.decoding.decode_table.decode_table`."""
+class TableOptions(FusionOptions):
+    """Options of `pipeline.decoding.decode_table.decode_table`, for a search of any kind."""
 
-    nbest: int = option(10, "number of hypotheses per utterance in --write-nbest", low=1)
     write_nbest: str = option(
         "", "wspecifier for UTT-1 score log-probability score/|y| tokens …; empty: none"
     )
@@ -105,6 +127,18 @@ class DecodeOptions(SearchOptions):
     )
     device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)
     threads: int = option(1, "number of utterances to decode in parallel", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(SearchOptions, TableOptions):
+    """Options of a decode command with a beam."""
+
+    nbest: int = option(10, "number of hypotheses per utterance in --write-nbest", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramewiseDecodeOptions(FramewiseSearchOptions, TableOptions):
+    """Options of ``decode_framewise.py``."""
 
 
 @dataclass(frozen=True, kw_only=True)

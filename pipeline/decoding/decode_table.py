@@ -15,7 +15,12 @@ import numpy as np
 import torch
 
 from pipeline.decoding.confidence import token_confidences
-from pipeline.decoding.decode_options import DecodeOptions, SearchOptions
+from pipeline.decoding.decode_options import (
+    DecodeOptions,
+    FusionOptions,
+    SearchOptions,
+    TableOptions,
+)
 from pipeline.decoding.journal import Journal
 from pipeline.decoding.recogniser import Recogniser, Recognition
 from pipeline.errors import DataError, PipelineError, UsageError
@@ -52,7 +57,7 @@ def decode_table(
     directory: ModelDir,
     rspecifier: str,
     wspecifier: str,
-    options: DecodeOptions,
+    options: TableOptions,
     counter: Counter,
 ) -> str:
     """Decode every utterance of a table, in its order.
@@ -127,7 +132,7 @@ class _Decoder:
     """Decodes the entries of a table, several at a time."""
 
     recogniser: Recogniser
-    options: DecodeOptions
+    options: TableOptions
     cmvn_of: Callable[[str], CmvnStats | None]
 
     def run(
@@ -170,7 +175,7 @@ class _Decoder:
             "hyp": symbols(found.hyps[0]),
             "nbest": [
                 f"{h.score:.4f} {h.log_prob:.4f} {h.normalised:.4f} {symbols(h)}".rstrip()
-                for h in found.hyps[: self.options.nbest if self.options.write_nbest else 0]
+                for h in found.hyps[: _nbest(self.options)]
             ],
             **self._ctm_lines(found),
         }
@@ -202,7 +207,13 @@ class _Decoder:
         return {"words": lines(tokens.words(ids)), "tokens": lines(each)}
 
 
-def _with_times(options: DecodeOptions) -> bool:
+def _nbest(options: TableOptions) -> int:
+    """The hypotheses of each utterance in ``--write-nbest``; a search without a beam has one."""
+    most = options.nbest if isinstance(options, DecodeOptions) else 1
+    return most if options.write_nbest else 0
+
+
+def _with_times(options: TableOptions) -> bool:
     """Whether the times of tokens are needed."""
     return bool(options.write_ctm or options.write_token_ctm)
 
@@ -233,7 +244,7 @@ def _taken(
     return utt_id, result
 
 
-def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Journal:
+def _journal(directory: ModelDir, wspecifier: str, options: TableOptions) -> Journal:
     """The journal of a decoding; it keeps nothing unless the hypotheses go to a regular file."""
     target = Path(parse_wspecifier(wspecifier).ark or "-")
     if str(target) == "-" or (target.exists() and not target.is_file()):
@@ -244,22 +255,21 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
     if options.lm:
         lm = Path(options.lm)
         files.append(lm / "final.safetensors" if lm.is_dir() else lm)
-    if options.word_lm:
+    if isinstance(options, SearchOptions) and options.word_lm:
         files.append(Path(options.word_lm))
-    of_reading = {field.name for field in fields(DecodeOptions)} - {
-        field.name for field in fields(SearchOptions)
-    }
+    of_search = {field.name for field in fields(FusionOptions)}
+    of_reading = {field.name for field in fields(TableOptions)} - of_search
     searched = {k: v for k, v in asdict(options).items() if k not in of_reading}
     made_with = {
         "model": [file_digest(file) for file in files],
         **searched,
-        "nbest": options.nbest if options.write_nbest else 0,
+        "nbest": _nbest(options),
         "ctm": _with_times(options),
     }
     return Journal(target.with_name(target.name + ".partial"), made_with, resume=options.resume)
 
 
-def _cmvn_of(directory: ModelDir, options: DecodeOptions) -> Callable[[str], CmvnStats | None]:
+def _cmvn_of(directory: ModelDir, options: TableOptions) -> Callable[[str], CmvnStats | None]:
     """A function from an utterance id to the statistics of its speaker.
 
     It gives None if the model has its own statistics or uses those of each utterance.

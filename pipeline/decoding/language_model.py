@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import FusionOptions, SearchOptions
 from pipeline.errors import ModelError, UsageError
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion
 from pipeline.kernels.search.hypotheses import Hypothesis
@@ -17,7 +17,7 @@ from pipeline.text.tokens import Tokens
 from pipeline.text.word_ngram import read_word_ngram
 
 
-def load_fusion(options: SearchOptions, tokens: Tokens, device: torch.device) -> Fusion:
+def load_fusion(options: FusionOptions, tokens: Tokens, device: torch.device) -> Fusion:
     """Load the language model of ``--lm`` or ``--word-lm``.
 
     Args:
@@ -32,7 +32,7 @@ def load_fusion(options: SearchOptions, tokens: Tokens, device: torch.device) ->
     path, weight, bonus = options.lm, options.lm_weight, options.insertion_bonus
     if weight < 0:
         raise UsageError(f"--lm-weight must be 0 or more, not {weight:g}")
-    if options.word_lm:
+    if isinstance(options, SearchOptions) and options.word_lm:
         return word_fusion(
             options.word_lm,
             tokens,

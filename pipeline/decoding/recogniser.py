@@ -12,9 +12,12 @@ from torch import Tensor
 
 from pipeline.decoding.decode_options import (
     CtcSearchOptions,
+    FramewiseSearchOptions,
+    FusionOptions,
     SearchOptions,
     TransducerSearchOptions,
 )
+from pipeline.decoding.framewise_search import FramewiseSearch
 from pipeline.decoding.language_model import by_words, load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
@@ -28,7 +31,13 @@ from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import normalise_features
 from pipeline.nn.joiner import TanhJoiner
-from pipeline.nn.models import BLANK, CtcModel, TransducerModel
+from pipeline.nn.models import (
+    BLANK,
+    CtcModel,
+    FramewiseModel,
+    PredictorModel,
+    TransducerModel,
+)
 
 Span = tuple[int, int]  # the first frame of a token and the frame after its last
 
@@ -60,14 +69,15 @@ class Recogniser:
         self,
         directory: ModelDir | Path | str,
         device: torch.device | None = None,
-        options: SearchOptions | None = None,
+        options: FusionOptions | None = None,
     ) -> None:
         if not isinstance(directory, ModelDir):
             directory = ModelDir.open(directory)
         device, options = device or torch.device("cpu"), options or SearchOptions()
-        self.directory, self.device, self.options = directory, device, options
+        self.directory, self.device = directory, device
+        self.options = _options_of(SearchOptions, options)
         model = directory.load_model(device)
-        if not isinstance(model, (CtcModel, TransducerModel)):
+        if isinstance(model, PredictorModel):
             raise ModelError(f"{directory.path}: a prediction network alone cannot recognise")
         self.model = model
         self._unk = None if options.allow_unk else directory.tokens.unk
@@ -77,8 +87,12 @@ class Recogniser:
         self.transducer = _options_of(TransducerSearchOptions, options)
         if isinstance(model, TransducerModel) and self.ctc.prefix_search:
             raise UsageError("--prefix-search is for CTC models")
-        _check(options, self.ctc.prefix_search)
+        if not isinstance(model, FramewiseModel):
+            _check(self.options, self.ctc.prefix_search)
         self.fusion = load_fusion(options, directory.tokens, device)
+        if isinstance(model, FramewiseModel):
+            framewise = _options_of(FramewiseSearchOptions, options)
+            self.framewise = FramewiseSearch(model, self.fusion, framewise)
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
 
@@ -126,6 +140,9 @@ class Recogniser:
                 if isinstance(self.model, CtcModel):
                     log_probs, lengths = self.model(batch, lengths)
                     found = self._with_ctc(log_probs, lengths, with_spans)
+                elif isinstance(self.model, FramewiseModel):
+                    log_probs, _ = self.model(batch, lengths)
+                    found = Recognition(*self.framewise(log_probs[0]))
                 else:
                     encoded, lengths = self.model.encoder(batch, lengths)
                     found = self._with_transducer(self.model, encoded, lengths, with_spans)
@@ -286,18 +303,20 @@ def _check(options: SearchOptions, prefix_search: bool) -> None:
         raise UsageError("--word-bonus and --only-known-words apply to --word-lm; give it, too")
 
 
-O = TypeVar("O", bound=SearchOptions)  # noqa: E741
+O = TypeVar("O", bound=FusionOptions)  # noqa: E741
 
 
-def _options_of(kind: type[O], options: SearchOptions) -> O:
+def _options_of(kind: type[O], options: FusionOptions) -> O:
     """The options of a search of this kind; those that are not among ``options`` have defaults."""
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{k: v for k, v in vars(options).items() if k in names})
 
 
-def _rule_out(model: CtcModel | TransducerModel, token: int) -> None:
+def _rule_out(model: CtcModel | FramewiseModel | TransducerModel, token: int) -> None:
     """Make a token impossible: the probabilities of the others then sum to 1."""
-    if isinstance(model, CtcModel):
+    if isinstance(model, FramewiseModel):
+        layer, token = model.output, token - 1
+    elif isinstance(model, CtcModel):
         layer = model.output
     else:
         joiner = model.joiner

@@ -46,6 +46,10 @@ ENGINES = {
         "plain": "pipeline.kernels.search.ctc_plain",
         "cpu": "pipeline.kernels.search.ctc_cpu",
     },
+    "framewise_search": {
+        "plain": "pipeline.kernels.search.framewise_plain",
+        "cpu": "pipeline.kernels.search.framewise_cpu",
+    },
     "transducer_search": {
         "plain": "pipeline.kernels.search.transducer_plain",
         "cpu": "pipeline.kernels.search.transducer_cpu",

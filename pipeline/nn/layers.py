@@ -149,6 +149,10 @@ def draw_uniform(
             parameter.copy_((2.0 * values - 1.0) * scale)
 
 
-def count_weights(module: nn.Module) -> int:
-    """The number of trainable weights, biases included."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+def count_weights(module: nn.Module, *, with_biases: bool = True) -> int:
+    """The number of trainable weights; [S14] counts them without biases."""
+    return sum(
+        p.numel()
+        for name, p in module.named_parameters()
+        if p.requires_grad and (with_biases or name.rpartition(".")[2] != "bias")
+    )

@@ -355,7 +355,7 @@ def integers_bytes(value: object, *, text: bool = False) -> bytes:
     if vector.size and not -(2**31) <= int(vector.min()) <= int(vector.max()) < 2**31:
         raise TableError("an integer of this vector exceeds Kaldi's 32 bits")
     if text:
-        return b" " + b"%d " * len(vector) % tuple(vector.tolist()) + b"\n"
+        return b"%d " * len(vector) % tuple(vector.tolist()) + b"\n"
     items = np.zeros(len(vector), dtype=[("size", "i1"), ("value", "<i4")])
     items["size"], items["value"] = 4, vector
     return b"\0B\4" + struct.pack("<i", len(vector)) + items.tobytes()

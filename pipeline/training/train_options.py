@@ -147,8 +147,7 @@ class FramewiseTrainOptions(AcousticTrainOptions):
 
     delay: int = option(
         -1,
-        "frames that the network reads before it names the label of a frame, 5 in [S14]; -1: as "
-        "the architecture says",
+        "number of frames by which outputs come late, 5 in [S14]; -1: that of the architecture",
         low=-1,
         most=1000,
     )

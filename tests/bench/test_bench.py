@@ -27,6 +27,7 @@ def table(program: str) -> list[list[str]]:
     "program",
     [
         "bench_lstm.py",
+        "bench_lstmp.py",
         "bench_loss.py",
         "bench_training.py",
         "bench_search.py",

@@ -29,7 +29,13 @@ from pipeline.nn.config import (
 from pipeline.nn.encoders.recurrent import RecurrentConfig, RecurrentEncoder, stack_frames
 from pipeline.nn.joiner import SumJoiner, TanhJoiner
 from pipeline.nn.layers import RecurrentLayer, count_weights, initialise
-from pipeline.nn.models import CtcModel, PredictorModel, TransducerModel, build_model
+from pipeline.nn.models import (
+    CtcModel,
+    FramewiseModel,
+    PredictorModel,
+    TransducerModel,
+    build_model,
+)
 from pipeline.nn.predictor import Predictor
 
 torch.set_num_threads(1)
@@ -91,6 +97,55 @@ def test_weights_are_counted_as_in_the_papers(name: str) -> None:
     assert int(match[1].replace(",", "")) == WEIGHTS[name]
 
 
+# [S14]: the weights of its tables, without biases.
+LSTMP = {
+    "c840_x5": 37_516_080,
+    "c440_x5": 13_315_280,
+    "c600_x2": 12_967_800,
+    "c385_x7": 13_262_480,
+    "c750_x1": 13_057_500,
+    "c6000_r800_x1": 36_375_600,
+    "c2048_r512_x2": 22_314_496,
+    "c1024_r512_x3": 19_526_144,
+    "c1024_r512_x2": 14_804_480,
+    "c800_r512_x2": 13_161_664,
+    "c2048_r512_x1": 12_871_168,
+    "arxiv_c512": 1_196_544,
+    "arxiv_c1024_r256": 1_509_888,
+    "arxiv_c1024_r128_p128": 985_600,
+    "arxiv_c2048_r512": 5_641_216,
+    "arxiv_c2048_r256_p256": 3_544_064,
+}
+
+
+@pytest.mark.parametrize("name", LSTMP)
+def test_lstmp_weights_are_counted_as_in_the_paper(name: str) -> None:
+    path = EGS / "speechocean762" / "conf" / "lstmp" / f"{name}.toml"
+    config = load_model_config(path)
+    encoder, outputs = config.encoder, config.num_tokens - 1
+    assert (encoder.input_dim, outputs) == (40, 126 if name.startswith("arxiv") else 14_247)
+    cells, recurrent = encoder.cells, encoder.projection or encoder.cells
+    beside, expected, inputs = encoder.nonrecurrent_projection, 0, encoder.input_dim
+    for _ in range(encoder.layers):
+        expected += 4 * cells * recurrent + 4 * inputs * cells + 3 * cells
+        expected += cells * (recurrent + beside) if encoder.projection else 0
+        inputs = recurrent + beside
+    expected += inputs * outputs
+    assert expected == LSTMP[name]
+    with torch.device("meta"):
+        model = build_model(config, num_tokens=config.num_tokens)
+    assert count_weights(model, with_biases=False) == expected
+    assert count_weights(model) == expected + encoder.layers * 4 * cells + outputs
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# [S14] ")
+    assert first.endswith(f": {expected:,} weights without biases")
+
+
+def test_all_rows_of_the_lstmp_tables_are_there() -> None:
+    folder = EGS / "speechocean762" / "conf" / "lstmp"
+    assert {path.stem for path in folder.glob("*.toml")} == set(LSTMP)
+
+
 def test_every_architecture_of_the_papers_is_in_the_table() -> None:
     papers = {p.stem for p in TIMIT.glob("*.toml") if "Table 1" in p.read_text().splitlines()[0]}
     assert papers == set(WEIGHTS)
@@ -103,13 +158,16 @@ def test_every_shipped_architecture_builds(path: Path) -> None:
     kinds = [
         k for k, needed in [("ctc", "encoder"), ("predictor", "predictor")] if needed in sections
     ]
+    kinds += ["framewise"] if "framewise" in sections else []
     kinds += ["transducer"] if "joiner" in sections else []
     assert config.kind in kinds
     for kind in kinds:
         part = config.part(kind, str(path))
         assert part.kind == kind
-        network = build_model(part, num_tokens=config.num_tokens or 62)
+        with torch.device("meta"):
+            network = build_model(part, num_tokens=config.num_tokens or 62)
         wanted = {"ctc": CtcModel, "predictor": PredictorModel, "transducer": TransducerModel}
+        wanted["framewise"] = FramewiseModel
         assert type(network) is wanted[kind]
 
 

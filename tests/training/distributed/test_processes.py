@@ -16,7 +16,7 @@ from pipeline.errors import ModelError, PipelineError, UsageError
 from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.weights import read_weights
-from pipeline.tables import read_matrix
+from pipeline.tables import IntegersWriter, MatrixReader, read_matrix
 from pipeline.training import provenance
 from pipeline.training.distributed.processes import World, _portable
 
@@ -128,6 +128,30 @@ def test_a_process_that_cannot_go_on_takes_part_in_the_sums_that_are_left(
     one, two = together(str(program), [])
     assert one == two  # also the running averages
     assert one.startswith("6 ")
+
+
+def test_streams_of_two_processes_give_what_one_gives(
+    toy: object, execute: Callable[..., object], tmp_path: Path, together: Together
+) -> None:
+    """Three streams of four utterances; a training of two is continued within an epoch."""
+    for folder in (toy.train, toy.dev):
+        with IntegersWriter(f"ark,scp:{folder}/ali.ark,{folder}/ali.scp") as writer:
+            for utt, matrix in MatrixReader(f"scp:{folder}/feats.scp"):
+                writer.write(utt, matrix.argmax(axis=1) + 1)
+    path = toy.path / "model.toml"
+    path.write_text(path.read_text().replace("layers = 1", "layers = 1\nbidirectional = false"))
+    options = [o for o in OPTIONS if not o.startswith("--speed")]
+    options += ["--bptt=5", "--streams=3", "--save-every=0"]
+    done = execute("train_framewise.py", *toy.arguments(tmp_path / "one", *options))
+    assert done.status == 0, done.err
+    arguments = toy.arguments(tmp_path / "two", *options)
+    together("train_framewise.py", arguments, kernels="")
+    same_to_rounding(tmp_path / "one", tmp_path / "two")
+    whole = final(tmp_path / "two")
+    (tmp_path / "two" / "checkpoints" / "last.pt").unlink()
+    (tmp_path / "two" / "final.safetensors").unlink()
+    together("train_framewise.py", arguments, kernels="")
+    assert final(tmp_path / "two") == whole
 
 
 BUFFERS = """
