@@ -59,7 +59,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
             if kind == "ctc":
                 model.output.bias[0] += 1.0
             elif kind == "transducer":
-                model.joiner.output.bias[0] -= 2.0
+                model.joiner.output.bias[0] -= 1.0
         stats = CmvnStats.zeros(features.dim)
         stats.accumulate(features(noise(4000, seed=9), RATE))
         directory = ModelDir.create(

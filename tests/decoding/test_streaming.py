@@ -125,7 +125,7 @@ def test_any_cut_gives_the_whole_recordings_hypotheses_to_the_last_bit(recognise
     model = recogniser(case)
     samples = noise(2500, seed=1)
     whole = model.recognise_samples(samples, RATE)
-    assert len(whole.hyps[0].tokens) > 1
+    assert whole.hyps[0].tokens
     assert streamed(model, iter([samples])) == whole
     assert (
         streamed(model, iter([samples[:0], samples[:2000], samples[:0], samples[2000:]])) == whole
