@@ -4,7 +4,8 @@
 Usage: score.py [options] DATA_DIR DECODE_DIR
 
 e.g.: score.py --map=conf/phones.60-48-39.map data/test exp/ctc/decode_test
-e.g.: score.py --cer data/test exp/ctc_chars/decode_test
+e.g.: score.py --with-cer data/test exp/ctc_chars/decode_test
+e.g.: score.py --cer data/test exp/ctc_mandarin/decode_test
 e.g.: score.py --collapse-sil --alignment=nist data/test exp/ctc/decode_test
 
 DECODE_DIR/hyp.txt is compared with DATA_DIR/text. With --map both are folded first. The scoring
@@ -13,6 +14,7 @@ because error rates under different rules cannot be compared. These files are wr
 DECODE_DIR/scoring:
 
   wer                  the %WER, %SER and Scored lines of Kaldi's compute-wer (%CER with --cer)
+  cer                  the %CER lines beside them (--with-cer)
   ref.txt, hyp.txt     references and hypotheses after the rule was applied
   alignments           their alignments in the form of Kaldi's align-text
   wer_details/         per_utt, per_spk, ops and wer_bootci as Kaldi's scripts write them, and
@@ -33,6 +35,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from pipeline.cli import Tally, options_from_fields, run
+from pipeline.errors import UsageError
 from pipeline.scoring.score_options import MODE_HELP, ScoringOptions
 
 
@@ -52,6 +55,12 @@ def main(
         int, Option(help="number of test sets to draw for the 95 % interval")
     ] = 10000,
     seed: Annotated[int, Option(help="seed of the random draws")] = 0,
+    with_cer: Annotated[
+        bool,
+        Option(
+            "--with-cer/--no-with-cer", help="count characters, too: %CER beside the error rate"
+        ),
+    ] = False,
     sclite: Annotated[
         bool, Option("--sclite/--no-sclite", help="write the output and input files of sclite")
     ] = True,
@@ -60,6 +69,8 @@ def main(
     from pipeline.scoring.score_directory import score_directory
 
     name = name or options.name
+    if with_cer and (options.cer or options.map):
+        raise UsageError("--with-cer counts beside words; leave off --cer and --map")
     score = score_directory(
         data_dir,
         decode_dir,
@@ -69,10 +80,13 @@ def main(
         seed=seed,
         name=name,
         sclite=sclite,
+        with_cer=with_cer,
     )
-    lines = wer_lines(score.counts, absent=score.texts.absent, name=name, note=score.note)
-    print(lines, end="")
-    print(f"95 % interval [ {score.interval.low:.2f}, {score.interval.high:.2f} ]")
+    for rate, part in ((name, score), ("CER", score.cer)):
+        if part:
+            lines = wer_lines(part.counts, absent=score.texts.absent, name=rate, note=score.note)
+            print(lines if part is score else lines.partition("\n")[0] + "\n", end="")
+            print(f"95 % interval [ {part.interval.low:.2f}, {part.interval.high:.2f} ]")
     print(f"Rule: {options.describe()}" + (f"; mode {mode}" if mode != "strict" else ""))
     tally = Tally()
     tally.ok(score.counts.sentences)

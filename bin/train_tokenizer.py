@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the tokens of a text: its phones, its characters, or subwords learnt by sentencepiece.
+"""Make the tokens of a text: phones, characters, pairs of them, or subwords of sentencepiece.
 
 Usage: train_tokenizer.py [options] TEXT_RSPECIFIER TOKENS
 
@@ -7,12 +7,16 @@ TOKENS is the file tokens.txt: its first line is "<blk> 0", and every further li
 and its number. For subwords, the sentencepiece model is written beside it, as tokens.model. The
 same text gives the same bytes.
 
+chars are code points of Unicode's normal form C, of any script, and <space> between words. bigrams
+are those of Deep Speech 2: "the cat" is "th e <space> ca t".
+
 A text to recognise or to train on later may have characters or phones that this text lacks. Without
 --unk they end the later program, which lists them. With --unk they become the token <unk>, which
 decode_*.py never put out unless --allow-unk is given.
 
 e.g.: train_tokenizer.py ark:data/train/text exp/tokens.txt
 e.g.: train_tokenizer.py --phone-map=conf/phones.60-48-39.map ark:data/train/text exp/tokens.txt
+e.g.: train_tokenizer.py --kind=bigrams ark:data/train/text exp/bigrams/tokens.txt
 e.g.: train_tokenizer.py --kind=bpe --vocab-size=500 ark:data/train/text exp/bpe500/tokens.txt
 
 See also: map_phones.py, train_ctc.py, train_transducer.py
@@ -29,6 +33,7 @@ from typer import Argument, Option
 from pipeline.cli import Tally, log, run
 from pipeline.errors import UsageError
 from pipeline.scoring.transcripts import read_transcripts
+from pipeline.text.characters import check_words
 from pipeline.text.phones import load_phone_map
 from pipeline.text.subwords import train_sentencepiece
 from pipeline.text.tokens import BLANK, UNK, Tokens
@@ -39,6 +44,7 @@ class Kind(StrEnum):
 
     PHONES = "phones"
     CHARS = "chars"
+    BIGRAMS = "bigrams"
     BPE = "bpe"
     UNIGRAM = "unigram"
 
@@ -70,12 +76,17 @@ def main(
         raise UsageError(f"--phone-map applies to --kind=phones, not to {kind}; leave it off")
     utterances = read_transcripts(rspecifier)
     text = list(utterances.values())
+    if kind is not Kind.PHONES:
+        for utt_id, words in utterances.items():
+            check_words(words, f"{rspecifier}: {utt_id}")
     if phone_map:
         tokens = phones_of_map(phone_map, phone_set, rspecifier, utterances, unk=unk)
     elif kind is Kind.PHONES:
         tokens = Tokens.from_text(text, unk=unk, where=rspecifier)
     elif kind is Kind.CHARS:
         tokens = Tokens.from_characters(text, unk=unk, where=rspecifier)
+    elif kind is Kind.BIGRAMS:
+        tokens = Tokens.from_bigrams(text, unk=unk, where=rspecifier)
     else:
         tokens = train_sentencepiece(
             text, kind=kind, vocab_size=vocab_size, where=rspecifier, unk=unk

@@ -51,6 +51,7 @@ FLOORS: dict[str, int] = {
     "pipeline.text": 1,
     "pipeline.jobs": 1,
     "pipeline.scoring": 1,
+    "pipeline.synth": 1,
     "pipeline.kernels": 2,
     "pipeline.nn": 3,
     "pipeline.models": 4,
@@ -64,7 +65,7 @@ FLOORS: dict[str, int] = {
 # What a floor may import from outside, and which floors of the house.
 OUTSIDE: dict[int, set[str]] = {
     0: set(),
-    1: FORMATS,
+    1: FORMATS | {"espeakng_loader", "pypinyin"},  # the recipes' demo speech, Mandarin
     2: {"torch", "numpy", "numba", "llvmlite", "triton"},
     3: {"torch"},
     4: {"torch", "numpy", "safetensors", "tensorboardX", "matplotlib", "jinja2"},
@@ -162,6 +163,13 @@ def test_no_cycles() -> None:
 def test_only_cli_knows_typer() -> None:
     knows = {relative(p) for p in LIBRARY if {"typer", "click"} & outside(p)}
     assert knows == {"pipeline/cli.py"}
+
+
+def test_the_library_does_not_need_espeak() -> None:
+    """It is under the GPL, so only the programs that speak load it."""
+    for path in [*LIBRARY, *BIN, *UTILS]:
+        if path.parent.name != "synth":
+            assert not {n for n in house(path) if n.startswith("pipeline.synth")}, relative(path)
 
 
 def test_nothing_imports_a_program() -> None:

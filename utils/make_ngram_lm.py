@@ -33,7 +33,7 @@ from pipeline.cli import Tally, log, run
 from pipeline.errors import DataError, PhoneError
 from pipeline.scoring.transcripts import Fold, read_transcripts
 from pipeline.tables import is_specifier, open_output
-from pipeline.text.ngram import BOS, EOS, EPS, UNKNOWN
+from pipeline.text.arpa import BOS, EOS, EPS, UNKNOWN
 from pipeline.text.tokens import BLANK, Tokens
 
 UNK = UNKNOWN[0]

@@ -7,8 +7,9 @@ e.g.: print_results.py --title "TIMIT" --paper "ctc=18.6 [G13]" ctc=exp/ctc
 
 Every MODEL_DIR/decode_* that score.py has scored is a line: the error rate under the name that
 the score carries (%PER of phones, %WER of words, %CER of characters), its counts, and its 95 %
-interval. A model that has decoded nothing, as a prediction network, is shown with the error rate
-and the log-loss of its best epoch.
+interval; the %CER that score.py --with-cer counts beside the %WER is another line. A model that
+has decoded nothing, as a prediction network, is shown with the error rates and the log-loss of its
+best epoch.
 
 See also: print_scores.py, score.py, compare_wer.py, make_report.py, show_model.py
 """
@@ -52,14 +53,16 @@ def rates(directory: Path) -> list[tuple[str, str]]:
     found = []
     for scoring in sorted(directory.glob("decode_*/scoring")):
         score = read_score(scoring.parent)
-        line = score.line(read_wer(scoring.parent))
-        if score.interval:
-            level, ends = score.interval.level, (score.interval.low, score.interval.high)
-            line += f", {100 * level:.3g} % in {ends[0]:.1f} to {ends[1]:.1f}"
-        found.append((scoring.parent.name.removeprefix("decode_"), line))
+        for line, interval in score.lines(read_wer(scoring.parent)):
+            if interval:
+                level, ends = interval.level, (interval.low, interval.high)
+                line += f", {100 * level:.3g} % in {ends[0]:.1f} to {ends[1]:.1f}"
+            found.append((scoring.parent.name.removeprefix("decode_"), line))
     if not found and (directory / "metrics.jsonl").exists():
         best = best_epoch(read_metrics(directory))
-        error = f"{best.metric} {best.error_rate:.1f} %, {best.dev_bits:.2f} bits a token"
+        error = f"{best.metric} {best.error_rate:.1f} %, "
+        error += "".join(f"{name} {rate:.1f} %, " for name, rate in best.others.items())
+        error += f"{best.dev_bits:.2f} bits a token"
         found.append(("dev", error))
     return found
 

@@ -60,7 +60,8 @@ def main(
         if names:
             print(*(COLUMNS[name](directory) for name in names), sep="\t")
         else:
-            print(f"{directory}: {score.line(read_wer(directory))}")
+            for line, _ in score.lines(read_wer(directory)):
+                print(f"{directory}: {line}")
     return 0
 
 

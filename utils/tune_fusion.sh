@@ -19,6 +19,7 @@ cmd=run.py   # program that runs them
 options=     # options of PROGRAM
 map=         # phone map, see score.py
 name=        # name of the error rate, see score.py
+score_options= # more options of score.py, e.g. --cer
 . "$(dirname "$0")/parse_options.sh"
 . "$(dirname "$0")/job_words.sh"
 . "$(dirname "$0")/files.sh"
@@ -33,6 +34,8 @@ if [[ $lm == *[\$\`\"\\#]* ]]; then
   echo "ERROR ($(basename "$0")) '$lm': has one of \$ \` \" \\ #, which options cannot hold; rename it" >&2
   exit 2
 fi
+split_options "$score_options"
+score=("${words[@]}")
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub
 fewest= best=
 lock_folder "$tune"
@@ -49,7 +52,7 @@ new=$(temporary "$tune/tune.tsv")
         --output "$dir/hyp.txt" "$dir/.decoded" \
         decode.sh --nj "$nj" --cmd "$cmd" --options "$options ${given% }" "$program" \
         "$model" "$data" "$dir" >&2
-      score.py --name "$name" --map "$map" --sclite=false "$data" "$dir" >&2
+      score.py --name "$name" --map "$map" --sclite=false "${score[@]}" "$data" "$dir" >&2
       scores=$(print_scores.py --columns "$columns" "$dir")
       printf '%s\t%s\t%s\n' "$weight" "$bonus" "$scores"
       IFS=$'\t' read -r _ _ errors _ <<< "$scores"

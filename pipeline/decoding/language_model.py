@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion
 from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import PredictorModel
+from pipeline.kernels.search.words import Words
 from pipeline.text.ngram import read_arpa
 from pipeline.text.tokens import Tokens
+from pipeline.text.word_ngram import read_word_ngram
 
 
 def load_fusion(
@@ -40,3 +43,38 @@ def load_fusion(
     model = directory.load_model(device)
     assert isinstance(model, PredictorModel)
     return Fusion(None, weight, bonus, model.search_weights())
+
+
+def word_fusion(
+    path: str,
+    tokens: Tokens,
+    *,
+    weight: float,
+    word_bonus: float,
+    bonus: float,
+    only_known: bool,
+) -> Fusion:
+    """Load the language model of ``--word-lm``.
+
+    Args:
+        path: an ARPA file over words.
+        tokens: the tokens of the recogniser, which spell the words.
+        weight: the weight α of log P(y) in the score, ``--lm-weight``.
+        word_bonus: the bonus β for each word in nats, ``--word-bonus``.
+        bonus: the bonus for each token in nats, ``--insertion-bonus``.
+        only_known: whether words outside the model are impossible, ``--only-known-words``.
+
+    Raises:
+        UsageError: the tokens spell no words.
+        DataError: the model cannot be read, or is of other units.
+    """
+    model = read_word_ngram(path, tokens, only_known=only_known)
+    trie, lexicon = model.trie, model.lexicon
+    words = Words(
+        lexicon.opens, lexicon.starts, lexicon.chars,
+        lexicon.first, lexicon.labels, lexicon.word,
+        trie.first, trie.words, trie.log_probs, trie.backoffs, trie.shorter,
+        np.array([model.start, model.end, model.unk, trie.vocab, trie.top], np.int64),
+        np.array([weight, word_bonus]),
+    )  # fmt: skip
+    return Fusion(bonus=bonus, words=words)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from pipeline.errors import AudioError
+from pipeline.frontend.mpeg import check_mp3
 
 # What writers put for a size that they do not know; some round it down to whole frames, or leave
 # room for the header. 0x7FFFF000: sox, espeak; 0x80000000: arecord; all bits: ffmpeg, 64-bit ones.
@@ -45,6 +46,8 @@ def check_container(data: bytes, name: str) -> tuple[bytes, int | None]:
         _check_ogg(data, name)
     elif data[:4] in (b".snd", b"dns."):
         _check_au(data, name)
+    elif data[:1] == b"\xff" or data.startswith(b"ID3"):
+        return check_mp3(data, name), None
     for layout in LAYOUTS:
         if data.startswith(layout.magic) and data[8:12] in (layout.kinds or (data[8:12],)):
             return _check_chunks(data, name, layout), None

@@ -24,6 +24,10 @@ ENGINES = {
         "cpu": "pipeline.kernels.recurrent.cpu",
         "cuda": "pipeline.kernels.recurrent.cuda",
     },
+    "gru": {
+        "plain": "pipeline.kernels.recurrent.gru_plain",
+        "cpu": "pipeline.kernels.recurrent.gru_cpu",
+    },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",
         "cpu": "pipeline.kernels.ctc.cpu",

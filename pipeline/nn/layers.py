@@ -23,7 +23,8 @@ class RecurrentLayer(nn.Module):
     """A layer of LSTM cells with peepholes or of tanh units, in one or both directions.
 
     See [G13] eq. 1 and 3-10. An LSTM layer of H cells with F inputs has 4HF + 4H² + 3H + 4H weights
-    in each direction; with a recurrent projection to P values [S14], 4HF + 4HP + PH + 3H + 4H.
+    in each direction; with a recurrent projection to P values and a non-recurrent one to Q [S14],
+    4HF + 4HP + (P+Q)H + 3H + 4H.
 
     Args:
         input_dim: the number F of inputs.
@@ -32,10 +33,19 @@ class RecurrentLayer(nn.Module):
         bidirectional: whether the layer has D = 2 directions; else D = 1.
         projection: the size P of the recurrent projection, which is also the output of each
             direction; 0: no projection, the output has H values.
+        nonrecurrent: the size Q of the non-recurrent projection beside it, which adds Q values to
+            the output of each direction; 0: none.
     """
 
     def __init__(
-        self, *, input_dim: int, cells: int, cell: str, bidirectional: bool, projection: int = 0
+        self,
+        *,
+        input_dim: int,
+        cells: int,
+        cell: str,
+        bidirectional: bool,
+        projection: int = 0,
+        nonrecurrent: int = 0,
     ) -> None:
         super().__init__()
         directions = 2 if bidirectional else 1
@@ -48,14 +58,17 @@ class RecurrentLayer(nn.Module):
         self.projection = (
             nn.Parameter(torch.empty(directions, width, cells)) if projection else None
         )
-        self.cell, self.output_dim = cell, directions * width
+        self.nonrecurrent = (
+            nn.Parameter(torch.empty(directions, nonrecurrent, cells)) if nonrecurrent else None
+        )
+        self.cell, self.output_dim = cell, directions * (width + nonrecurrent)
 
     def initialise(self, scale: float, generator: torch.Generator) -> None:
         """See `initialise`."""
         draw_uniform(self.parameters(), scale, generator)
 
     def forward(self, rows: Tensor, ragged: Ragged) -> Tensor:
-        """(R, F) -> (R, D·H), or (R, D·P) with a projection.
+        """(R, F) -> (R, D·H), or (R, D·(P+Q)) with projections.
 
         The rows are the frames of a batch without padding, as ``ragged`` lays them out. Within
         `torch.autocast` rows and weights are converted to its dtype.
@@ -90,7 +103,8 @@ class RecurrentLayer(nn.Module):
     @property
     def recurrence(self) -> Recurrence:
         """The cell and the weights that recur; a search advances one direction of it by steps."""
-        return Recurrence(self.cell, self.w_hidden, self.peepholes, self.projection)
+        weights = self.w_hidden, self.peepholes, self.projection, self.nonrecurrent
+        return Recurrence(self.cell, *weights)
 
 
 class Linear(nn.Linear):

@@ -14,7 +14,7 @@ from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import State
 from pipeline.nn.layers import MOST_CELLS, RecurrentLayer
-from pipeline.options import REQUIRED, Options, option
+from pipeline.options import REQUIRED, Options, option, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,24 @@ class PredictorConfig(Options):
         low=0,
         most=MOST_CELLS,
     )
+    nonrecurrent_projection: int = option(
+        0,
+        "size of the non-recurrent projection of H. Sak et al., 2014, beside the recurrent one; "
+        "0: none",
+        low=0,
+        most=MOST_CELLS,
+    )
     dropout: float = option(
         0.0, "probability of dropout on the output; 0 in the papers", low=0, below=1
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.nonrecurrent_projection or self.projection > 0,
+            "nonrecurrent-projection",
+            "0 without a recurrent projection",
+        )
 
 
 class Predictor(nn.Module):
@@ -51,6 +66,7 @@ class Predictor(nn.Module):
             cell="lstm",
             bidirectional=False,
             projection=config.projection,
+            nonrecurrent=config.nonrecurrent_projection,
         )
         self.dropout = nn.Dropout(config.dropout)
         self.output_dim = self.layer.output_dim
@@ -63,7 +79,7 @@ class Predictor(nn.Module):
             lengths: the number of tokens of each utterance, (N,).
 
         Returns:
-            (N, U+1, P), P = H without a projection.
+            (N, U+1, P+Q), P = H and Q = 0 without projections.
         """
         return self.read(self.one_hot(targets), lengths)
 
@@ -80,16 +96,15 @@ class Predictor(nn.Module):
         return unpack(self.dropout(rows), ragged)
 
     def start(self, count: int) -> State:
-        """The state before ∅: zeros, h (N, P) and c (N, H)."""
-        weights = self.layer.recurrence
-        zeros = weights.w_hidden.new_zeros
-        return State(zeros(count, self.output_dim), zeros(count, weights.cells))
+        """The state before ∅: zeros, what comes out (N, P+Q) and c (N, H)."""
+        state = self.layer.start(count)
+        return state._replace(h=state.h.new_zeros(count, self.output_dim))
 
     def step(self, state: State, tokens: Tensor) -> State:
         """The state after one more token of each sequence.
 
         Args:
-            state: the state before, h (N, P) and c (N, H).
+            state: the state before, what came out (N, P+Q) and c (N, H).
             tokens: token ids, (N,); id 0 is the start ∅.
         """
         columns = self.layer.w_input[0].t()  # (K, 4H): row k - 1 is W e_k
@@ -99,16 +114,18 @@ class Predictor(nn.Module):
     def search_weights(self, weight: Tensor, bias: Tensor) -> LstmWeights:
         """The network and a linear layer on it for a compiled search.
 
-        A recurrent projection W_r is folded into the weights after it: W_h (W_r m) = (W_h W_r) m.
+        A recurrent projection W_r is folded into the weights after it: W_h (W_r m) = (W_h W_r) m,
+        and so is the non-recurrent one, which only ``weight`` reads.
 
         Args:
-            weight: (J, P) of the linear layer.
+            weight: (J, P+Q) of the linear layer.
             bias: (J,).
         """
-        _, recurrent, peepholes, projection = self.layer.recurrence.direction(0)
+        recurrence = self.layer.recurrence.direction(0)
+        _, recurrent, peepholes, projection, _ = recurrence
         assert peepholes is not None
-        if projection is not None:
-            recurrent, weight = recurrent @ projection, weight @ projection
+        if projection is not None and recurrence.projections is not None:
+            recurrent, weight = recurrent @ projection, weight @ recurrence.projections
         columns = torch.nn.functional.pad(self.layer.w_input[0].t(), (0, 0, 1, 0))
         inputs = columns + self.layer.bias[0]  # of ∅, a vector of zeros, only the bias
         return LstmWeights(inputs, recurrent, peepholes, weight, bias)

@@ -75,6 +75,7 @@ def render(
         models=models,
         measure=measures.pop() if len(measures) == 1 else "Error rate",
         axis=_axis(scores),
+        beside=next((score.beside.name for score in scores if score.beside), ""),
         level=f"{100 * interval.level:.3g}" if interval else "",
         replications=interval.replications if interval else 0,
         compared=any(one.comparisons for one in sets),

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ class SavedInterval:
 
 
 @dataclass(frozen=True)
+class SavedRate:
+    """A second error rate of the same hypotheses."""
+
+    name: str
+    total: ErrorCounts
+    interval: SavedInterval | None
+
+
+@dataclass(frozen=True)
 class SavedScore:
     """The content of a ``score.json``.
 
@@ -63,6 +72,7 @@ class SavedScore:
         groups: grouping (speaker, gender, dialect …) -> group -> error counts.
         confusions: the counts of the distinct steps, the most frequent first.
         files: SHA-256 of other files of the folder that later commands read.
+        beside: the error rate that score.py --with-cer counts too; None without it.
     """
 
     name: str
@@ -78,6 +88,7 @@ class SavedScore:
     groups: Groups
     confusions: Confusions
     files: Mapping[str, str]
+    beside: "SavedRate | None" = None
 
     @property
     def note(self) -> str:
@@ -90,8 +101,18 @@ class SavedScore:
         Args:
             counts: the result of `read_wer`.
         """
+        return self._line(counts, self.name)
+
+    def lines(self, counts: ErrorCounts) -> list[tuple[str, SavedInterval | None]]:
+        """`line`, and the same of the error rate beside it, each with its interval."""
+        found = [(self.line(counts), self.interval)]
+        if self.beside:
+            found.append((self._line(self.beside.total, self.beside.name), self.beside.interval))
+        return found
+
+    def _line(self, counts: ErrorCounts, name: str) -> str:
         note = f" {self.note}" if self.note else ""
-        lines = wer_lines(counts, absent=self.absent, name=self.name, note=note)
+        lines = wer_lines(counts, absent=self.absent, name=name, note=note)
         return lines.partition("\n")[0]
 
 
@@ -155,7 +176,14 @@ def _score(data: Mapping[str, Any]) -> SavedScore:
             singles("correct"),
         ),
         files={str(name): str(value) for name, value in data.get("files", {}).items()},
+        beside=_rate(data.get("beside")),
     )
+
+
+def _rate(data: Mapping[str, Any] | None) -> SavedRate | None:
+    if not data:
+        return None
+    return SavedRate(str(data["name"]), _counts(data["total"]), _interval(data["interval"]))
 
 
 def _counts(data: Mapping[str, Any]) -> ErrorCounts:
@@ -260,6 +288,7 @@ class Epoch:
     error_rate: float  # on the dev set, in percent
     metric: str  # the name of the error rate: PER, WER, CER or next-token error
     best: bool  # whether it is better than all epochs before
+    others: Mapping[str, float] = field(default_factory=dict)  # more error rates, by their names
 
     @property
     def dev_bits(self) -> float:
@@ -307,6 +336,7 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
         float(row["dev_error_rate" if named else "dev_per"]),
         str(row["metric"]) if named else UNNAMED,
         bool(row["best"]),
+        {str(name): float(rate) for name, rate in row.get("dev_other_error_rates", {}).items()},
     )
 
 

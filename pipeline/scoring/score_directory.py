@@ -1,6 +1,7 @@
 """Scoring of a decode directory; the results are written to ``DECODE_DIR/scoring``::
 
 wer                     Kaldi's %WER, %SER and Scored lines
+cer                     the same of characters, if asked for beside words
 ref.txt hyp.txt         references and hypotheses after the rule was applied
 alignments              their alignments, in the form of Kaldi's align-text
 wer_details/            per_utt, per_spk, ops and wer_bootci of Kaldi; per_gender …
@@ -11,7 +12,7 @@ score.json              totals, interval, groups, confusions and the rule; writt
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Score:
         groups: the error counts of each group of each grouping; always has "speaker".
         confusions: the counts of the distinct errors.
         note: the variants of the rule in brackets.
+        cer: the score of the same texts in characters, if it was asked for.
     """
 
     texts: Systems
@@ -53,6 +55,7 @@ class Score:
     groups: summary.Groups
     confusions: summary.Confusions
     note: str
+    cer: "Score | None" = None
 
 
 @uncollected()
@@ -66,6 +69,7 @@ def score_directory(
     seed: int = 0,
     name: str = "WER",
     sclite: bool = True,
+    with_cer: bool = False,
 ) -> Score:
     """Score DECODE_DIR/hyp.txt against DATA_DIR/text and write DECODE_DIR/scoring.
 
@@ -82,6 +86,7 @@ def score_directory(
         seed: the seed of the random draws.
         name: the name of the error rate, such as WER or PER.
         sclite: whether to write the output and input files of sclite.
+        with_cer: whether errors in characters are counted beside those in words.
 
     Raises:
         UsageError: an option is out of its range.
@@ -90,9 +95,9 @@ def score_directory(
     check_draws(replications, seed)
     check_mode(mode)
     with locked(decode_dir / ".lock"):
-        return _score_locked(
-            data_dir, decode_dir, options, mode, (replications, seed), name, sclite=sclite
-        )
+        draws = replications, seed
+        asked = {"sclite": sclite, "with_cer": with_cer}
+        return _score_locked(data_dir, decode_dir, options, mode, draws, name, **asked)
 
 
 def _score_locked(
@@ -104,9 +109,10 @@ def _score_locked(
     name: str,
     *,
     sclite: bool,
+    with_cer: bool,
 ) -> Score:
     replications, seed = draws
-    fold, data, out = options.fold(), DataDir(data_dir), decode_dir / "scoring"
+    data, out = DataDir(data_dir), decode_dir / "scoring"
     sides = data_dir / "text", decode_dir / "hyp.txt"
     digests = tuple(file_digest(path) for path in sides)
     if digests != _digests_of(decode_dir):
@@ -117,9 +123,13 @@ def _score_locked(
                 f"{path}: no such file; give a DATA_DIR with text and a DECODE_DIR with hyp.txt"
             )
     check_sidecar(decode_dir / "hyp.ctm", "decode again")
-    texts = read_systems(f"ark:{sides[0]}", [f"ark:{sides[1]}"], fold=fold, mode=mode)
+    texts = _read(sides, options, mode)
     group_of = find_groups(data, texts.utt_ids)
-    score = _count(sides, texts, options, group_of, replications=replications, seed=seed)
+    score = _count(sides, texts, options, group_of, *draws)
+    if with_cer:
+        of_chars = replace(options, cer=True)
+        cer = _count(sides, _read(sides, of_chars, mode), of_chars, {}, *draws)
+        score = replace(score, cer=cer)
     content = {
         "format_version": summary.FORMAT_VERSION,
         "name": name,
@@ -133,6 +143,12 @@ def _score_locked(
         **_numbers(score),
     }
     content["interval"] |= {"replications": replications, "seed": seed}
+    if score.cer:
+        content["beside"] = {
+            "name": "CER",
+            "total": summary.counts_as_data(score.cer.counts),
+            "interval": _numbers(score.cer)["interval"] | {"replications": replications},
+        }
     with replaced_directory(out) as partial:
         own = "CER" if options.cer else "WER"  # as Kaldi's scripts look for it
         _write_kaldi(partial, score, own)
@@ -144,10 +160,20 @@ def _score_locked(
             write_results(folder, title, found, group_of, score.groups, score.confusions)
         lines = kaldi_forms.wer_lines(score.counts, absent=texts.absent, name=own, note=score.note)
         write_lines(partial / "wer", [lines])
+        if score.cer:
+            counts = score.cer.counts
+            said = {"name": "CER", "note": score.note}
+            lines = kaldi_forms.wer_lines(counts, absent=texts.absent, **said)
+            write_lines(partial / "cer", [lines])
         files = {name: file_digest(partial / name) for name in ("wer", "alignments")}
         text = "".join(_json({**content, "files": files}))
         write_lines(partial / "score.json", [sealed(text)])
     return score
+
+
+def _read(sides: Sequence[Path], options: ScoringOptions, mode: str) -> Systems:
+    refs, hyps = (f"ark:{path}" for path in sides)
+    return read_systems(refs, [hyps], fold=options.fold(), mode=mode)
 
 
 def _json(content: Mapping[str, Any]) -> Iterator[str]:
@@ -169,7 +195,6 @@ def _count(
     texts: Systems,
     options: ScoringOptions,
     group_of: GroupOf,
-    *,
     replications: int,
     seed: int,
 ) -> Score:

@@ -1,58 +1,28 @@
-"""N-gram language models from ARPA files, as automata over tokens for shallow fusion.
+"""N-gram language models as automata over tokens, for shallow fusion.
 
-An ARPA file lists log10 P(w|h) of some n-grams. For all others the rule is P(w|h) = bow(h) ·
-P(w|h'), where h' is h without its first word and the back-off weight bow(h) is 1 if the file has
-none. The states of the automaton are the histories that the file distinguishes. The rule is applied
-in advance, so that a row of the automaton has the probability of every token. An example::
-
-    \\data\\
-    ngram 1=3
-    ngram 2=1
-
-    \\1-grams:
-    -99 <s> -0.30103
-    -0.30103 </s>
-    -0.30103 a -0.1
-
-    \\2-grams:
-    -0.1 <s> a
-
-    \\end\\
-
-The reader is strict. Of the existing libraries, kaldilm ends the process at a wrong file and keeps
-only six digits, and arpa ignores wrong counts.
+The states of the automaton are the histories that an ARPA file distinguishes. Its back-off rule is
+applied in advance, so that a row of the automaton has the probability of every token.
 """
 
-import contextlib
-import gzip
 import logging
 import math
 import os
-import re
-import zlib
-from collections.abc import Generator, Iterable
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.plain_text import RETURN, check_end, check_spellings, foreign, without_mark
+from pipeline.plain_text import check_spellings
+from pipeline.text.arpa import BOS, EOS, EPS, UNKNOWN, Table, Words, read_tables
 from pipeline.text.tokens import BLANK, Tokens
 
 log = logging.getLogger("pipeline")
 
-BOS, EOS, EPS = "<s>", "</s>", "<eps>"
-UNKNOWN = ("<unk>", "<UNK>")  # the second is the CMU toolkit's
 MOST_BYTES = 2 * 10**9  # the largest allowed size of the tables
 
 _SHOWN = 5  # number of words that a message names
-_ROUNDING = 1e-5  # rounding may raise log10 of a probability above 0 by this much
-_GZIP = b"\x1f\x8b"
-_COUNT = re.compile(rb"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})")
 
-Words = tuple[str, ...]
-Table = dict[Words, tuple[float, float]]  # n-grams of one order: log10 P(w|h), log10 bow(hw)
 Columns = dict[str, NDArray[np.intp]]  # word -> the tokens that it stands for
 
 
@@ -79,121 +49,11 @@ def read_arpa(path: str | os.PathLike[str], tokens: Tokens) -> NGram:
             line), has words that are not tokens, or needs more memory than ``MOST_BYTES``.
     """
     path = os.fspath(path)
-    with contextlib.closing(_unpacked_lines(path)) as lines:
-        tables = _ArpaReader(path, lines).read()
+    tables = read_tables(path)
     columns = _columns(path, tables[0], tokens)
     histories = _histories(tables, columns)
     _check_size(path, len(histories), len(tokens))
     return _automaton(tables, columns, histories, len(tokens))
-
-
-# ---- the file ------------------------------------------------------------------------------------
-
-
-class _ArpaReader:
-    """Reads an ARPA file line by line, without its blank lines."""
-
-    def __init__(self, path: str, lines: Iterable[bytes]) -> None:
-        self._path = path
-        self._lines = enumerate(lines, start=1)
-        self._number, self._line = 0, b""
-
-    def read(self) -> list[Table]:
-        """Read the n-grams of each order, from 1."""
-        counts = self._read_counts()
-        tables: list[Table] = []
-        for order in range(1, len(counts) + 1):
-            tables.append(self._read_section(order, counts, tables))
-        if self._line != b"\\end\\":
-            self._fail(rf"expected \end\, not {self._shown()}; is ngram {order + 1}= missing?")
-        return tables
-
-    def _read_counts(self) -> list[int]:
-        while self._take(r"there is no line \data\; is this an ARPA file?") != b"\\data\\":
-            pass
-        counts: list[int] = []
-        while match := _COUNT.fullmatch(self._take()):
-            order, count = map(int, match.groups())
-            if order != len(counts) + 1:
-                self._fail(f"expected ngram {len(counts) + 1}=, not ngram {order}=")
-            counts.append(count)
-        if not counts:
-            self._fail(f"expected `ngram 1=` and a number, not {self._shown()}")
-        return counts
-
-    def _read_section(self, order: int, counts: list[int], lower: list[Table]) -> Table:
-        if self._line != rb"\%d-grams:" % order:
-            self._fail(rf"expected \{order}-grams:, not {self._shown()}")
-        table: Table = {}
-        known = lower[0] if lower else None
-        while not self._take().startswith(b"\\"):
-            self._read_entry(order, order == len(counts), table, known)
-        if len(table) != counts[order - 1]:
-            what = f"found {len(table)} {order}-grams, but the head states {counts[order - 1]}"
-            self._fail(f"{what}; make the file again")
-        return table
-
-    def _read_entry(self, order: int, is_highest: bool, table: Table, known: Table | None) -> None:
-        fields = self._line.split()
-        if not order < len(fields) <= order + (1 if is_highest else 2):
-            form = "log10 P, " + f"{order} word" + "s" * (order > 1)
-            form += "" if is_highest else " and optionally log10 of a back-off weight"
-            self._fail(f"a line of \\{order}-grams: must hold {form}, not {self._shown()}")
-        log_prob = self._to_number(fields[0])
-        if log_prob > _ROUNDING:
-            self._fail(f"log10 P = {log_prob:g} is a probability above 1; make the file again")
-        backoff = self._to_number(fields[order + 1]) if len(fields) > order + 1 else 0.0
-        try:
-            words = tuple(field.decode("utf-8") for field in fields[1 : order + 1])
-        except UnicodeDecodeError:
-            self._fail("not UTF-8; convert the file with iconv")
-        if words in table:
-            self._fail(f'"{" ".join(words)}" occurs twice; keep one of the lines')
-        if known is not None and (new := [word for word in words if (word,) not in known]):
-            self._fail(f'"{new[0]}" is not among the 1-grams; make the file again')
-        table[words] = log_prob, backoff
-
-    def _to_number(self, field: bytes) -> float:
-        try:
-            value = float(field)
-        except ValueError:
-            value = math.nan
-        if not value < math.inf:
-            self._fail(
-                f"{field.decode(errors='replace')!r} is not a logarithm; make the file again"
-            )
-        return value
-
-    def _take(self, at_end: str = r"truncated: there is no line \end\; make it again") -> bytes:
-        for number, line in self._lines:
-            if text := line.strip():
-                self._number, self._line = number, text
-                if b"\r" in text:
-                    self._fail(f"the line {RETURN}")
-                return text
-        raise DataError(f"{self._path}: {at_end}")
-
-    def _shown(self) -> str:
-        return repr(self._line.decode(errors="replace")[:60])
-
-    def _fail(self, what: str) -> NoReturn:
-        raise DataError(f"{self._path}:{self._number}: {what}")
-
-
-def _unpacked_lines(path: str) -> Generator[bytes, None, None]:
-    try:
-        check_end(path, DataError)
-        with open(path, "rb") as stream:
-            zipped = stream.peek(2).startswith(_GZIP)
-            lines = iter(gzip.GzipFile(fileobj=stream) if zipped else stream)
-            first = next(lines, b"")
-            if what := foreign(first, nul=True):
-                raise DataError(f"{path}: is {what}")
-            yield without_mark(first, path)
-            yield from lines
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot read this language model: {reason}") from error
 
 
 # ---- the automaton -------------------------------------------------------------------------------

@@ -8,15 +8,17 @@ A tokens file has lines ``symbol id``. The first is ``<blk> 0``, and the ids asc
 
 Id 0 is the blank, the ∅ of the papers. The files determine how words are turned into tokens:
 
-========  ================================  =================================================
-kind      condition                         tokens of the text ``["ab", "c"]``
-========  ================================  =================================================
-phones    neither of the following          ``ab c``: each item of the text is a symbol
-chars     the file has ``<space>``          ``a b <space> c``
-subwords  ``tokens.model`` is beside it     the pieces of that sentencepiece model
-========  ================================  =================================================
+========  ====================================  =============================================
+kind      condition                             tokens of the text ``["abc", "c"]``
+========  ====================================  =============================================
+phones    none of the following                 ``abc c``: each item of the text is a symbol
+chars     ``<space>``, and single characters    ``a b c <space> c``
+bigrams   ``<space>``, and pairs of characters  ``ab c <space> c``
+subwords  ``tokens.model`` is beside it         the pieces of that sentencepiece model
+========  ====================================  =============================================
 
-If the file has ``<unk>``, that token stands for every symbol that the file lacks.
+A pair that the file lacks is spelt by its two characters. If the file has ``<unk>``, that token
+stands for every symbol that the file lacks. What a character is says `characters.py`.
 """
 
 import hashlib
@@ -29,18 +31,15 @@ from pipeline.errors import DataError, PhoneError
 from pipeline.plain_text import (
     check_end,
     codes,
-    decode_text,
     shown,
     spelt_twice,
     two_spellings,
 )
 from pipeline.tables import open_output
+from pipeline.text.characters import check_words, has_blanks, pairs
+from pipeline.text.symbols import BLANK, SPACE, UNK, check_symbols, kind_of, parse
 
-_REMEDY = "correct it, or make the tokens again with train_tokenizer.py"
-
-BLANK = "<blk>"
-SPACE = "<space>"
-UNK = "<unk>"  # stands for every unknown symbol
+__all__ = ["BLANK", "SPACE", "UNK", "Tokens"]
 
 _SHOWN = 40  # number of unknown symbols that a message lists
 
@@ -67,10 +66,11 @@ class Tokens:
         self.symbols = tuple(symbols)
         self.where = where
         self.sentencepiece_model = sentencepiece_model
-        _check_symbols(self.symbols, where)
+        check_symbols(self.symbols, where)
         self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
         self._known = self._ids.keys() - {BLANK}  # the blank in a text is an error
         self._processor = self._load_processor(sentencepiece_model)
+        self.kind = "subwords" if self._processor else kind_of(self.symbols, where)
         if self._processor is not None:
             self._known = set("".join(s for s in self.symbols[1:] if s != UNK))
 
@@ -85,7 +85,7 @@ class Tokens:
         model = path.with_suffix(".model")
         try:
             check_end(path, DataError)
-            symbols = _parse(path.read_bytes(), str(path))
+            symbols = parse(path.read_bytes(), str(path))
             return cls(
                 symbols,
                 sentencepiece_model=model.read_bytes() if model.exists() else None,
@@ -124,16 +124,35 @@ class Tokens:
         cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
     ) -> Self:
         """The tokens of a text of words: ``<space>``, the sorted set of its characters, and
-        ``<unk>`` if asked."""
-        characters = sorted({c for words in text for word in words for c in word})
-        return cls(_with_unk([SPACE, *characters], unk), where=where)
+        ``<unk>`` if asked.
+
+        Raises:
+            PhoneError: the text holds a character that is not allowed, see `characters.py`.
+        """
+        words = _different_words(text, where)
+        return cls(_with_unk([SPACE, *sorted({c for w in words for c in w})], unk), where=where)
+
+    @classmethod
+    def from_bigrams(
+        cls, text: Iterable[Sequence[str]], *, unk: bool = False, where: str = "tokens"
+    ) -> Self:
+        """The tokens of a text of words: ``<space>``, the sorted set of its characters and of the
+        pairs of them that spell its words, and ``<unk>`` if asked.
+
+        Raises:
+            DataError: every word is one character.
+            PhoneError: as `from_characters`.
+        """
+        words = _different_words(text, where)
+        if not any(len(word) > 1 for word in words):
+            raise DataError(f"{where}: no word has two characters; make chars, not bigrams")
+        symbols = {symbol for word in words for symbol in (*word, *pairs(word))}
+        return cls(_with_unk([SPACE, *sorted(symbols)], unk), where=where)
 
     @property
-    def kind(self) -> str:
-        """``phones``, ``chars`` or ``subwords``; see the table at the head of this module."""
-        if self._processor is not None:
-            return "subwords"
-        return "chars" if SPACE in self._ids else "phones"
+    def has_words(self) -> bool:
+        """Whether the tokens spell words between blanks: not phones, nor Chinese, Thai …"""
+        return self.kind != "phones" and has_blanks(self.symbols)
 
     @property
     def unk(self) -> int | None:
@@ -167,11 +186,12 @@ class Tokens:
         """The ids of a text, each in [1, V). An unknown symbol gets the id of ``<unk>``.
 
         Args:
-            text: phones, or words if the kind is chars or subwords.
+            text: phones, or words if the kind is another one.
             where: the beginning of error messages, such as ``data/train/text:17``.
 
         Raises:
-            PhoneError: a phone or a character is not a token, and there is no ``<unk>``.
+            PhoneError: a phone or a character is not a token, and there is no ``<unk>``; or a
+                character is not allowed, see `characters.py`.
         """
         return self.encode_all([(where, text)])[0]
 
@@ -189,6 +209,8 @@ class Tokens:
         unknown: dict[str, int] = {}
         first: dict[str, str] = {}
         for where, text in texts:
+            if self.kind != "phones":
+                check_words(text, where)
             symbols = text if self.kind == "phones" else self._spelt(text)
             for symbol in symbols:
                 if symbol not in self._known and (self.unk is None or symbol == BLANK):
@@ -206,7 +228,7 @@ class Tokens:
         return found
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The text of ids in [1, V): phones, or words for chars and subwords.
+        """The text of ids in [1, V): phones, or words if the kind is another one.
 
         Raises:
             PhoneError: an id is that of the blank or out of range.
@@ -221,7 +243,7 @@ class Tokens:
         if self._processor is not None:
             return _words(str(self._processor.decode(numbers)))
         symbols = [self.symbols[i] for i in numbers]
-        if self.kind == "chars":
+        if self.kind != "phones":
             return _words("".join(" " if s == SPACE else s for s in symbols))
         return symbols
 
@@ -271,7 +293,13 @@ class Tokens:
         for word in words:
             if spelt and self._processor is None:
                 spelt.append(SPACE)
-            spelt += [word] if word == UNK and self.unk is not None else word
+            if word == UNK and self.unk is not None:
+                spelt.append(word)
+            elif self.kind == "bigrams":
+                for pair in pairs(word):
+                    spelt += [pair] if pair in self._known else pair
+            else:
+                spelt += word
         return spelt
 
     def _unknown_symbols(self, unknown: dict[str, int], first: dict[str, str]) -> PhoneError:
@@ -323,48 +351,17 @@ def _with_unk(symbols: Sequence[str], unk: bool) -> list[str]:
     return [BLANK, *([UNK] if unk else []), *(s for s in symbols if not (unk and s == UNK))]
 
 
+def _different_words(text: Iterable[Sequence[str]], where: str) -> set[str]:
+    words = {word for sentence in text for word in sentence}
+    check_words(sorted(words), where)
+    return words
+
+
 def _words(line: str) -> list[str]:
     return [word for word in line.split(" ") if word]
-
-
-def _check_symbols(symbols: Sequence[str], where: str) -> None:
-    if not symbols or symbols[0] != BLANK:
-        raise DataError(f"{where}: the first token must be {BLANK}, because id 0 is the blank")
-    if len(symbols) == 1:
-        raise DataError(f"{where}: there are no tokens except the blank; is the text empty?")
-    seen: set[str] = set()
-    for number, symbol in enumerate(symbols, start=1):
-        if symbol in seen:
-            raise DataError(f'{where}:{number}: the token "{symbol}" occurs twice; remove one')
-        if symbol.encode().split() != [symbol.encode()]:  # ASCII blanks, as in Kaldi's tables
-            raise DataError(
-                f"{where}:{number}: the token {symbol!r} is empty or holds a space; rename it"
-            )
-        seen.add(symbol)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
     if Path(path).name in ("", ".."):
         raise DataError(f"{path}: a folder; give a tokens file")
     return Path(path)
-
-
-def _parse(content: bytes, where: str) -> list[str]:
-    """The symbols of a tokens file, after a check of the ids."""
-    symbols: list[str] = []
-    text = decode_text(content, where, DataError)
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        fields = [field.decode() for field in line.encode().split()]  # at ASCII blanks only
-        wrong = f"{where}:{number}: expected `%s`, not {shown(line)!r}; {_REMEDY}"
-        if len(fields) != 2:
-            raise DataError(wrong % "symbol id")
-        symbol, index = fields
-        if number == 1 and symbol != BLANK:
-            raise DataError(wrong.replace("`,", "` in the first line,") % f"{BLANK} 0")
-        if index != str(number - 1):
-            raise DataError(
-                f'{where}:{number}: the id of "{symbol}" must be {number - 1}, not {index}; ids '
-                f"are whole numbers from 0 without a gap; {_REMEDY}"
-            )
-        symbols.append(symbol)
-    return symbols

@@ -285,6 +285,7 @@ class Trainer:
             "dev_bits": scores.bits,
             "dev_error_rate": scores.error_rate,
             "metric": self.objective.metric,
+            **({"dev_other_error_rates": dict(scores.others)} if scores.others else {}),
             "best": better,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "frames_per_second": round(position.frames / max(position.seconds, 1e-9), 1),
@@ -296,14 +297,14 @@ class Trainer:
             self._write(epoch, better, line)
         self.world.wait()
         self.display.clear()
+        rates = {self.objective.metric: scores.error_rate, **scores.others}
         log.info(
-            "epoch %d: loss %.3f per token, dev loss %.3f (%.2f bits), dev %s %.2f %%, %.0f s%s%s",
+            "epoch %d: loss %.3f per token, dev loss %.3f (%.2f bits), dev %s, %.0f s%s%s",
             epoch,
             line["train_loss"],
             scores.loss,
             scores.bits,
-            self.objective.metric,
-            scores.error_rate,
+            ", ".join(f"{name} {rate:.2f} %" for name, rate in rates.items()),
             line["seconds"],
             f", {line['skipped']} utterances skipped" if line["skipped"] else "",
             ", best" if better else "",

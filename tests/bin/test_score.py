@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.data_dir import read_map
+from pipeline.scoring.results import read_score
 from pipeline.seals import unsealed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,6 +125,29 @@ def test_without_a_map_and_without_sclite(execute, decoded: Path) -> None:
     assert done.out.startswith("%WER 63.64 [ 7 / 11, 1 ins, 4 del, 2 sub ]"), done.out + done.err
     assert not (decoded / "scoring" / "sclite").exists()
     assert read_map(decoded / "scoring" / "ref.txt")["s1-u1"] == "sil aa ao b q sil"
+
+
+def test_characters_are_counted_beside_words(execute, decoded: Path) -> None:
+    (decoded / "hyp.txt").write_text("s1-u1 the cad\ns1-u2\ns2-u1 sat\n")
+    (decoded / "hyp.ctm").unlink()
+    (decoded.parent / "data" / "text").write_text("s1-u1 the cat\ns1-u2\ns2-u1 sat on\n")
+    data = decoded.parent / "data"
+    done = execute("score.py", "--with-cer", data, decoded)
+    lines = done.out.splitlines()
+    assert lines[0] == "%WER 50.00 [ 2 / 4, 0 ins, 1 del, 1 sub ]", done.err
+    assert lines[4] == "%CER 27.27 [ 3 / 11, 0 ins, 2 del, 1 sub ]"
+    assert lines[3].startswith("95 % interval [ ")
+    assert lines[5].startswith("95 % interval [ ")
+    assert (decoded / "scoring" / "cer").read_text().startswith("%CER 27.27 [ 3 / 11, ")
+    score = read_score(decoded)
+    assert (score.name, score.beside.name, score.beside.total.errors) == ("WER", "CER", 3)
+    assert score.beside.interval.low < 27.27 < score.beside.interval.high
+    done = execute("print_scores.py", decoded)
+    assert [line.split()[1] for line in done.out.splitlines()] == ["%WER", "%CER"]
+    for option in ("--cer", f"--map={decoded.parent}/phones.map"):
+        done = execute("score.py", "--with-cer", option, data, decoded)
+        assert done.status == 2
+        assert "--with-cer counts beside words; leave off --cer and --map" in done.err
 
 
 def test_runs_of_silence_are_joined_in_time(execute, decoded: Path) -> None:

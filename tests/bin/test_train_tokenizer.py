@@ -38,6 +38,26 @@ def test_characters(run_bin, tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "<blk> 0\n<space> 1\na 2\nn 3\né 4\n"
 
 
+def test_bigrams(run_bin, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    run_bin("train_tokenizer.py", "--kind=bigrams", "-", path, stdin=b"u1 abc ab\n", check=True)
+    assert path.read_text() == "<blk> 0\n<space> 1\na 2\nab 3\nb 4\nc 5\n"
+
+
+@pytest.mark.parametrize("kind", ["chars", "bigrams", "bpe", "unigram"])
+def test_an_odd_character_is_named_with_its_place(run_bin, tmp_path: Path, kind: str) -> None:
+    path, text = tmp_path / "tokens.txt", "u1 ab\nu2 ab a\ufffdb\n"
+    done = run_bin("train_tokenizer.py", f"--kind={kind}", "ark:-", path, stdin=text.encode())
+    assert done.returncode == 1
+    assert "ark:-: u2: " in done.stderr.decode()
+    assert "U+FFFD REPLACEMENT CHARACTER: a character was lost here" in done.stderr.decode()
+    half = "u1 a\ud800b\n".encode("utf-8", "surrogatepass")
+    done = run_bin("train_tokenizer.py", f"--kind={kind}", "ark:-", path, stdin=half)
+    assert done.returncode == 1
+    assert "UTF-8" in done.stderr.decode()
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_subwords(run_bin, tmp_path: Path, kind: str) -> None:
     paths = [tmp_path / name / "tokens.txt" for name in ("one", "two")]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.kernels.ragged import layout
+from pipeline.kernels.ragged import layout, pack, unpack
 from pipeline.kernels.recurrent import reference
 from pipeline.kernels.search.transducer import State, transducer_beam_search
 from pipeline.kernels.transducer.loss import transducer_loss
@@ -444,9 +444,55 @@ def test_a_tanh_layer_has_no_projection(tmp_path: Path) -> None:
         load_model_config(path)
 
 
-def test_a_search_reads_a_predictor_with_a_projection() -> None:
-    """The compiled search has the projection folded; the plain one calls the network as it is."""
-    config = PredictorConfig(cells=6, projection=4)
+def test_a_non_recurrent_projection_stands_beside_a_recurrent_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    text = "[encoder]\ninput_dim=5\nlayers=2\ncells=7\n[predictor]\ncells=7\n[joiner]\ndim=3\n"
+    path.write_text(text.replace("cells=7\n", "cells=7\nnonrecurrent_projection=3\n"))
+    wrong = r"\.nonrecurrent_projection must be 0 without a recurrent projection"
+    with pytest.raises(ConfigError, match=f"encoder{wrong}\n.*predictor{wrong}"):
+        load_model_config(path)
+    both = "cells=7\nprojection=3\nnonrecurrent_projection=2\n"
+    path.write_text(text.replace("cells=7\n", both))
+    model = build_model(load_model_config(path), num_tokens=5)
+    assert (model.encoder.output_dim, model.predictor.output_dim) == (10, 5)
+    one = 4 * 7 * 4 + 4 * 7 * 3 + (3 + 2) * 7 + 3 * 7 + 4 * 7
+    assert count_weights(model.predictor.layer) == one
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_layer_with_projections_is_the_reference(directions: int) -> None:
+    layer = drawn(
+        RecurrentLayer(
+            input_dim=3, cells=6, cell="lstm", bidirectional=directions == 2, projection=4,
+            nonrecurrent=2,
+        )
+    )  # fmt: skip
+    lengths, x = torch.tensor([5, 2]), normal(2, 5, 3)
+    ragged = layout(lengths, 5)
+    got = unpack(layer(pack(x, ragged), ragged), ragged)
+    named = {k: w.detach().numpy() for k, w in layer.named_parameters()}
+    for n, length in enumerate(lengths.tolist()):
+        for d in range(directions):
+            step = -1 if d else 1
+            weights = {k: w[d] for k, w in named.items()}
+            one = reference.projected_lstm(x[n, :length].numpy()[::step], **weights)[::step]
+            out = got[n, :length, 6 * d : 6 * d + 6].detach().numpy()
+            np.testing.assert_allclose(out, one, rtol=1e-10, atol=1e-12)
+    rows = pack(x, ragged).requires_grad_()
+    weights = [w.detach().clone().requires_grad_() for w in layer.parameters()]
+    names = [name for name, _ in layer.named_parameters()]
+
+    def run(rows: Tensor, *weights: Tensor) -> Tensor:
+        given = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(layer, given, (rows, ragged))
+
+    assert torch.autograd.gradcheck(run, (rows, *weights))
+
+
+@pytest.mark.parametrize("beside", [0, 3])
+def test_a_search_reads_a_predictor_with_projections(beside: int) -> None:
+    """The compiled search has projections folded; the plain one calls the network as it is."""
+    config = PredictorConfig(cells=6, projection=4, nonrecurrent_projection=beside)
     predictor = Predictor(config, num_tokens=5)
     encoder = RecurrentConfig(input_dim=3, layers=1, cells=4).build()
     dims = {"encoder_dim": encoder.output_dim, "predictor_dim": predictor.output_dim}
@@ -464,13 +510,14 @@ def test_a_search_reads_a_predictor_with_a_projection() -> None:
         assert a.log_prob == pytest.approx(b.log_prob, abs=1e-9)
 
 
-@pytest.mark.parametrize("projection", [0, 3])
-def test_a_layer_reads_a_sequence_in_chunks(projection: int) -> None:
+@pytest.mark.parametrize(("projection", "beside"), [(0, 0), (3, 0), (3, 2)])
+def test_a_layer_reads_a_sequence_in_chunks(projection: int, beside: int) -> None:
     layer = drawn(
         RecurrentLayer(
-            input_dim=3, cells=4, cell="lstm", bidirectional=False, projection=projection
+            input_dim=3, cells=4, cell="lstm", bidirectional=False, projection=projection,
+            nonrecurrent=beside,
         )
-    ).float()
+    ).float()  # fmt: skip
     x, state, found = normal(7, 3).float(), layer.start(1), []
     for rows in x.split([2, 0, 4, 1]):
         out, state = layer.advance(rows, layout(torch.tensor([len(rows)]), len(rows)), state)

@@ -1,5 +1,7 @@
 """Tokens: files, text to ids and back, subwords."""
 
+import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, PhoneError
+from pipeline.text.characters import _fault
 from pipeline.text.subwords import train_sentencepiece
 from pipeline.text.tokens import BLANK, SPACE, UNK, Tokens
 
@@ -116,6 +119,78 @@ def test_characters_spell_words() -> None:
         tokens.encode(["q"])
 
 
+def test_bigrams_are_pairs_that_do_not_overlap(tmp_path: Path) -> None:
+    tokens = Tokens.from_bigrams([["the", "cat", "sat"]])
+    assert tokens.kind == "bigrams"
+    assert set(tokens.symbols) == {BLANK, SPACE, *"theca s".replace(" ", ""), "th", "ca", "sa"}
+    ids = tokens.encode(["the", "cat", "sat"])
+    assert [tokens.symbols[i] for i in ids] == ["th", "e", SPACE, "ca", "t", SPACE, "sa", "t"]
+    assert tokens.decode(ids) == ["the", "cat", "sat"]
+    assert tokens.words(ids) == [("the", 0, 2), ("cat", 3, 5), ("sat", 6, 8)]
+    unseen = tokens.encode(["hat"])  # a pair of known characters that is not a token
+    assert [tokens.symbols[i] for i in unseen] == ["h", "a", "t"]
+    assert tokens.decode(unseen) == ["hat"]
+    with pytest.raises(PhoneError, match='unknown character "q"'):
+        tokens.encode(["aq"])
+    tokens.save(tmp_path / "tokens.txt")
+    assert Tokens.from_file(tmp_path / "tokens.txt") == tokens
+    assert Tokens.from_file(tmp_path / "tokens.txt").kind == "bigrams"
+
+
+def test_tokens_of_neither_characters_nor_pairs() -> None:
+    with pytest.raises(DataError, match='"abc" is neither a character nor a pair'):
+        Tokens([BLANK, SPACE, "a", "abc"])
+    assert Tokens([BLANK, SPACE, "a", "<sos/eos>"]).kind == "chars"
+    with pytest.raises(DataError, match="no word has two characters; make chars"):
+        Tokens.from_bigrams([["a", "b"]])
+
+
+def test_scripts_without_blanks_have_no_words() -> None:
+    """Chinese is spelt by its characters, also beside Roman letters, and joined without blanks."""
+    tokens = Tokens.from_characters([["我们是学生"], ["卡拉OK"]])
+    assert tokens.kind == "chars"
+    assert not tokens.has_words
+    ids = tokens.encode(["我是OK"])
+    assert [tokens.symbols[i] for i in ids] == ["我", "是", "O", "K"]
+    assert tokens.decode(ids) == ["我是OK"]
+    assert Tokens.from_characters([["it's", "über"], ["привет"], ["हिन्दी"]]).has_words
+    assert not Tokens.from_characters([["คำ"]]).has_words
+    assert not Tokens.from_text([["a"]]).has_words
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("a\u0007b", "holds U+0007, which cannot be seen"),
+        ("a\u200bb", "holds U+200B ZERO WIDTH SPACE, which cannot be seen; take it out"),
+        ("\ufeffab", "U+FEFF ZERO WIDTH NO-BREAK SPACE"),
+        ("a\u00a0b", "U+00A0 NO-BREAK SPACE"),
+        ("我\u3000们", "U+3000 IDEOGRAPHIC SPACE"),
+        ("❤\ufe0f", "U+FE0F VARIATION SELECTOR-16, which cannot be seen"),
+        ("a\ufffdb", "U+FFFD REPLACEMENT CHARACTER: a character was lost here"),
+        ("a\ud800", "U+D800, half of a surrogate pair"),
+        ("a\ue000", "U+E000, a private code"),
+        ("a\u0378", "U+0378, a code without a character"),
+        ("cafe\u0301", "is not in Unicode's normal form C; convert all texts"),
+    ],
+)
+@pytest.mark.parametrize("make", [Tokens.from_characters, Tokens.from_bigrams])
+def test_what_is_no_character_is_refused(make, word: str, what: str) -> None:
+    with pytest.raises(PhoneError, match=re.escape(what)):
+        make([["ab"], ["ab", word]], where="data/text")
+    tokens = make([["ab"]], unk=True)
+    with pytest.raises(PhoneError, match=r"^data/text: utt7: .*" + re.escape(what)):
+        tokens.encode(["ab", word], where="data/text: utt7")
+
+
+def test_what_can_be_seen_is_taken() -> None:
+    """Scripts side by side, marks without a joint form, joiners, symbols, emoji."""
+    words = ["我ok", "हिन्दी", "می\u200cخواهم", "90°", "❤", "😀", "—"]
+    for tokens in (Tokens.from_characters([words]), Tokens.from_bigrams([words])):
+        assert tokens.decode(tokens.encode(words)) == words
+    assert "ह" in Tokens.from_characters([words])
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_subwords_come_back_from_disk_and_are_deterministic(tmp_path: Path, kind: str) -> None:
     tokens = train_sentencepiece(WORDS, kind=kind, vocab_size=26)
@@ -160,16 +235,22 @@ def test_a_model_of_other_tokens_is_refused(tmp_path: Path) -> None:
 @given(
     st.lists(
         st.lists(
-            st.text(st.characters(exclude_categories=["C"], exclude_characters=" "), min_size=1)
+            st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).map(
+                lambda word: unicodedata.normalize("NFC", word)
+            )
         )
     )
 )
 def test_what_is_encoded_is_decoded(text: list[list[str]]) -> None:
     assume(any(text) and not any({BLANK, SPACE} & set(sentence) for sentence in text))
-    phones, chars = Tokens.from_text(text), Tokens.from_characters(text)
-    for sentence in text:
-        assert phones.decode(phones.encode(sentence)) == sentence
-        assert chars.decode(chars.encode(sentence)) == sentence
+    phones = Tokens.from_text(text)
+    assert all(phones.decode(phones.encode(sentence)) == sentence for sentence in text)
+    assume(not any(_fault(word) for sentence in text for word in sentence))
+    spelt = [Tokens.from_characters(text)]
+    if any(len(word) > 1 for sentence in text for word in sentence):
+        spelt.append(Tokens.from_bigrams(text))
+    for tokens in spelt:
+        assert all(tokens.decode(tokens.encode(sentence)) == sentence for sentence in text)
 
 
 SENTENCES = st.lists(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from demo_espeak import RATE, Event
 
 from pipeline.errors import DataError
+from pipeline.synth.espeak import RATE, Event
 
 _SILENT = 3 / 32768  # largest sample of a closure
 _SHORTEST_CLOSURE = 0.005 * RATE

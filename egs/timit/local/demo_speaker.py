@@ -9,19 +9,18 @@ samples only in a new process. The separate process also keeps its GPL code apar
 See also: make_demo_corpus.py
 """
 
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-from demo_acoustics import RATE, mix_babble, record, resample, sphere_bytes
-from demo_espeak import RATE as VOICE_RATE
-from demo_espeak import Event, Speaker
 from demo_phones import Segment, phone_segments
 from demo_sentences import Sentence
 from demo_voices import SpeakerPlan, plan_speakers
 
-from pipeline.errors import PipelineError
+from pipeline.synth.acoustics import RATE, mix_babble, record, resample, sphere_bytes
+from pipeline.synth.building import record_into
+from pipeline.synth.espeak import RATE as VOICE_RATE
+from pipeline.synth.espeak import Event, Speaker
 
 _MARGIN_S = (0.090, 0.220)  # shortest and longest h# at both ends
 _BABBLE_VOICES = 6
@@ -30,17 +29,18 @@ _BETWEEN_WORDS = ("pau", "epi")
 
 def record_speaker(plan: SpeakerPlan, seed: int, directory: Path) -> None:
     """Write the WAV, PHN, WRD and TXT files of a speaker."""
-    speaker = Speaker(plan.voice_file, words_per_minute=plan.words_per_minute)
-    ratio = RATE / VOICE_RATE / plan.speed
+    voice = plan.voice
+    speaker = Speaker("en-us", voice.voice_file, words_per_minute=voice.words_per_minute)
+    ratio = RATE / VOICE_RATE / voice.speed
     said = [speaker.say(sentence.spoken) for sentence in plan.prompts]
     babble = mix_babble([resample(samples, ratio) for samples, _ in said[:_BABBLE_VOICES]])
     speaker.close()
     for sentence, (samples, events) in zip(plan.prompts, said, strict=True):
-        rng = np.random.default_rng([seed, 3, *plan.speaker.encode(), *sentence.name.encode()])
+        rng = np.random.default_rng([seed, 3, *voice.speaker.encode(), *sentence.name.encode()])
         segments = phone_segments(samples, events)
         margins = [int(rng.uniform(*_MARGIN_S) * RATE) for _ in range(2)]
         speech = np.pad(resample(samples, ratio), margins)
-        wav = record(speech, plan.channel, babble[::-1], rng)
+        wav = record(speech, voice.channel, babble[::-1], rng)
         phones = _phone_lines(segments, ratio, margins[0], len(wav))
         words = word_spans(sentence, events, segments)
         stem = directory / sentence.name
@@ -104,17 +104,8 @@ def _write(path: Path, lines: list[tuple[int, int, str]]) -> None:
 def main() -> int:
     """Record the speaker into OUT_DIR, which gets its name when it is complete."""
     seed, num_train, num_dev, num_test, index = map(int, sys.argv[1:6])
-    target = Path(sys.argv[6])
     plan = plan_speakers(seed, num_train, num_dev, num_test)[index]
-    partial = target.with_name(target.name + ".part")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        record_speaker(plan, seed, partial)
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    os.rename(partial, target)
-    return 0
+    return record_into(Path(sys.argv[6]), lambda partial: record_speaker(plan, seed, partial))
 
 
 if __name__ == "__main__":

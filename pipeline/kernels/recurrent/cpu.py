@@ -18,12 +18,23 @@ from torch import Tensor
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
 from pipeline.kernels.compiler.products import packed_panels, packed_product, panel_products
-from pipeline.kernels.compiler.simd import beyond, lanes, load, prefetch, splat, store
+from pipeline.kernels.compiler.simd import (
+    beyond,
+    lanes,
+    load,
+    maximum,
+    minimum,
+    prefetch,
+    splat,
+    store,
+    where_greater,
+)
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
 from pipeline.kernels.ragged import Ragged
-from pipeline.kernels.recurrent.plain import Recurrence, State, Sweep, put_state
+from pipeline.kernels.recurrent.plain import CLIP, Recurrence, State, Sweep, put_state
 
+CELLS = ("lstm", "tanh", "relu")  # by the numbers that the kernels know them by
 GROUP = {1: 9, 2: 18}  # sequences that one thread takes, by the number of directions
 
 
@@ -62,6 +73,26 @@ def _tanh_cells(gates, g0, out, o0, size):
 
 
 @part
+def clipped_relu(x):
+    """min(max(x, 0), 20); NaN stays NaN."""
+    return minimum(CLIP, maximum(0.0, x))
+
+
+@part
+def where_in_relu(h, gradient):
+    """The gradient of what the clipped ReLU read, where its value h is inside (0, 20); else 0."""
+    return where_greater(h, 0.0, where_greater(CLIP, h, gradient))
+
+
+@part
+def _relu_cells(gates, g0, out, o0, size):
+    for j in range(0, size, lanes(gates)):
+        h = clipped_relu(load(gates, g0 + j, size - j))
+        store(gates, g0 + j, size - j, h)
+        store(out, o0 + j, size - j, h)
+
+
+@part
 def _copy(source, s0, has_source, target, t0, size):
     for j in range(0, size, lanes(target)):
         value = splat(target, 0.0)
@@ -71,7 +102,7 @@ def _copy(source, s0, has_source, target, t0, size):
 
 
 @part
-def _rows(t, direction, active, frames, first, last):
+def places(t, direction, active, frames, first, last):
     """The frame read before ``t``, and how many of these places have it."""
     other = t - 1 + 2 * direction
     count = 0
@@ -84,7 +115,7 @@ def _rows(t, direction, active, frames, first, last):
 def _forward(
     function: int, gates: Floats, recurrent: Floats, peepholes: Floats, onto: Floats, h: Floats,
     m: Floats, cells: Floats, before: Floats, active: Longs, offsets: Longs, given: int,
-    frames: int, d: int, g: int, size: int, p: int, is_lstm: int, projects: int, direction: int,
+    frames: int, d: int, g: int, size: int, p: int, cell: int, projects: int, direction: int,
     first: int, last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last, without the ``given`` leading frames.
@@ -96,7 +127,7 @@ def _forward(
     for step in range(given, frames):
         t = step if direction == 0 else frames - 1 - step
         count = min(last, active[t]) - first
-        other, had = _rows(t, direction, active, frames, first, last)
+        other, had = places(t, direction, active, frames, first, last)
         row = (offsets[t] + first) * d + direction
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
         ahead = ((1 - 2 * direction) * count * d) * g
@@ -105,11 +136,13 @@ def _forward(
         for n in range(max(0, count)):
             at, at_before = row + n * d, row_before + n * d
             _copy(h, at_before * p, n < had, before, at * p, p)
-            if is_lstm != 0:
+            if cell == 0:
                 _lstm_cells(gates, at * g, peepholes, cells, at * size, at_before * size, n < had,
                             m, at * size, at * g + ahead, size)  # fmt: skip
-            else:
+            elif cell == 1:
                 _tanh_cells(gates, at * g, h, at * p, size)
+            else:
+                _relu_cells(gates, at * g, h, at * p, size)
         if projects != 0:
             for n in range(max(0, count)):
                 for j in range(p):
@@ -163,16 +196,24 @@ def _tanh_cells_backward(d_h, d0, gates, d_gates, g0, size):
         store(d_gates, g0 + j, size - j, load(d_h, d0 + j, size - j) * (1.0 - h * h))
 
 
+@part
+def _relu_cells_backward(d_h, d0, gates, d_gates, g0, size):
+    for j in range(0, size, lanes(gates)):
+        value = where_in_relu(load(gates, g0 + j, size - j), load(d_h, d0 + j, size - j))
+        store(d_gates, g0 + j, size - j, value)
+
+
 @kernel
 def _backward(
-    function: int, grad_h: Floats, gates: Floats, recurrent: Floats, peepholes: Floats,
-    onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats, d_peepholes: Floats,
-    d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs, given: int, frames: int,
-    d: int, g: int, size: int, p: int, is_lstm: int, projects: int, direction: int, first: int,
-    last: int,
+    function: int, grad_h: Floats, grad_m: Floats, adds_m: int, gates: Floats, recurrent: Floats,
+    peepholes: Floats, onto: Floats, cells: Floats, d_gates: Floats, d_hidden: Floats,
+    d_peepholes: Floats, d_r: Floats, d_m: Floats, d_c: Floats, active: Longs, offsets: Longs,
+    given: int, frames: int, d: int, g: int, size: int, p: int, cell: int, projects: int,
+    direction: int, first: int, last: int,
 ) -> None:  # fmt: skip
     """One direction of the places first … last, in the opposite of reading order.
 
+    ``grad_m`` is the gradient of o tanh(c) from elsewhere than the projection, if ``adds_m``.
     ``d_r`` (last - first, P), ``d_m`` and ``d_c`` (last - first, H) are memory for the gradients of
     a step, ``d_c`` zero before; without a projection ``d_m`` is ``d_r``.
     """
@@ -180,8 +221,8 @@ def _backward(
     for step in range(frames - given):
         t = frames - 1 - step if direction == 0 else step
         count = max(0, min(last, active[t]) - first)
-        following, then = _rows(t, 1 - direction, active, frames, first, last)
-        other, had = _rows(t, direction, active, frames, first, last)
+        following, then = places(t, 1 - direction, active, frames, first, last)
+        other, had = places(t, direction, active, frames, first, last)
         row = (offsets[t] + first) * d + direction
         row_after = (offsets[max(0, min(frames, following))] + first) * d + direction
         row_before = (offsets[max(0, min(frames, other))] + first) * d + direction
@@ -190,25 +231,38 @@ def _backward(
         packed_product(function, beyond(d_gates, row_after * g), d * g, recurrent, d_r, p,
                        min(then, count), g, p)  # fmt: skip
         if projects != 0:
-            for i in range(count * size):
-                d_m[i] = 0.0
             for n in range(count):
+                _copy(grad_m, (row + n * d) * size, adds_m != 0, d_m, n * size, size)
                 _copy(d_r, n * p, True, d_hidden, (row + n * d) * p, p)
             packed_product(function, d_r, p, onto, d_m, size, count, p, size)
         for n in range(count):
             at = row + n * d
-            if is_lstm != 0:
+            if cell == 0:
                 _lstm_cells_backward(
                     d_m, n * size, gates, at * g, peepholes, cells, at * size,
                     (row_before + n * d) * size, n < had, d_c, n * size, d_gates, d_peepholes,
                     (2 * direction - 1) * count * d, size,
                 )  # fmt: skip
-            else:
+            elif cell == 1:
                 _tanh_cells_backward(d_m, n * size, gates, d_gates, at * g, size)
+            else:
+                _relu_cells_backward(d_m, n * size, gates, d_gates, at * g, size)
     simd.restore_denormals(mode)
 
 
 # ---- tensors -------------------------------------------------------------------------------------
+
+
+def groups_of(ragged: Ragged, directions: int) -> list[tuple[int, int, int, int]]:
+    """The jobs of a sweep: number of the group, direction, first and last place."""
+    count = int(ragged.active[0]) if len(ragged.active) else 0
+    groups = -(-count // GROUP[directions])
+    edges = [count * k // max(groups, 1) for k in range(groups + 1)]
+    return [
+        (k, direction, first, last)
+        for k, (first, last) in enumerate(itertools.pairwise(edges))
+        for direction in range(directions)
+    ]
 
 
 class _Operands:
@@ -221,21 +275,14 @@ class _Operands:
         self.active, self.offsets = ragged.active.contiguous(), ragged.offsets.contiguous()
         self.given = ragged.given
         self.function = panel_products(gates.dtype)
-        count = int(ragged.active[0]) if len(ragged.active) else 0
-        groups = -(-count // GROUP[self.d])
-        edges = [count * k // max(groups, 1) for k in range(groups + 1)]
-        self.jobs = [
-            (k, direction, first, last)
-            for k, (first, last) in enumerate(itertools.pairwise(edges))
-            for direction in range(self.d)
-        ]
-        self.groups = groups
+        self.jobs = groups_of(ragged, self.d)
+        self.groups = len(self.jobs) // self.d
 
     def weights(self, *, transposed: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Packed recurrent weights, peepholes and packed projection of each direction."""
         found = []
         for d in range(self.d):
-            _, w_hidden, peepholes, projection = self.recurrence.direction(d)
+            _, w_hidden, peepholes, projection, _ = self.recurrence.direction(d)
             onto = self.nothing
             if projection is not None:
                 onto = packed_panels(projection.contiguous(), transposed=transposed)
@@ -246,8 +293,8 @@ class _Operands:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Given frames, all, D, G, H, P, and whether there are cell states and a projection."""
-        kinds = int(self.recurrence.cell == "lstm"), int(self.recurrence.projection is not None)
+        """Given frames, all, D, G, H, P, number of the cell, whether there is a projection."""
+        kinds = CELLS.index(self.recurrence.cell), int(self.recurrence.projection is not None)
         return self.given, len(self.active), self.d, self.g, self.size, self.p, *kinds
 
 
@@ -275,7 +322,11 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `plain.backward`."""
     gates = sweep.gates
@@ -286,14 +337,15 @@ def backward(
     sums = gates.new_zeros(operands.groups, operands.d, 3, size)
     cells, into = (nothing if x is None else x for x in (sweep.cells, d_hidden))
     grad_h, weights = grad_h.contiguous(), operands.weights(transposed=False)
+    to_m = nothing if grad_m is None else grad_m.contiguous()
     compiled: Any = _backward[gates.dtype]
 
     def job(group: int, direction: int, first: int, last: int) -> None:
         d_r, d_c = gates.new_empty(last - first, p), gates.new_zeros(last - first, size)
         d_m = d_r if d_hidden is None else gates.new_empty(last - first, size)
-        compiled(operands.function, grad_h, gates, *weights[direction], cells, d_gates, into,
-                 sums[group, direction], d_r, d_m, d_c, operands.active, operands.offsets,
-                 *operands.sizes, direction, first, last)  # fmt: skip
+        compiled(operands.function, grad_h, to_m, grad_m is not None, gates, *weights[direction],
+                 cells, d_gates, into, sums[group, direction], d_r, d_m, d_c, operands.active,
+                 operands.offsets, *operands.sizes, direction, first, last)  # fmt: skip
 
     run_parallel([lambda one=one: job(*one) for one in operands.jobs])  # type: ignore[misc]
     return d_gates, d_hidden, None if recurrence.peepholes is None else sums.sum(dim=0)

@@ -85,11 +85,15 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `plain.backward`."""
     if ragged.rows == 0:
-        return plain.backward(grad_h, sweep, recurrence, ragged)
+        return plain.backward(grad_h, sweep, recurrence, ragged, grad_m)
     gates, dtype = sweep.gates, sweep.gates.dtype
     weights = _weights(recurrence, dtype)
     d_gates = torch.empty_like(gates, memory_format=torch.contiguous_format)
@@ -99,6 +103,7 @@ def backward(
     tensors: dict[str, Tensor | None] = {
         "GATES": _aligned(gates, dtype),
         "GRADIENT": _aligned(grad_h, dtype),
+        "GRADIENT_M": None if grad_m is None else _aligned(grad_m, dtype),
         "D_GATES": d_gates,
         "D_HIDDEN": d_hidden,
     }
@@ -108,7 +113,8 @@ def backward(
         tensors["D_CELLS"], tensors["D_CELLS_NEXT"] = (
             gates.new_empty(shape, dtype=torch.float32) for _ in range(2)
         )
-    _run(_backward_launches(weights, ragged, gates), tensors, weights, ragged)
+    launches = _backward_launches(weights, ragged, gates, adds_m=grad_m is not None)
+    _run(launches, tensors, weights, ragged)
     return d_gates, d_hidden, peephole_gradient(d_gates, sweep.cells, recurrence.peepholes, ragged)
 
 
@@ -119,7 +125,7 @@ def _aligned(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _weights(recurrence: Recurrence, dtype: torch.dtype) -> Recurrence:
     """As the programs read them: matrices in the gates' dtype, peepholes in the cells'."""
-    kind, w_hidden, peepholes, projection = recurrence
+    kind, w_hidden, peepholes, projection, _ = recurrence
     return Recurrence(
         kind,
         _aligned(w_hidden, dtype),
@@ -185,21 +191,28 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32" if allowed and dtype == torch.float32 else "ieee"
 
 
+def _clip(weights: Recurrence) -> float:
+    return plain.CLIP if weights.cell == "relu" else 0.0
+
+
 def _forward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
-    if weights.cell == "tanh":
-        return [make("tanh_step", make.size, make.size, 64)]
+    if weights.cell != "lstm":
+        return [make("simple_step", make.size, make.size, 64, CLIP=_clip(weights))]
     launches = [make("lstm_step", make.size, make.width, 64, **make.lstm)]
     if weights.projection is not None:
         launches.append(make("projection_step", make.width, make.size, 64, P=make.width))
     return launches
 
 
-def _backward_launches(weights: Recurrence, ragged: Ragged, gates: Tensor) -> list[Launch]:
+def _backward_launches(
+    weights: Recurrence, ragged: Ragged, gates: Tensor, *, adds_m: bool = False
+) -> list[Launch]:
     make = _Launches(weights, ragged, gates)
+    make.lstm["ADDS_M"] = adds_m
     size, width = make.size, make.width
-    if weights.cell == "tanh":
-        return [make("tanh_step_back", size, size, 128)]
+    if weights.cell != "lstm":
+        return [make("simple_step_back", size, size, 128, CLIP=_clip(weights))]
     if weights.projection is None:
         return [make("lstm_step_back", size, 4 * size, 128, **make.lstm)]
     return [

@@ -1,4 +1,4 @@
-"""The sweep of the recurrent layers in plain torch: any device, any floating dtype.
+"""The sweep of LSTM, tanh and clipped ReLU layers in plain torch: any device, any floating dtype.
 
 An engine advances one layer of D directions over the rows of a ragged batch (`ragged.Ragged`),
 from the input projections W_x x_t + b to the hidden vectors, and back. The matrix products over
@@ -6,12 +6,16 @@ the whole sequence, before and after the sweep, are not its business. All engine
 and the `backward` of this module and share its `Recurrence` and `Sweep`.
 
 Direction 0 reads a sequence from its first frame on, direction 1 from its last. Gates stand in the
-order i, f, c, o; their pre-activations have G = 4H columns, H for a tanh layer. P is the width of
-what is fed back: the projection's where there is one, else H. Where the gates are half precision,
-the cell states are kept, and everything element by element is computed, in float32.
+order i, f, c, o; their pre-activations have G = 4H columns, 3H (z, r, candidate) for a GRU and H
+for a tanh or ReLU layer. P is the width of what is fed back: the projection's where there is one,
+else H. Where the gates are half precision, the cell states are kept, and everything element by
+element is computed, in float32. The sweep of a GRU is in `gru_plain`.
+
+[DS2] D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin",
+2016.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,7 +23,9 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged
 
-GATES = {"lstm": 4, "tanh": 1}  # columns of the pre-activations for each cell, by its name
+# Columns of the pre-activations for each cell, by its name.
+GATES = {"lstm": 4, "tanh": 1, "relu": 1, "gru": 3, "gru_tanh": 3}
+CLIP = 20.0  # the largest output of a clipped ReLU, min(max(x, 0), 20), in [DS2]
 
 
 class State(NamedTuple):
@@ -37,9 +43,15 @@ class Recurrence(NamedTuple):
     """
 
     cell: str  # a name of `GATES`
-    w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, H for a tanh layer
+    w_hidden: Tensor  # (D, G, P), G = 4H for an LSTM, 3H for a GRU, H for a tanh or ReLU layer
     peepholes: Tensor | None = None  # (D, 3, H), from the cell to the i, f and o gates
     projection: Tensor | None = None  # (D, P, H), the recurrent projection of [S14]
+    nonrecurrent: Tensor | None = None  # (D, Q, H), what goes up beside it and does not recur
+
+    @property
+    def family(self) -> str:
+        """The family of `engines.ENGINES` that sweeps it."""
+        return "gru" if GATES[self.cell] == 3 else "recurrent"
 
     @property
     def cells(self) -> int:
@@ -48,7 +60,7 @@ class Recurrence(NamedTuple):
 
     def start(self, count: int) -> State:
         """The state of ``count`` sequences before their first frame: zeros."""
-        size = 0 if self.cell == "tanh" else self.cells
+        size = self.cells if self.cell == "lstm" else 0
         dtype = self.w_hidden.dtype
         return State(
             self.w_hidden.new_zeros(count, self.w_hidden.shape[2]),
@@ -57,38 +69,40 @@ class Recurrence(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> "Recurrence":
         """The same weights in another type of numbers."""
-        _, w_hidden, peepholes, projection = self
-        return Recurrence(
-            self.cell,
-            w_hidden.to(dtype),
-            None if peepholes is None else peepholes.to(dtype),
-            None if projection is None else projection.to(dtype),
-        )
+        return self._each(lambda weights: weights.to(dtype))
 
     def direction(self, d: int) -> "Recurrence":
         """The weights of one direction, without the axis of the directions."""
-        _, w_hidden, peepholes, projection = self
-        return Recurrence(
-            self.cell,
-            w_hidden[d],
-            None if peepholes is None else peepholes[d],
-            None if projection is None else projection[d],
-        )
+        return self._each(lambda weights: weights[d])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Recurrence":
+        others = (None if w is None else change(w) for w in self[2:])
+        return Recurrence(self.cell, change(self.w_hidden), *others)
 
     def step(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """One step of a `direction`, for search, where the inputs come one at a time.
 
         Args:
             projected: W_x x_t + b, (N, G).
-            h: h_{t-1}, (N, P).
-            c: c_{t-1}, (N, H); a tanh layer has none and returns it as it is.
+            h: what came out before, (N, P), or (N, P+Q) of which the first P recur.
+            c: c_{t-1}, (N, H); only an LSTM has it, other cells return it as it is.
 
         Returns:
-            h_t (N, P) and c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
+            What comes out, h_t (N, P), or r_t and p_t of [S14] beside each other, (N, P+Q), and
+            c_t (N, H): [G13] eq. 3-7, or eq. 1 for a tanh layer.
         """
+        h = h[:, : self.w_hidden.shape[1]]
+        if self.family == "gru":
+            size = self.cells
+            update, reset = torch.sigmoid(
+                torch.addmm(projected[:, : 2 * size], h, self.w_hidden[: 2 * size].t())
+            ).chunk(2, dim=1)
+            fed_back = h @ self.w_hidden[2 * size :].t()
+            candidate = activated(projected[:, 2 * size :] + reset * fed_back, self.cell)
+            return h + update * (candidate - h), c
         gates = torch.addmm(projected, h, self.w_hidden.t())
-        if self.cell == "tanh":
-            return torch.tanh(gates), c
+        if self.cell != "lstm":
+            return activated(gates, self.cell), c
         x_i, x_f, x_c, x_o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
             x_i, x_f = x_i + self.peepholes[0] * c, x_f + self.peepholes[1] * c
@@ -96,14 +110,21 @@ class Recurrence(NamedTuple):
         if self.peepholes is not None:
             x_o = x_o + self.peepholes[2] * c
         m = torch.sigmoid(x_o) * torch.tanh(c)
-        return (m if self.projection is None else m @ self.projection.t()), c
+        return (m if self.projections is None else m @ self.projections.t()), c
+
+    @property
+    def projections(self) -> Tensor | None:
+        """What leads from o tanh(c) to all that comes out, (…, P+Q, H); None: it is that."""
+        if self.projection is None or self.nonrecurrent is None:
+            return self.projection
+        return torch.cat([self.projection, self.nonrecurrent], dim=-2)
 
 
 class Sweep(NamedTuple):
     """What a forward sweep leaves for the backward sweep and for the weights' gradients."""
 
     gates: Tensor  # (R, D, G), activated
-    cells: Tensor | None  # (R, D, H): c_t; none in a tanh layer
+    cells: Tensor | None  # (R, D, H): an LSTM's c_t, a GRU's U h_{t-1} of the candidate, else none
     before: Tensor  # (R, D, P): the hidden vector of the step read before, 0 where there is none
     outputs: Tensor | None  # (R, D, H): o tanh(c), kept where a projection follows
 
@@ -133,17 +154,17 @@ def forward(
         if recurrence.projection is not None:
             outputs = gates.new_empty(rows, directions, size)
     for d in range(directions):
-        weights = _direction(recurrence, d, gates.dtype)
+        weights = cast_direction(recurrence, d, gates.dtype)
         h = gates.new_zeros(ragged.padded[0], width)
         c = gates.new_zeros(ragged.padded[0], size, dtype=state_dtype(gates.dtype))
         if state is not None:
             put_state(state, hidden, cells)
             h, c = hidden[: len(h), 0].clone(), c if cells is None else cells[: len(h), 0].clone()
-        for at, active in _frames(ragged, backwards=d == 1):
+        for at, active in frames_in_order(ragged, backwards=d == 1):
             gate = gates[at, d]
             gate += h[:active] @ weights.w_hidden.t()
             if cells is None:
-                h[:active] = gate.tanh_()
+                h[:active] = gate.copy_(activated(gate, recurrence.cell))
             else:
                 m = _lstm_step(gate, c[:active], weights.peepholes)
                 cells[at, d] = c[:active]
@@ -156,7 +177,11 @@ def forward(
 
 
 def backward(
-    grad_h: Tensor, sweep: Sweep, recurrence: Recurrence, ragged: Ragged
+    grad_h: Tensor,
+    sweep: Sweep,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_m: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients that need the sweep's order; those of the weight matrices follow from them.
 
@@ -165,6 +190,8 @@ def backward(
         sweep: of `forward`; left as it is.
         recurrence: as given to `forward`.
         ragged: as given to `forward`.
+        grad_m: gradient of o tanh(c), (R, D, H), that came from elsewhere than the recurrent
+            projection; only for a layer with one. None: none did.
 
     Returns:
         The gradient of W_x x_t + b, (R, D, G); with a projection the whole gradient that reached
@@ -174,19 +201,20 @@ def backward(
     d_gates = torch.empty_like(sweep.gates)
     d_hidden = torch.empty_like(sweep.before) if sweep.outputs is not None else None
     for d in range(sweep.gates.shape[1]):
-        weights = _direction(recurrence, d, sweep.gates.dtype)
+        weights = cast_direction(recurrence, d, sweep.gates.dtype)
         d_h = grad_h.new_zeros(ragged.padded[0], grad_h.shape[2], dtype=sweep.gates.dtype)
         d_c = d_h.new_zeros(len(d_h), recurrence.cells, dtype=state_dtype(sweep.gates.dtype))
         c_before = None if sweep.cells is None else previous(sweep.cells, ragged)[:, d]
-        for at, active in _frames(ragged, backwards=d == 0):
+        for at, active in frames_in_order(ragged, backwards=d == 0):
             gate, d_m = sweep.gates[at, d], d_h[:active]
             d_m += grad_h[at, d]
             if sweep.cells is None or c_before is None:
-                d_gate = d_m * (1 - gate * gate)
+                d_gate = d_m * slope(gate, recurrence.cell)
             else:
                 if d_hidden is not None and weights.projection is not None:
                     d_hidden[at, d] = d_m
                     d_m = d_m @ weights.projection
+                    d_m = d_m if grad_m is None else d_m + grad_m[at, d]
                 states = (sweep.cells[at, d], c_before[at])
                 d_gate = _lstm_step_back(d_m, d_c[:active], gate, states, weights.peepholes)
             d_gates[at, d] = d_gate
@@ -236,10 +264,28 @@ def peephole_gradient(
     return torch.stack([p[computed:].sum(dim=0) for p in products], dim=1).to(peepholes.dtype)
 
 
-# ---- one step ------------------------------------------------------------------------------------
+def activated(x: Tensor, cell: str) -> Tensor:
+    """The nonlinearity of a layer without cell states, or of a GRU's candidate."""
+    return torch.tanh(x) if cell.endswith("tanh") else x.clamp(0.0, CLIP)
 
 
-def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
+def slope(value: Tensor, cell: str) -> Tensor:
+    """The derivative of `activated`, from its value; 0 at both ends of a clipped ReLU."""
+    if cell.endswith("tanh"):
+        return 1 - value * value
+    return ((value > 0.0) & (value < CLIP)).to(value.dtype)
+
+
+def fed_back_gradient(d_gates: Tensor, sweep: Sweep, recurrence: Recurrence) -> Tensor:
+    """The gradient (R, D, G) of U h_{t-1}, from that of W_x x_t + b; see `gru_plain` for a GRU."""
+    if recurrence.family != "gru":
+        return d_gates
+    size = recurrence.cells
+    reset = sweep.gates[..., size : 2 * size]
+    return torch.cat([d_gates[..., : 2 * size], d_gates[..., 2 * size :] * reset], dim=2)
+
+
+def frames_in_order(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each frame in the order of reading, and how many sequences have that frame."""
     active, offsets = ragged.active.tolist(), ragged.offsets.tolist()
     frames = range(ragged.given, len(active))
@@ -248,11 +294,14 @@ def _frames(ragged: Ragged, *, backwards: bool) -> Iterator[tuple[slice, int]]:
             yield slice(offsets[t], offsets[t] + active[t]), active[t]
 
 
-def _direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
+def cast_direction(recurrence: Recurrence, d: int, dtype: torch.dtype) -> Recurrence:
     """The weights of one direction; the peepholes, which meet the cell states, in their dtype."""
-    weights = recurrence.direction(d)
+    weights = recurrence._replace(nonrecurrent=None).direction(d)
     peepholes = None if weights.peepholes is None else weights.peepholes.to(state_dtype(dtype))
     return weights.to(dtype)._replace(peepholes=peepholes)
+
+
+# ---- one step ------------------------------------------------------------------------------------
 
 
 def _lstm_step(gate: Tensor, c: Tensor, peepholes: Tensor | None) -> Tensor:

@@ -29,7 +29,8 @@ D_HIDDEN = tl.constexpr(12)
 D_CELLS = tl.constexpr(13)  # and the next: read and written in turns
 D_CELLS_NEXT = tl.constexpr(14)
 GIVEN = tl.constexpr(15)  # leading frames that are not computed
-OFFSETS = tl.constexpr(16)
+GRADIENT_M = tl.constexpr(16)  # of o tanh(c), from elsewhere than the projection
+OFFSETS = tl.constexpr(18)
 
 
 # ---- pieces --------------------------------------------------------------------------------------
@@ -221,12 +222,12 @@ def projection_step(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step(
+def simple_step(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """[G13] eq. 1 for a tile."""
+    """[G13] eq. 1 for a tile, with a tanh where CLIP is 0, else a ReLU that ends there."""
     d = tl.program_id(2)
     row, here, row_before, known, count = _forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -242,7 +243,11 @@ def tanh_step(
     at = ((row * D + d) * H)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
     x = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    h = _tanh(total + x).to(DTYPE)
+    total += x
+    if CLIP > 0:
+        h = tl.where(total >= CLIP, CLIP, tl.where(total <= 0.0, 0.0, total)).to(DTYPE)
+    else:
+        h = _tanh(total).to(DTYPE)
     tl.store(hidden + at, h, mask=mask)
     tl.store(_pointer(table, ACTIVATED, DTYPE) + at, h, mask=mask)
 
@@ -298,8 +303,8 @@ def hidden_step_back(
 def lstm_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, P: tl.constexpr, HAS_PEEPHOLES: tl.constexpr,
-    IS_PROJECTED: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    IS_PROJECTED: tl.constexpr, ADDS_M: tl.constexpr, DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr, SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """The gradients of eq. 3-7 for a tile; with a projection after `hidden_step_back`."""
     d = tl.program_id(2)
@@ -319,6 +324,9 @@ def lstm_step_back(
             _pointer(table, PROJECTION, DTYPE) + d * (P * H), col, live,
             P, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
         )  # fmt: skip
+        if ADDS_M:
+            to_m = _pointer(table, GRADIENT_M, DTYPE)
+            d_m += tl.load(to_m + m_at, mask=mask, other=0.0).to(tl.float32)
     else:
         d_m = _product(
             d_gates + (row_after * D + d) * (4 * H), after,
@@ -353,12 +361,12 @@ def lstm_step_back(
 
 
 @triton.jit(do_not_specialize=["step"])
-def tanh_step_back(
+def simple_step_back(
     table, step,
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
-    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of eq. 1 for a tile."""
+    """The gradient of `simple_step` for a tile."""
     d = tl.program_id(2)
     _, row, here, row_after, after, _, _, count = _backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -375,4 +383,8 @@ def tanh_step_back(
     mask = here[:, None] & live[None, :]
     total += tl.load(_pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
     h = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(d_gates + at, (total * (1.0 - h * h)).to(DTYPE), mask=mask)
+    if CLIP > 0:
+        total = tl.where((h > 0.0) & (h < CLIP), total, 0.0)
+    else:
+        total *= 1.0 - h * h
+    tl.store(d_gates + at, total.to(DTYPE), mask=mask)

@@ -34,6 +34,8 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
 )
 from pipeline.kernels.search.ctc_progress_cpu import ROOM, Progress, best, entries, settle
 from pipeline.kernels.search.fusion import Automaton
+from pipeline.kernels.search.words import BETA, WordAutomaton, Words, no_words
+from pipeline.kernels.search.words_cpu import is_barred, word_end, word_state
 
 __all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search", "settle"]
 
@@ -79,10 +81,10 @@ class Pool(NamedTuple):
 @array_part
 def _new_beam(beam_size):
     """Room for W prefixes."""
-    ids = np.empty((4, beam_size), np.int32)
+    ids, states = np.empty((3, beam_size), np.int32), np.empty(beam_size, np.int64)
     mantissas, exponents = np.empty((3, beam_size)), np.empty((3, beam_size), np.int64)
     fused, scores = np.empty(beam_size), np.empty(beam_size)
-    return Beam(ids[0], ids[1], ids[2], ids[3], fused, mantissas, exponents, scores)
+    return Beam(ids[0], ids[1], ids[2], states, fused, mantissas, exponents, scores)
 
 
 @array_part
@@ -188,13 +190,13 @@ def _descending(logs, blank, least):
 
 
 @array_part
-def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool):
+def _gather(tree, beam, stays, count, row, order, model, words, reach, blank, bound, pool):
     """Fill the pool with what reaches a bound, or with the W best of that; how many they are."""
     nodes, lasts, _, states, fused, a, i, before = beam
     logs, p, e, _ = row
     scores, numbers, first, following, barred = pool
-    added, after = model.log_probs, stays.scores
-    vocab, found = len(logs), 0
+    added, after, opens = model.log_probs, stays.scores, words.opens
+    vocab, found, of_words = len(logs), 0, len(opens) > 0
     for n in range(count):
         if after[n] >= bound and after[n] > -np.inf:
             scores[found], numbers[found] = after[n], n * vocab + blank
@@ -206,15 +208,21 @@ def _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, po
             barred[lasts[inside]] = n
             inside = following[inside]
         state, room = states[n], before[n] + SLACK * (1.0 + abs(before[n]))
+        spelt, ending = state, 0.0
+        if of_words:
+            state, ending = 0, word_end(words, spelt)[0]
         for at in range(len(order)):
             k = order[at]
             if not room + logs[k] + reach[state] >= bound:
                 break
-            if barred[k] == n or not room + logs[k] + added[state, k] >= bound:
+            share = added[state, k] + (ending if of_words and opens[k] else 0.0)
+            if barred[k] == n or not room + logs[k] + share >= bound:
+                continue
+            if of_words and is_barred(words, spelt, k):
                 continue
             part = BLANK if k == lasts[n] else TOTAL
             grown, grown_e = times(a[part, n], i[part, n], p[k], e[k])
-            score = np.log(grown) + grown_e * LN2 + (fused[n] + added[state, k])
+            score = np.log(grown) + grown_e * LN2 + (fused[n] + share)
             if score >= bound and score > -np.inf:
                 scores[found], numbers[found] = score, n * vocab + k
                 found += 1
@@ -273,14 +281,14 @@ def _comes_first(ties, x, y):
 
 
 @array_part
-def _keep(tree, beam, stays, row, model, blank, pool, count, after):
+def _keep(tree, beam, stays, row, model, words, blank, pool, count, after):
     """The first of the pool become the next beam."""
     parents, tokens, _, slots, used = tree
     nodes, lasts, lengths, states, fused, a, i, _ = beam
     new_nodes, new_lasts, new_lengths, new_states, new_fused, b, j, scores = after
     stay, stay_e, p, e = stays.mantissas, stays.exponents, row.mantissas, row.exponents
     numbers, pool_scores, vocab = pool.numbers, pool.scores, len(row.logs)
-    added, following = model.log_probs, model.following
+    added, following, opens = model.log_probs, model.following, words.opens
     for n in range(count):
         source, k = numbers[n] // vocab, numbers[n] % vocab
         scores[n] = pool_scores[n]
@@ -297,8 +305,14 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
             parents[used[0]], tokens[used[0]] = nodes[source], k
             used[0] += 1
         new_nodes[n], new_lasts[n], new_lengths[n] = slots[slot], k, lengths[source] + 1
-        new_states[n] = following[states[source], k]
-        new_fused[n] = fused[source] + added[states[source], k]
+        state = states[source]
+        if len(opens) > 0:
+            new_states[n] = word_state(words, state, k)
+            ending = word_end(words, state)[0] if opens[k] else 0.0
+            new_fused[n] = fused[source] + (added[0, k] + ending)
+        else:
+            new_states[n] = following[state, k]
+            new_fused[n] = fused[source] + added[state, k]
         part = BLANK if k == lasts[source] else TOTAL
         b[TOTAL, n], j[TOTAL, n] = times(a[part, source], i[part, source], p[k], e[k])
         b[LABEL, n], j[LABEL, n] = b[TOTAL, n], j[TOTAL, n]
@@ -310,14 +324,15 @@ def _keep(tree, beam, stays, row, model, blank, pool, count, after):
 
 @array_kernel
 def _beam_search(
-    log_probs, tops, beam_size, blank, model, reach, highest, null, tree, beam, count, spread
+    log_probs, tops, beam_size, blank, model, words, reach, null, tree, beam, count, spread
 ):
     """The prefixes, the beam after these frames, how many are in it, and how far they spread.
 
-    ``highest`` is the greatest of ``reach``, ``null`` the blank alone. The last four arguments are
-    what the frames before have given. The beam is overwritten.
+    ``reach`` is the most that a token may add in each state, ``null`` the blank alone. The last
+    four arguments are what the frames before have given. The beam is overwritten.
     """
     frames, vocab = log_probs.shape
+    highest = reach.max()
     after, stays = _new_beam(beam_size), _new_beam(beam_size)
     row, pool = _new_row(vocab), _new_pool(beam_size, vocab)
     for t in range(frames):
@@ -333,7 +348,9 @@ def _beam_search(
             margin = highest + SLACK * (1.0 + abs(bound))
             order = _descending(row.logs, blank, bound - greatest - margin)
             _compute(row, order, len(order))
-            found = _gather(tree, beam, stays, count, row, order, model, reach, blank, bound, pool)
+            found = _gather(
+                tree, beam, stays, count, row, order, model, words, reach, blank, bound, pool
+            )
             if found >= beam_size or bound == least:
                 break
             spread += 3.0 * abs(spread) + 1.0 if spread < 1e3 else np.inf
@@ -343,7 +360,7 @@ def _beam_search(
             found, spread = beam_size, greatest - last + WIDER * abs(greatest - last)
         set_places(beam.nodes, tree.places, count, False)
         tree = with_room(tree, found)
-        _keep(tree, beam, stays, row, model, blank, pool, found, after)
+        _keep(tree, beam, stays, row, model, words, blank, pool, found, after)
         beam, after, count = after, beam, found
         set_places(beam.nodes, tree.places, count, True)
     return tree, beam, count, spread
@@ -352,26 +369,35 @@ def _beam_search(
 def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
     """The beam before the first frame: the empty prefix, which has probability 1."""
     tree = Tree.empty(room)
-    ids = np.zeros((4, beam_size), np.int32)
-    ids[:, 0] = 0, -1, 0, model.start
+    ids, states = np.zeros((3, beam_size), np.int32), np.zeros(beam_size, np.int64)
+    ids[:, 0], states[0] = (0, -1, 0), model.start
     mantissas, exponents = np.full((3, beam_size), 0.5), np.ones((3, beam_size), np.int64)
     mantissas[LABEL] = 0.0
     zeros = np.zeros((2, beam_size))
-    beam = Beam(ids[0], ids[1], ids[2], ids[3], zeros[0], mantissas, exponents, zeros[1])
-    return Progress(tree, beam)
+    return Progress(
+        tree, Beam(ids[0], ids[1], ids[2], states, zeros[0], mantissas, exponents, zeros[1])
+    )
 
 
 def advance(
     progress: Progress, log_probs: np.ndarray, tops: np.ndarray, blank: int, model: Automaton
 ) -> None:
     """Search on through some frames; see `ctc_plain.beam_search`."""
-    reach = model.log_probs.max(axis=1)
-    of_reach = reach, float(reach.max()), np.full(1, blank, np.int32)
+    model, words, reach = _arrays(model)
     so_far = progress.tree, progress.beam, progress.count, progress.spread
     beam_size = len(progress.beam.nodes)
     progress.tree, progress.beam, progress.count, progress.spread = _beam_search(
-        log_probs, tops, beam_size, blank, model, *of_reach, *so_far
+        log_probs, tops, beam_size, blank, model, words, reach, np.full(1, blank, np.int32), *so_far
     )
+
+
+def _arrays(model: Automaton) -> tuple[Automaton, Words, np.ndarray]:
+    """What is added token by token, and word by word, and the most of it in each state."""
+    if not isinstance(model, WordAutomaton):
+        return model, no_words(), model.log_probs.max(axis=1)
+    added = model.added[None]
+    one = Automaton(added, np.zeros(added.shape, np.int32), np.zeros(1), 0)
+    return one, model.words, added.max(axis=1) + max(0.0, float(model.words.scales[BETA]))
 
 
 def beam_search(

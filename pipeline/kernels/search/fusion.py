@@ -5,7 +5,7 @@ the network is an automaton that has a state for each prefix that was met.
 """
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.kernels.recurrent.layer import peephole_lstm_step
+from pipeline.kernels.search.words import WordAutomaton, Words
 
 
 class Automaton(NamedTuple):
@@ -45,12 +46,16 @@ class Fusion(NamedTuple):
 
     P is given by an automaton, or by a network that predicts the next token. What goes out of the
     network are V logits, of which that of the blank is not used.
+
+    With ``words``, P is over the words that the tokens spell, see `words.py`; they have their own
+    weight and their bonus a word.
     """
 
     automaton: Automaton | None = None
     weight: float = 0.0
     bonus: float = 0.0
     network: LstmWeights | None = None
+    words: Words | None = None
 
     def tables(self, num_tokens: int) -> Automaton:
         """The automaton of what each token adds to a score, (S, V).
@@ -60,6 +65,13 @@ class Fusion(NamedTuple):
         Raises:
             ValueError: the automaton is one of another number of tokens.
         """
+        if self.words is not None:
+            if len(self.words.opens) != num_tokens:
+                raise ValueError(
+                    f"words spelt by {len(self.words.opens)} tokens, a network over {num_tokens}"
+                )
+            added = np.full(num_tokens, self.bonus, np.float64)
+            return cast(Automaton, WordAutomaton(self.words, added))
         if self.automaton is None:
             nothing = np.zeros((1, num_tokens))
             following = np.zeros((1, num_tokens), np.int32)

@@ -39,6 +39,13 @@ class RecurrentConfig(EncoderConfig):
         low=0,
         most=MOST_CELLS,
     )
+    nonrecurrent_projection: int = option(
+        0,
+        "size of the non-recurrent projection of each direction [S14], beside the recurrent one; "
+        "0: none",
+        low=0,
+        most=MOST_CELLS,
+    )
     stack_frames: int = option(
         1, "number of frames that are joined to one input vector; 1 in the papers", low=1, most=1000
     )
@@ -50,6 +57,11 @@ class RecurrentConfig(EncoderConfig):
         super().__post_init__()
         require(
             not self.projection or self.cell == "lstm", "projection", "0 for a cell without a state"
+        )
+        require(
+            not self.nonrecurrent_projection or self.projection > 0,
+            "nonrecurrent-projection",
+            "0 without a recurrent projection",
         )
 
     def build(self) -> "RecurrentEncoder":
@@ -80,6 +92,7 @@ class RecurrentEncoder(Encoder):
                 cell=config.cell,
                 bidirectional=config.bidirectional,
                 projection=config.projection,
+                nonrecurrent=config.nonrecurrent_projection,
             )
             layers.append(layer)
             dim = layer.output_dim

@@ -6,8 +6,8 @@ A new objective is a file beside this one with a class that derives from `Object
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,11 +28,12 @@ Total = Callable[[Sequence[float]], list[float]]
 class DevScores:
     """Scores of a dev set: ``loss`` in nats per target, ``error_rate`` in percent.
 
-    `Objective.metric` names the error rate.
+    `Objective.metric` names the error rate. ``others`` are further error rates by their names.
     """
 
     loss: float
     error_rate: float
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def bits(self) -> float:
@@ -91,24 +92,33 @@ class Objective:
 
 @dataclass(frozen=True)
 class Metric:
-    """An error rate: its name, and a function from token ids to the symbols that it counts."""
+    """An error rate: its name, and a function from token ids to the symbols that it counts.
+
+    ``beside`` are error rates that are told beside it.
+    """
 
     name: str
     symbols: Callable[[Iterable[int]], list[str]]
+    beside: tuple["Metric", ...] = ()
 
 
 def token_metric(tokens: Tokens, phone_map: Path | None = None) -> Metric:
-    """The error rate that fits the tokens: PER for phones, WER for characters and subwords.
+    """The error rate that fits the tokens: PER for phones, else WER, and CER beside it.
+
+    Scripts without blanks between words have only the CER. It counts no blanks.
 
     Args:
-        tokens: the tokens of the network; characters and subwords are joined to words.
+        tokens: the tokens of the network; those that are not phones are joined to words.
         phone_map: a map that folds phones to 39 before they are compared; None: no folding.
 
     Raises:
         PhoneError: the map lacks a phone.
     """
+    if phone_map is None and tokens.kind != "phones":
+        cer = Metric("CER", lambda ids: [c for word in tokens.decode(ids) for c in word])
+        return Metric("WER", tokens.decode, (cer,)) if tokens.has_words else cer
     if phone_map is None:
-        return Metric("PER" if tokens.kind == "phones" else "WER", tokens.decode)
+        return Metric("PER", tokens.decode)
     folding = load_phone_map(phone_map)
     table = {
         symbol: [symbol] if symbol == UNK else folding.fold([symbol], to=39)
@@ -121,9 +131,9 @@ class Tally:
     """Adds up the loss and the errors over a dev set."""
 
     def __init__(self, metric: Metric) -> None:
-        self.metric = metric
+        self.metrics = (metric, *metric.beside)
         self.nats, self.tokens = 0.0, 0
-        self.errors, self.ref_symbols = 0, 0
+        self.errors, self.ref_symbols = ([0] * len(self.metrics) for _ in range(2))
 
     def add(self, losses: Tensor, batch: Batch, hyps: list[list[int]]) -> None:
         """Add a batch, with its losses (N,) and the recognised token ids of each utterance."""
@@ -132,15 +142,18 @@ class Tally:
         for target, length, hyp in zip(
             batch.targets.tolist(), batch.target_lengths.tolist(), hyps, strict=True
         ):
-            ref = self.metric.symbols(target[:length])
-            self.errors += edit_distance(ref, self.metric.symbols(hyp))
-            self.ref_symbols += len(ref)
+            for n, metric in enumerate(self.metrics):
+                ref = metric.symbols(target[:length])
+                self.errors[n] += edit_distance(ref, metric.symbols(hyp))
+                self.ref_symbols[n] += len(ref)
 
     def scores(self, total: Total) -> DevScores:
         """The scores over all processes."""
-        own = (self.nats, self.tokens, self.errors, self.ref_symbols)
-        nats, tokens, errors, ref_symbols = total(own)
-        return DevScores(nats / max(tokens, 1), 100.0 * errors / max(ref_symbols, 1))
+        nats, tokens, *counts = total((self.nats, self.tokens, *self.errors, *self.ref_symbols))
+        errors, ref_symbols = counts[: len(self.metrics)], counts[len(self.metrics) :]
+        rate, *more = (100.0 * e / max(r, 1) for e, r in zip(errors, ref_symbols, strict=True))
+        names = [metric.name for metric in self.metrics[1:]]
+        return DevScores(nats / max(tokens, 1), rate, dict(zip(names, more, strict=True)))
 
 
 def is_broken(values: Tensor) -> bool:

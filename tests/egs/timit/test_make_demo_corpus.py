@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[3]
 LOCAL = ROOT / "egs" / "timit" / "local"
 sys.path.insert(0, str(LOCAL))
 
-import demo_acoustics  # noqa: E402
 import demo_phones  # noqa: E402
 import demo_sentences  # noqa: E402
 import demo_voices  # noqa: E402
-from demo_espeak import RATE, Event  # noqa: E402
+
+from pipeline.synth import acoustics  # noqa: E402
+from pipeline.synth.espeak import RATE, Event  # noqa: E402
 
 Run = Callable[..., CompletedProcess[bytes]]
 PROGRAM = "egs/timit/local/make_demo_corpus.py"
@@ -269,21 +270,23 @@ def test_a_pronunciation_goes_to_espeak_and_not_into_the_text() -> None:
 
 def test_speakers_have_names_of_their_own() -> None:
     plans = demo_voices.plan_speakers(0, 40, 8, 8)
-    assert len({plan.speaker for plan in plans}) == len({plan.voice_file for plan in plans}) == 56
-    assert Counter(plan.sex for plan in plans) == {"M": 28, "F": 28}
+    voices = [plan.voice for plan in plans]
+    assert len({voice.speaker for voice in voices}) == 56
+    assert len({voice.voice_file for voice in voices}) == 56
+    assert Counter(voice.sex for voice in voices) == {"M": 28, "F": 28}
     assert {plan.dialect for plan in plans} == set(range(1, 9))
-    assert "breath" not in "".join(plan.voice_file for plan in plans)
-    assert "echo" not in "".join(plan.voice_file for plan in plans)
+    assert "breath" not in "".join(plan.voice.voice_file for plan in plans)
+    assert "echo" not in "".join(plan.voice.voice_file for plan in plans)
 
 
 def test_resampling_keeps_a_tone_and_drops_what_does_not_fit() -> None:
     times = np.arange(RATE) / RATE
     ratio = 16000 / RATE
-    tone = demo_acoustics.resample(np.sin(2 * np.pi * 1000 * times), ratio)
+    tone = acoustics.resample(np.sin(2 * np.pi * 1000 * times), ratio)
     expected = np.sin(2 * np.pi * 1000 * np.arange(len(tone)) / 16000)
     assert len(tone) == 16000
     assert np.abs(tone - expected)[50:-50].max() < 2e-3
-    above = demo_acoustics.resample(np.sin(2 * np.pi * 9500 * times), ratio)
+    above = acoustics.resample(np.sin(2 * np.pi * 9500 * times), ratio)
     assert np.abs(above)[50:-50].max() < 1e-2
 
 
@@ -291,9 +294,9 @@ def test_resampling_keeps_a_tone_and_drops_what_does_not_fit() -> None:
 def test_the_noise_is_as_loud_as_the_channel_says(noise: str) -> None:
     rng = np.random.default_rng(0)
     speech = np.pad(np.sin(np.arange(16000) / 3.0), 4000)
-    channel = demo_acoustics.Channel(0.1, 18.0, 0.0, (), noise, 20.0, 1)
-    babble = demo_acoustics.mix_babble([rng.standard_normal(9000), rng.standard_normal(5000)])
-    wav = demo_acoustics.record(speech, channel, babble, rng).astype(float)
+    channel = acoustics.Channel(0.1, 18.0, 0.0, (), noise, 20.0, 1)
+    babble = acoustics.mix_babble([rng.standard_normal(9000), rng.standard_normal(5000)])
+    wav = acoustics.record(speech, channel, babble, rng).astype(float)
     assert len(wav) == len(speech)
     assert 32767 * 10 ** (-20 / 20) - 1 <= np.abs(wav).max() <= 32767 * 10 ** (-2 / 20) + 1
     snr_db = 10 * np.log10(np.mean(wav[4500:20000] ** 2) / np.mean(wav[:3800] ** 2))

@@ -194,6 +194,34 @@ def test_without_peepholes_it_is_torchs_lstm(directions: int) -> None:
 
 
 @pytest.mark.parametrize("directions", [1, 2])
+def test_with_a_projection_and_without_peepholes_it_is_torchs_lstm(directions: int) -> None:
+    """torch's has two bias vectors, of which one is superfluous; ours has one."""
+    w_input, w_hidden, _, bias = random_weights(directions, 3, 6)
+    w_hidden = w_hidden[:, :, :4].contiguous()
+    projection = random_weights(directions, 6, 4, gates=1)[0]
+    theirs = torch.nn.LSTM(
+        3, 6, batch_first=True, bidirectional=directions == 2, proj_size=4, dtype=torch.float64
+    )
+    copy_into(theirs, w_input, w_hidden, bias)
+    with torch.no_grad():
+        for d, suffix in enumerate(["", "_reverse"][:directions]):
+            getattr(theirs, f"weight_hr_l0{suffix}").copy_(projection[d])
+    x, n = random_batch([5, 2, 3], 3)
+    weights = [w.requires_grad_() for w in (w_input, w_hidden, bias, projection)]
+    got = peephole_lstm(x, n, w_input, w_hidden, None, bias, projection)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, n, batch_first=True, enforce_sorted=False)
+    expected = torch.nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)[0]
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    got.square().sum().backward()
+    expected.square().sum().backward()
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hr_l0")
+    for name, weight in zip(names, weights, strict=True):
+        for d, suffix in enumerate(["", "_reverse"][:directions]):
+            grad = getattr(theirs, name + suffix).grad
+            torch.testing.assert_close(weight.grad[d], grad, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
 def test_the_tanh_layer_is_torchs_rnn(directions: int) -> None:
     w_input, w_hidden, bias = random_weights(directions, 3, 4, gates=1)
     theirs = torch.nn.RNN(

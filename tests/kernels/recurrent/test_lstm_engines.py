@@ -3,6 +3,7 @@
 import importlib
 import os
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from types import ModuleType
 from typing import NamedTuple
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged, layout, pack
 from pipeline.kernels.recurrent import cpu as lstm_cpu
+from pipeline.kernels.recurrent import gru_cpu, gru_plain, reference
 from pipeline.kernels.recurrent import plain as lstm_plain
-from pipeline.kernels.recurrent import reference
-from pipeline.kernels.recurrent.plain import Recurrence, Sweep
+from pipeline.kernels.recurrent.plain import CLIP, GATES, Recurrence, Sweep, fed_back_gradient
 
 torch.set_num_threads(1)
 
@@ -28,6 +29,12 @@ class Engine(NamedTuple):
     module: ModuleType
     device: str
     dtype: torch.dtype
+
+    def of(self, recurrence: Recurrence) -> ModuleType:
+        """The engine's module that sweeps these cells."""
+        if recurrence.family == "recurrent":
+            return self.module
+        return {lstm_plain: gru_plain, lstm_cpu: gru_cpu}[self.module]
 
 
 def engines() -> list[Engine]:
@@ -54,6 +61,7 @@ class Case(NamedTuple):
     directions: int = 2
     peepholes: bool = True
     projection: int = 0
+    beside: bool = False  # whether o tanh(c) also goes where it does not recur
     cells: int = 5
 
 
@@ -63,10 +71,21 @@ KINDS = [
     {"peepholes": False},
     {"projection": 3},
     {"projection": 7, "directions": 1},
+    {"projection": 3, "beside": True},
     {"projection": 2, "peepholes": False},
     {"cell": "tanh"},
     {"cell": "tanh", "directions": 1},
+    {"cell": "relu"},
+    {"cell": "relu", "directions": 1},
+    {"cell": "gru"},
+    {"cell": "gru", "directions": 1},
+    {"cell": "gru_tanh"},
 ]
+if IS_INTERPRETED:
+    KINDS = [kind for kind in KINDS if not kind.get("cell", "lstm").startswith("gru")]
+EACH_CELL = [{}, {"projection": 3}, {"cell": "tanh"}, {"cell": "relu"}]
+if not IS_INTERPRETED:
+    EACH_CELL += [{"cell": "gru"}, {"cell": "gru_tanh"}]
 LENGTHS = [[5, 3, 1, 4], [1], [7], [2, 0, 6, 6], [0, 0], [3] * 4]
 LENGTHS = [[4, 2, 0, 1], [0, 0]] if IS_INTERPRETED else LENGTHS
 CASES = [Case(lengths, **kind) for lengths, kind in product(LENGTHS, KINDS)]
@@ -84,6 +103,7 @@ class Problem(NamedTuple):
     recurrence: Recurrence
     ragged: Ragged
     grad_h: Tensor
+    grad_m: Tensor | None = None
 
 
 def problem(case: Case, *, seed: int = 0) -> Problem:
@@ -93,7 +113,7 @@ def problem(case: Case, *, seed: int = 0) -> Problem:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     d, h, p = case.directions, case.cells, case.projection or case.cells
-    columns = 4 * h if case.cell == "lstm" else h
+    columns = GATES[case.cell] * h
     recurrence = Recurrence(
         case.cell,
         draw(d, columns, p) / 2,
@@ -102,7 +122,8 @@ def problem(case: Case, *, seed: int = 0) -> Problem:
     )
     ragged = layout(torch.tensor(case.lengths), max(case.lengths) + 1)
     rows = ragged.rows
-    return Problem(draw(rows, d, columns), recurrence, ragged, draw(rows, d, p))
+    given = Problem(draw(rows, d, columns), recurrence, ragged, draw(rows, d, p))
+    return given._replace(grad_m=draw(rows, d, h)) if case.beside else given
 
 
 class Solution(NamedTuple):
@@ -123,11 +144,13 @@ def solve(given: Problem, engine: Engine) -> Solution:
     """The problem by an engine, which must leave what the backward sweep reads as it is."""
     ragged = replace(given.ragged, index=given.ragged.index.to(engine.device))
     recurrence = Recurrence(*moved(given.recurrence, engine.device, engine.dtype))
-    gates, grad_h = moved((given.gates, given.grad_h), engine.device, engine.dtype)
-    hidden, sweep = engine.module.forward(gates.clone(), recurrence, ragged)
+    gates, *upstream = moved((given.gates, *given[3:]), engine.device, engine.dtype)
+    upstream = [x for x in upstream if x is not None]
+    hidden, sweep = engine.of(recurrence).forward(gates.clone(), recurrence, ragged)
     kept = [v if v is None else v.clone() for v in sweep]
-    got = engine.module.backward(grad_h, sweep, recurrence, ragged)
-    again = engine.module.backward(grad_h, Sweep(*kept), recurrence, ragged)
+    back = engine.of(recurrence).backward
+    got = back(upstream[0], sweep, recurrence, ragged, *upstream[1:])
+    again = back(upstream[0], Sweep(*kept), recurrence, ragged, *upstream[1:])
     for one, two in zip([*sweep, *got], [*kept, *again], strict=True):
         assert one is two is None or torch.equal(one, two)
     assert hidden.dtype == got[0].dtype == engine.dtype
@@ -140,13 +163,17 @@ def solve(given: Problem, engine: Engine) -> Solution:
 
 def one_direction(gates: Tensor, recurrence: Recurrence, d: int) -> list[list[Tensor]]:
     """h, what the projection reads, c and the activated gates of one sequence in reading order."""
-    _, w_hidden, peepholes, projection = recurrence
+    _, w_hidden, peepholes, projection, _ = recurrence
     h, c = gates.new_zeros(w_hidden.shape[2]), gates.new_zeros(recurrence.cells)
     steps = []
     for projected in gates:
         total = projected + w_hidden[d] @ h
-        if recurrence.cell == "tanh":
-            h = total.tanh()
+        if recurrence.family == "gru":
+            h, kept, activated = gru_step(projected, w_hidden[d] @ h, h, recurrence.cell)
+            steps.append([h, h, kept, activated])
+            continue
+        if recurrence.cell != "lstm":
+            h = total.tanh() if recurrence.cell == "tanh" else total.clamp(0.0, CLIP)
             steps.append([h, h, c, h])
             continue
         x_i, x_f, x_c, x_o = total.chunk(4)
@@ -158,6 +185,17 @@ def one_direction(gates: Tensor, recurrence: Recurrence, d: int) -> list[list[Te
         h = m if projection is None else projection[d] @ m
         steps.append([h, m, c, torch.cat([i, f, g, o])])
     return steps
+
+
+def gru_step(
+    projected: Tensor, recurrent: Tensor, h: Tensor, cell: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """h_t, the candidate's share of U h_{t-1}, and the activated gates: [DS2] eq. 11."""
+    (x_z, x_r, x_c), (u_z, u_r, u_c) = projected.chunk(3), recurrent.chunk(3)
+    z, r = torch.sigmoid(x_z + u_z), torch.sigmoid(x_r + u_r)
+    total = x_c + r * u_c
+    candidate = total.tanh() if cell == "gru_tanh" else total.clamp(0.0, CLIP)
+    return (1 - z) * h + z * candidate, u_c, torch.cat([z, r, candidate])
 
 
 def rows_of(ragged: Ragged, place: int) -> list[int]:
@@ -192,14 +230,19 @@ def by_autograd(given: Problem) -> Solution:
             h.retain_grad()
             reached[row, d] = h
             total = total + (h * given.grad_h[row, d]).sum()
+            if given.grad_m is not None:
+                total = total + (m * given.grad_m[row, d]).sum()
     hidden, outputs, cells, activated = (v.detach() for v in (hidden, outputs, cells, activated))
     if rows:
         total.backward()
-    is_lstm, is_projected = recurrence.cell == "lstm", recurrence.projection is not None
+    has_states = recurrence.cell == "lstm" or recurrence.family == "gru"
+    is_projected = recurrence.projection is not None
     d_hidden = torch.zeros_like(given.grad_h)
     for (row, d), h in reached.items():
         d_hidden[row, d] = h.grad
-    sweep = Sweep(activated, cells if is_lstm else None, before, outputs if is_projected else None)
+    sweep = Sweep(
+        activated, cells if has_states else None, before, outputs if is_projected else None
+    )
     d_peepholes = None
     if recurrence.peepholes is not None:
         d_peepholes = torch.zeros_like(recurrence.peepholes)
@@ -245,13 +288,21 @@ def test_random_batches(seed: int, engine: Engine) -> None:
 # ---- against the NumPy reference -----------------------------------------------------------------
 
 
-def by_reference(x: Tensor, lengths: list[int], weights: dict[str, Tensor | None]) -> np.ndarray:
+CELLS = {
+    "lstm": reference.peephole_lstm,
+    "tanh": reference.tanh_rnn,
+    "relu": reference.relu_rnn,
+    "gru": reference.gru,
+    "gru_tanh": partial(reference.gru, f=np.tanh),
+}
+
+
+def by_reference(
+    x: Tensor, lengths: list[int], weights: dict[str, Tensor | None], cell: str
+) -> np.ndarray:
     """(N, T, D, P): each sequence alone, the second direction backwards."""
     named = {name: w.numpy() for name, w in weights.items() if w is not None}
-    if "projection" in named:
-        one = reference.projected_lstm
-    else:
-        one = reference.peephole_lstm if "peepholes" in named else reference.tanh_rnn
+    one = reference.projected_lstm if "projection" in named else CELLS[cell]
     directions, _, width = named["w_hidden"].shape
     out = np.zeros((*x.shape[:2], directions, width))
     for n, d in product(range(len(lengths)), range(directions)):
@@ -264,7 +315,7 @@ def by_reference(x: Tensor, lengths: list[int], weights: dict[str, Tensor | None
 
 
 @each_engine
-@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"cell": "tanh"}], ids=str)
+@pytest.mark.parametrize("kind", EACH_CELL, ids=str)
 @pytest.mark.parametrize("lengths", [[5, 3, 1, 4], [2, 0, 6]], ids=str)
 def test_values_are_those_of_the_reference(lengths: list[int], kind: dict, engine: Engine) -> None:
     given = problem(Case(lengths, **kind))
@@ -277,11 +328,11 @@ def test_values_are_those_of_the_reference(lengths: list[int], kind: dict, engin
     ragged = layout(torch.tensor(lengths), 7)
     gates = torch.einsum("rf,dgf->rdg", pack(x, ragged), w_input) + bias
     weights = {**given.recurrence._asdict(), "w_input": w_input, "bias": bias}
-    del weights["cell"]
+    del weights["cell"], weights["nonrecurrent"]
     given = Problem(
         gates, given.recurrence, ragged, torch.zeros(ragged.rows, *given.grad_h.shape[1:])
     )
-    expected = by_reference(x, lengths, weights)
+    expected = by_reference(x, lengths, weights, given.recurrence.cell)
     got = pack_back(solve(given, engine).hidden, ragged)
     np.testing.assert_allclose(got.numpy(), expected, **tolerance(engine.dtype))
 
@@ -307,9 +358,10 @@ def test_gradients_are_those_of_finite_differences(kind: dict, engine: Engine) -
     """Those of the weight matrices too, which are products of what an engine hands back."""
     given = problem(Case([3, 0, 2], **kind, cells=2), seed=3)
     mine = solve(given, engine)
+    fed_back = fed_back_gradient(mine.d_gates, mine.sweep, given.recurrence)
     gradients = {
         "gates": mine.d_gates,
-        "w_hidden": torch.einsum("rdg,rdp->dgp", mine.d_gates, mine.sweep.before),
+        "w_hidden": torch.einsum("rdg,rdp->dgp", fed_back, mine.sweep.before),
         "peepholes": mine.d_peepholes,
     }
     if mine.d_hidden is not None and mine.sweep.outputs is not None:
@@ -320,8 +372,10 @@ def test_gradients_are_those_of_finite_differences(kind: dict, engine: Engine) -
         values[name] = values[name].clone()
         values[name].view(-1)[k] += by
         gates = values.pop("gates")
-        hidden, _ = engine.module.forward(gates, Recurrence(**values), given.ragged)
-        return float((hidden * given.grad_h).sum())
+        engine_ = engine.of(given.recurrence)
+        hidden, sweep = engine_.forward(gates, Recurrence(**values), given.ragged)
+        of_m = 0.0 if given.grad_m is None else float((sweep.outputs * given.grad_m).sum())
+        return float((hidden * given.grad_h).sum()) + of_m
 
     for name, gradient in gradients.items():
         for k, expected in enumerate([] if gradient is None else gradient.reshape(-1).tolist()):
@@ -351,7 +405,7 @@ def test_neighbours_change_nothing(engine: Engine) -> None:
 
 
 @each_engine
-@pytest.mark.parametrize("kind", [{}, {"projection": 3}, {"cell": "tanh"}], ids=str)
+@pytest.mark.parametrize("kind", EACH_CELL, ids=str)
 def test_saturated_gates_stay_finite(kind: dict, engine: Engine) -> None:
     given = problem(Case([9, 4], **kind))
     got = solve(given._replace(gates=1e4 * given.gates), engine)

@@ -22,7 +22,9 @@ torch.set_num_threads(1)
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # see test_lstm_cuda.py
 ENGINES = ["triton"] if IS_INTERPRETED else ["compiled", "plain"]
-KINDS = [("lstm", 0), ("lstm", 3), ("tanh", 0)]
+KINDS = [("lstm", 0), ("lstm", 3), ("lstmp", 3), ("tanh", 0), ("relu", 0)]  # lstmp: r and p
+if not IS_INTERPRETED:
+    KINDS += [("gru", 0), ("gru_tanh", 0)]
 DTYPES = [torch.float32] if IS_INTERPRETED else [torch.float32, torch.float64]
 CUTS = [[[2, 1, 0], [3, 0, 2], [1, 4, 1]], [[0, 0, 0], [1, 1, 1]]]
 each_kind = pytest.mark.parametrize(("cell", "projection"), KINDS)
@@ -52,13 +54,15 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def weights(cell: str, projection: int, dtype: torch.dtype, *, directions: int = 1) -> Weights:
-    cells, features, d = 5, 4, directions
+    cells, features, d, beside = 5, 4, directions, cell == "lstmp"
+    cell = cell.removesuffix("p")
     g, p = GATES[cell] * cells, projection or cells
     recurrence = Recurrence(
         cell,
         draw(d, g, p, seed=1) / 2,
         draw(d, 3, cells, seed=2) if cell == "lstm" else None,
         draw(d, p, cells, seed=3) if projection else None,
+        draw(d, 2, cells, seed=9) if beside else None,
     )
     return draw(d, g, features).to(dtype), draw(d, g, seed=4).to(dtype), recurrence.to(dtype)
 
@@ -101,7 +105,7 @@ def test_chunks_are_the_whole_bit_for_bit(
         assert same(got, expected)
     for n, length in enumerate(lengths):
         assert same(found[n], whole[n, :length]), n
-        assert same(last.h[n], whole[n, length - 1])
+        assert same(last.h[n], whole[n, length - 1, : last.h.shape[1]])
         sizes = [[sizes[n]] for sizes in cuts]
         alone, state = in_chunks(x[n : n + 1], sizes, advance, recurrence.start(1))
         assert same(alone[0], found[n])
@@ -116,7 +120,7 @@ def test_many_sequences_in_random_chunks(cell: str, projection: int, same: Calla
     count, parts = (3, 2) if IS_INTERPRETED else (21, 5)
     cuts = random.integers(0, 4, size=(parts, count)).tolist()
     lengths = np.sum(cuts, axis=0).tolist()
-    gates = draw(count, max(lengths), GATES[cell] * 5, seed=6).float()
+    gates = draw(count, max(lengths), GATES[recurrence.cell] * 5, seed=6).float()
 
     def advance(rows: Tensor, ragged: object, state: State) -> tuple[Tensor, State]:
         return advance_sweep(rows[:, None], ragged, recurrence, state)
@@ -142,7 +146,8 @@ def test_a_sequence_without_new_frames_keeps_its_state(cell: str, projection: in
     assert not torch.equal(after.h[1], before.h[1])
     projected = draw(1, 4).to(w_input.dtype) @ w_input[0].t() + bias[0]
     h, c = recurrence.direction(0).step(projected, before.h[1:2], before.c[1:2])
-    torch.testing.assert_close(after.h[1:2], h, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows, h, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after.h[1:2], h[:, : after.h.shape[1]], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(after.c[1:2], c, rtol=1e-4, atol=1e-5)
 
 
@@ -158,7 +163,8 @@ def test_gradients_flow_within_the_chunk(cell: str, projection: int) -> None:
     def run(rows: Tensor, w_input: Tensor, bias: Tensor, *others: Tensor) -> Tensor:
         left = iter(others)
         kept = [None if x is None else next(left) for x in recurrence[1:]]
-        return advance_rows(rows, ragged, w_input, bias, Recurrence(cell, *kept), state)[0]
+        weights = Recurrence(recurrence.cell, *kept)
+        return advance_rows(rows, ragged, w_input, bias, weights, state)[0]
 
     assert torch.autograd.gradcheck(run, [x.clone().requires_grad_() for x in given])
 
@@ -177,7 +183,7 @@ def test_no_gradient_flows_through_a_state() -> None:
 
 
 def test_gradients_in_one_chunk_are_those_of_the_whole() -> None:
-    w_input, bias, recurrence = weights("lstm", 3, torch.float32)
+    w_input, bias, recurrence = weights("lstmp", 3, torch.float32)
     ragged = layout(torch.tensor([3, 5, 1]), 5)
     inputs = [draw(9, 4).float(), w_input, bias, *recurrence[1:]]
     results = []

@@ -66,7 +66,8 @@ def resample(samples: np.ndarray, ratio: float) -> np.ndarray:
     phases = np.round((positions - whole) * _PHASES).astype(np.int64)
     padded = np.pad(samples, (_TAPS // 2 - 1, _TAPS // 2 + 1))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _TAPS)[whole]
-    return np.einsum("ij,ij->i", windows, _sinc_table(min(1.0, ratio))[phases])
+    found: np.ndarray = np.einsum("ij,ij->i", windows, _sinc_table(min(1.0, ratio))[phases])
+    return found
 
 
 @cache
@@ -96,14 +97,17 @@ def record(
     level = np.sqrt(np.mean(room[speech != 0] ** 2)) * 10 ** (-snr_db / 20)
     mixed = room + noise * level / np.sqrt(np.mean(noise**2))
     peak = 10 ** (-rng.uniform(2.0, 20.0) / 20)
-    return np.round(mixed * (peak * 32767 / np.abs(mixed).max())).astype(np.int16)
+    found: np.ndarray = np.round(mixed * (peak * 32767 / np.abs(mixed).max())).astype(np.int16)
+    return found
 
 
 def _reflections(channel: Channel) -> np.ndarray:
     """The impulse response of a room: the direct sound, then noise that decays 60 dB in RT60."""
     rng = np.random.default_rng(channel.seed)
     times = np.arange(int(channel.rt60_s * RATE)) / RATE
-    tail = rng.standard_normal(len(times)) * np.exp(-np.log(1000.0) * times / channel.rt60_s)
+    tail: np.ndarray = rng.standard_normal(len(times)) * np.exp(
+        -np.log(1000.0) * times / channel.rt60_s
+    )
     tail[: RATE // 500] = 0.0
     tail *= np.sqrt(10 ** (-channel.direct_db / 10) / np.sum(tail**2))
     tail[0] = 1.0
@@ -136,15 +140,15 @@ def _noise(
         return pink
     times = np.arange(count) / RATE
     hum = sum(np.sin(2 * np.pi * (60 * k * times + rng.random())) / k for k in range(1, 13))
-    return hum + pink * 0.5 / pink.std()
+    return np.asarray(hum + pink * 0.5 / pink.std())
 
 
 def mix_babble(voices: list[np.ndarray]) -> np.ndarray:
     """The sum of several utterances, (B,), with RMS 1 and the length of the longest."""
-    mixed = np.zeros(max(len(voice) for voice in voices))
+    mixed: np.ndarray = np.zeros(max(len(voice) for voice in voices))
     for voice in voices:
         mixed += np.resize(voice, len(mixed))
-    return mixed / np.sqrt(np.mean(mixed**2))
+    return np.asarray(mixed / np.sqrt(np.mean(mixed**2)))
 
 
 def sphere_bytes(samples: np.ndarray) -> bytes:

@@ -10,6 +10,7 @@ import ctypes
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,11 +107,12 @@ class Speaker:
     """One voice, in a process that has not spoken before.
 
     Args:
+        language: a voice of espeak-ng, such as ``en-us`` or ``cmn``.
         voice_file: the text of a voice variant of espeak-ng, with pitch, formant scales etc.
         words_per_minute: the speaking rate.
     """
 
-    def __init__(self, voice_file: str, *, words_per_minute: int) -> None:
+    def __init__(self, language: str, voice_file: str, *, words_per_minute: int) -> None:
         library, data = library_and_data()
         self._directory = tempfile.TemporaryDirectory(prefix="demo_voice_")
         home = _private_data(data, Path(self._directory.name), voice_file)
@@ -119,8 +121,8 @@ class Speaker:
         rate = self._library.espeak_Initialize(_SYNCHRONOUS, 200, str(home).encode(), flags)
         if rate != RATE:
             raise EspeakMissingError(f"espeak_Initialize gave {rate}, not {RATE} Hz")
-        if self._library.espeak_SetVoiceByName(b"en-us+demo") != _EE_OK:
-            raise EspeakMissingError("the American English voice is not in its data")
+        if self._library.espeak_SetVoiceByName(f"{language}+demo".encode()) != _EE_OK:
+            raise EspeakMissingError(f"the voice {language} is not in its data")
         self._library.espeak_SetParameter(_VOLUME, _VOLUME_BELOW_CLIPPING, 0)
         self._library.espeak_SetParameter(_WORDS_PER_MINUTE, words_per_minute, 0)
         self._chunks: list[np.ndarray] = []
@@ -144,7 +146,7 @@ class Speaker:
         """Remove the private voice data."""
         self._directory.cleanup()
 
-    def _receive(self, wav: object, count: int, events: object) -> int:
+    def _receive(self, wav: Any, count: int, events: Any) -> int:
         if wav and count > 0:
             self._chunks.append(np.ctypeslib.as_array(wav, (count,)).copy())
         index = 0
