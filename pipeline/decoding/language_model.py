@@ -7,9 +7,9 @@ import torch
 
 from pipeline.errors import ModelError, UsageError
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion
+from pipeline.kernels.search.words import Words
 from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import PredictorModel
-from pipeline.kernels.search.words import Words
 from pipeline.text.ngram import read_arpa
 from pipeline.text.tokens import Tokens
 from pipeline.text.word_ngram import read_word_ngram

@@ -10,8 +10,8 @@ with it, have random weights and read noise that sounds like syllables; the outp
 that about ten labels a second come out. What a chunk of samples takes, from samples to the partial
 result, is measured for each chunk of a long recording: in its first minute, in its last, and of all
 the mean and the 98th percentile. With several streams each gets a chunk, and all are advanced in
-one batch, whose time is that of a chunk. Times are those of the processor, on one thread: what a chunk
-takes on a machine that does nothing else.
+one batch, whose time is that of a chunk. Times are those of the processor, on one thread: what a
+chunk takes on a machine that does nothing else.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from measure import machine
 
-from pipeline.decoding.decode_options import SearchOptions
+from pipeline.decoding.decode_options import AnySearchOptions
 from pipeline.decoding.streaming import StreamingRecogniser
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.frontend.front_end import FrontEnd
@@ -99,7 +99,9 @@ def speak(model: torch.nn.Module, encoded: torch.Tensor) -> None:
 
 def measure(path: Path, beam: int, samples: np.ndarray, options: argparse.Namespace) -> None:
     """Print a row of the table."""
-    recogniser = StreamingRecogniser(path, options=SearchOptions(beam=beam))
+    recogniser = StreamingRecogniser(
+        path, options=AnySearchOptions(beam=beam, max_tokens_per_frame=1)
+    )
     warm = recogniser.start()
     warm.accept_waveform(samples[: 2 * RATE])
     warm.finish()
