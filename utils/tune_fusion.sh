@@ -6,14 +6,19 @@
 # e.g.: tune_fusion.sh --options "--beam=100" decode_ctc.py exp/ctc exp/lm/3gram.arpa data/dev \
 #         exp/ctc/tune_dev
 #
+#       tune_fusion.sh --words true --weights "0.3 0.6 1" --bonuses "0 1 2" decode_ctc.py exp/ctc \
+#         exp/lm/3gram.arpa data/dev exp/ctc/tune_dev
+#
 # Decodes DEV_DIR with every pair of --weights and --bonuses, and without a language model. Writes
 # TUNE_DIR/tune.tsv with a line for each pair: weight, bonus, error rate and its counts. Writes
 # TUNE_DIR/best.conf with the options of the lowest error rate, the first of equal ones; PROGRAM
-# reads it by --config to decode other sets. Never choose on a test set.
+# reads it by --config to decode other sets. Never choose on a test set. With --words true the model
+# is over words: LM is --word-lm, weights are α and bonuses β of Deep Speech 2's search.
 set -euo pipefail
 
 weights="0.1 0.2 0.3 0.5"
 bonuses="0 0.5 1"
+words=false  # true: the language model is over words
 nj=2         # number of jobs; at most one for each utterance
 cmd=run.py   # program that runs them
 options=     # options of PROGRAM
@@ -34,6 +39,7 @@ if [[ $lm == *[\$\`\"\\#]* ]]; then
   echo "ERROR ($(basename "$0")) '$lm': has one of \$ \` \" \\ #, which options cannot hold; rename it" >&2
   exit 2
 fi
+of_words=$words
 split_options "$score_options"
 score=("${words[@]}")
 columns=metric,error_rate,errors,ref_tokens,ins,del,sub
@@ -47,6 +53,9 @@ new=$(temporary "$tune/tune.tsv")
       dir=$tune/weight${weight}_bonus$bonus
       fusion=(--insertion-bonus="$bonus")
       if [ "$weight" != 0 ]; then fusion+=(--lm="$lm" --lm-weight="$weight"); fi
+      if [ "$of_words" = true ]; then
+        fusion=(--word-lm="$lm" --lm-weight="$weight" --word-bonus="$bonus")
+      fi
       given=$(for word in "${fusion[@]}"; do option_word "$word"; printf ' '; done)
       once.py --input "$model/final.safetensors" --input "$data/feats.scp" --input "$lm" \
         --output "$dir/hyp.txt" "$dir/.decoded" \

@@ -3,11 +3,13 @@
 # children (J. Zhang et al., Interspeech 2021; OpenSLR 101).
 #
 #   ./run.sh --corpus /path/to/speechocean762
+#   ./run.sh --corpus DIR --units char
 #   ./run.sh --corpus DIR --stage 7   only search and scores, with the networks that are there
 #
 # --stage N --stop-stage N    first and last stage to run
 # --corpus DIR                speechocean762; its test set is used where it has one
-# --work DIR                  folder of data/, feats/ and exp/
+# --units UNITS               phone, or of words char, bigram, bpe or unigram
+# --work DIR                  folder of data/, feats/ and exp/; of words data_UNITS/ and exp_UNITS/
 # --nj N                      number of jobs of features and search
 # --cmd, --train-cmd PROGRAM  what runs the jobs, and the trainings: see cmd.sh
 # --train-launch PROGRAM      what starts the processes of a training: see cmd.sh
@@ -15,6 +17,8 @@
 # --model FILE.toml           architecture of the networks
 # --regime DIR                folder of the options of the trainings
 # --beam N                    beam: number of hypotheses kept
+# --vocab-size N              number of tokens of bpe and unigram
+# --lm-beam N                 beam with a language model; default: --beam, but 100 for words
 # --utt UTTERANCE             which utterance of the last set is drawn
 # --allow-partial true        accept a corpus that is not whole
 # --config FILE               any of these, a line of name=value each
@@ -26,6 +30,7 @@ HERE=$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stage=1
 stop_stage=10
 corpus=
+units=phone
 work=.
 nj=2
 cmd=                  # default: as cmd.sh says
@@ -36,8 +41,10 @@ allow_partial=false
 model=conf/model.toml
 regime=conf/modern
 beam=10
+vocab_size=200        # tokens of bpe and unigram
 utt=                  # default: the first of the last set
 lm_order=3            # order of the n-gram of stage 11
+lm_beam=
 . "$HERE/../../utils/parse_options.sh"
 if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
   echo "ERROR (run.sh) give the corpus: ./run.sh --corpus /path/to/speechocean762" >&2
@@ -45,17 +52,26 @@ if [ -z "$corpus" ] && [ "$stage" -le 1 ]; then
 fi
 . "$HERE/../../utils/recipe.sh"
 
-title="speechocean762: 39 phones of the canonical transcription, no silence"
 partial=()
 if [ "$allow_partial" = true ]; then partial=(--allow-partial); fi
 data=$work/data exp=$work/exp
 mkdir -p "$data" "$exp/log"
 
-# The directories of the trained networks; a regime may train a network a second time, with noise.
-ctc=$exp/ctc predictor=$exp/predictor transducer=$exp/transducer
-if [ -f "$regime/train_ctc_noise.conf" ]; then ctc=$exp/ctc_noise; fi
-if [ -f "$regime/train_predictor_noise.conf" ]; then predictor=$exp/predictor_noise; fi
-if [ -f "$regime/train_transducer_noise.conf" ]; then transducer=$exp/transducer_noise; fi
+# What the units are called, how their tokens are made and their hypotheses scored, and how a
+# language model is searched with: over phones, or over words as in [DS2].
+title="speechocean762: words, spelt in units of kind $units"
+scoring=--with-cer fused=(--words true --weights "0.2 0.4 0.7 1" --bonuses "0 1 2")
+search="--token-mass=0.99 --max-tokens=40" wide=100
+case $units in
+  phone)
+    title="speechocean762: 39 phones of the canonical transcription, no silence"
+    kind=phones scoring=--name=PER fused=(--name PER) search='' wide=$beam ;;
+  char) kind=chars ;;
+  bigram) kind=bigrams ;;
+  bpe | unigram) kind=$units ;;
+  *) _usage_error "--units is phone, char, bigram, bpe or unigram, not '$units'" ;;
+esac
+lm_beam=${lm_beam:-$wide}
 
 # Features are normalised by the statistics of each speaker or, as in [G13], of the training set.
 by_speaker=false cmvn=$data/train/cmvn.ark
@@ -96,11 +112,28 @@ if runs 2; then
   fi
 fi
 
-if runs 3; then
-  begin 3 "tokens: the blank and 39 phones"
-  step tokens "$data/train/text" "$data/tokens.txt" \
-    train_tokenizer.py --kind=phones "ark:$data/train/text" "$data/tokens.txt"
+# Words have directories of their own, whose features and statistics are those of the phones.
+if [ "$units" != phone ]; then
+  phones=$data data=$work/data_$units exp=$work/exp_$units cmvn=${cmvn//"$phones/"/"$data/"}
+  mkdir -p "$exp/log"
 fi
+if runs 3; then
+  begin 3 "tokens: the blank and $kind"
+  if [ "$units" != phone ]; then
+    copied=$(printf '%s,' "$data"/{train,dev}/{text,feats.scp})
+    step words "$phones/train,$phones/dev" "$copied" use_words.py "$phones" "$data"
+  fi
+  size=()
+  if [[ $units == bpe || $units == unigram ]]; then size=(--vocab-size="$vocab_size"); fi
+  step tokens "$data/train/text" "$data/tokens.txt" \
+    train_tokenizer.py --kind="$kind" "${size[@]}" "ark:$data/train/text" "$data/tokens.txt"
+fi
+
+# The directories of the trained networks; a regime may train a network a second time, with noise.
+ctc=$exp/ctc predictor=$exp/predictor transducer=$exp/transducer
+if [ -f "$regime/train_ctc_noise.conf" ]; then ctc=$exp/ctc_noise; fi
+if [ -f "$regime/train_predictor_noise.conf" ]; then predictor=$exp/predictor_noise; fi
+if [ -f "$regime/train_transducer_noise.conf" ]; then transducer=$exp/transducer_noise; fi
 
 # [G13] section 3: an encoder, a predictor, then both together, where only the output network starts
 # from random weights. The regime of [G13] trains each result a second time, from where the first
@@ -175,7 +208,7 @@ if runs 8; then
   for set in "${sets[@]}"; do
     pairs+=("$data/$set" "$ctc/decode_$set" "$data/$set" "$transducer/decode_$set")
   done
-  score.sh --cmd "$cmd" --options "--name=PER" --log "$exp/log" "${pairs[@]}" >&2
+  score.sh --cmd "$cmd" --options "$scoring" --log "$exp/log" "${pairs[@]}" >&2
   print_results.py --title "$title" "ctc=$ctc" "predictor=$predictor" "transducer=$transducer"
 fi
 
@@ -221,20 +254,23 @@ if runs 10; then
   echo "LOG (run.sh) open $exp/report.html" >&2
 fi
 
-# The papers have no language model, so this stage is run only with --stop-stage 11: an n-gram of
-# the transcriptions, whose weight and insertion bonus are tuned on dev.
+# [G12] and [G13] have no language model, so this stage is run only with --stop-stage 11: an n-gram
+# of the transcriptions, over the phones or the words, whose weight and bonus are tuned on dev.
 if runs 11; then
   begin 11 "shallow fusion with an n-gram of order $lm_order, tuned on dev"
   lm=$exp/lm/${lm_order}gram.arpa
   mkdir -p "$exp/lm"
+  vocab=(--vocab="$data/tokens.txt")
+  if [ "$units" != phone ]; then vocab=(--unk); fi
   step lm "$data/train/text,$data/tokens.txt" "$lm" \
-    make_ngram_lm.py --order="$lm_order" --vocab="$data/tokens.txt" "ark:$data/train/text" "$lm"
+    make_ngram_lm.py --order="$lm_order" "${vocab[@]}" "ark:$data/train/text" "$lm"
   for kind in ctc transducer; do
-    dir=${!kind}
+    dir=${!kind} pruned=
+    if [ "$kind" = ctc ]; then pruned=$search; fi
     step "tune_$kind" "$dir/final.safetensors,$lm,$data/dev/feats.scp,$work/feats/dev" \
       "$dir/tune_dev/tune.tsv,$dir/tune_dev/best.conf" \
-      tune_fusion.sh --nj "$nj" --cmd "$cmd" --name PER \
-      --options "--beam=$beam --device=$device" \
+      tune_fusion.sh --nj "$nj" --cmd "$cmd" "${fused[@]}" \
+      --options "--beam=$lm_beam --device=$device${pruned:+ $pruned}" \
       "decode_$kind.py" "$dir" "$lm" "$data/dev" "$dir/tune_dev"
     pairs=()
     for set in "${sets[@]}"; do
@@ -242,10 +278,10 @@ if runs 11; then
         "$dir/tune_dev/best.conf,$lm,$data/$set/feats.scp,$work/feats/$set" \
         "$dir/decode_fused_$set/hyp.txt" \
         decode.sh --nj "$nj" --cmd "$cmd" \
-        --options "$(option_word "--config=$dir/tune_dev/best.conf") --beam=$beam --device=$device" \
+        --options "$(option_word "--config=$dir/tune_dev/best.conf") --beam=$lm_beam --device=$device${pruned:+ $pruned}" \
         "decode_$kind.py" "$dir" "$data/$set" "$dir/decode_fused_$set"
       pairs+=("$data/$set" "$dir/decode_fused_$set")
     done
-    score.sh --cmd "$cmd" --options "--name=PER" "${pairs[@]}" >&2
+    score.sh --cmd "$cmd" --options "$scoring" "${pairs[@]}" >&2
   done
 fi

@@ -19,8 +19,19 @@ class SearchOptions(Options):
     lm: str = option(
         "", "language model: an ARPA file or a directory of train_predictor.py; empty: none"
     )
-    lm_weight: float = option(0.3, "weight of the log-probability of --lm in the score", low=0)
+    word_lm: str = option(
+        "",
+        "language model over the words that the tokens spell: an ARPA file; empty: none. "
+        "A transducer's hypotheses are ranked by it after the search",
+    )
+    lm_weight: float = option(
+        0.3, "weight of the log-probability of --lm or --word-lm in the score", low=0
+    )
     insertion_bonus: float = option(0.0, "bonus for each token of a hypothesis, in nats")
+    word_bonus: float = option(0.0, "bonus for each word of a hypothesis, in nats, with --word-lm")
+    only_known_words: bool = option(
+        False, "let hypotheses hold only words of --word-lm; otherwise others count as its <unk>"
+    )
     allow_unk: bool = option(
         False, "let hypotheses hold <unk>, the token of unknown symbols, if the model has it"
     )
@@ -30,6 +41,16 @@ class SearchOptions(Options):
 class CtcSearchOptions(SearchOptions):
     """Options of a search with a CTC network."""
 
+    token_mass: float = option(
+        1.0,
+        "the tokens of a frame beyond its most probable ones with this probability are left out; "
+        "1: none (CTC)",
+        above=0,
+        high=1,
+    )
+    max_tokens: int = option(
+        0, "number of tokens of a frame that are kept at most; 0: all (CTC)", low=0
+    )
     prefix_search: bool = option(False, "use prefix search [G12] in place of beam search (CTC)")
     prefix_threshold: float = option(
         0.995,
@@ -97,3 +118,17 @@ class CtcDecodeOptions(DecodeOptions, CtcSearchOptions):
 @dataclass(frozen=True, kw_only=True)
 class TransducerDecodeOptions(DecodeOptions, TransducerSearchOptions):
     """Options of ``decode_transducer.py``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions(Options):
+    """Options of ``align_tokens.py``."""
+
+    cmvn: str = option(
+        "", "rspecifier of CMVN statistics by speaker; empty: those of the model or the utterance"
+    )
+    utt2spk: str = option(
+        "", "rspecifier of each utterance's speaker; empty: --cmvn is by utterance"
+    )
+    allow_pipes: bool = option(False, "run the commands of scp entries")
+    device: str = option("auto", "device to compute on: cpu, cuda or auto", choices=DEVICES)

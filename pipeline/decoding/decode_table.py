@@ -244,6 +244,8 @@ def _journal(directory: ModelDir, wspecifier: str, options: DecodeOptions) -> Jo
     if options.lm:
         lm = Path(options.lm)
         files.append(lm / "final.safetensors" if lm.is_dir() else lm)
+    if options.word_lm:
+        files.append(Path(options.word_lm))
     of_reading = {field.name for field in fields(DecodeOptions)} - {
         field.name for field in fields(SearchOptions)
     }

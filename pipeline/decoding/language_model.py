@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.decoding.decode_options import SearchOptions
 from pipeline.errors import ModelError, UsageError
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion
-from pipeline.kernels.search.words import Words
+from pipeline.kernels.search.hypotheses import Hypothesis
+from pipeline.kernels.search.words import WordAutomaton, Words
 from pipeline.models.model_dir import ModelDir
 from pipeline.nn.models import PredictorModel
 from pipeline.text.ngram import read_arpa
@@ -15,24 +17,30 @@ from pipeline.text.tokens import Tokens
 from pipeline.text.word_ngram import read_word_ngram
 
 
-def load_fusion(
-    path: str, tokens: Tokens, device: torch.device, *, weight: float, bonus: float
-) -> Fusion:
-    """Load the language model of ``--lm``.
+def load_fusion(options: SearchOptions, tokens: Tokens, device: torch.device) -> Fusion:
+    """Load the language model of ``--lm`` or ``--word-lm``.
 
     Args:
-        path: an ARPA file or a model directory; empty: no language model.
+        options: which model, its weight, and the bonuses.
         tokens: the tokens of the recogniser.
         device: the device on which a network computes.
-        weight: the weight of log P(y) in the score, ``--lm-weight``.
-        bonus: the bonus for each token in nats, ``--insertion-bonus``.
 
     Raises:
-        UsageError: the weight is negative.
-        DataError, ModelError: the model cannot be read or has other tokens.
+        UsageError: the weight is negative, or the tokens spell no words.
+        DataError, ModelError: the model cannot be read or has other tokens or units.
     """
+    path, weight, bonus = options.lm, options.lm_weight, options.insertion_bonus
     if weight < 0:
         raise UsageError(f"--lm-weight must be 0 or more, not {weight:g}")
+    if options.word_lm:
+        return word_fusion(
+            options.word_lm,
+            tokens,
+            weight=weight,
+            bonus=bonus,
+            word_bonus=options.word_bonus,
+            only_known=options.only_known_words,
+        )
     if not path:
         return Fusion(bonus=bonus) if bonus else NO_FUSION
     if not Path(path).is_dir():
@@ -78,3 +86,16 @@ def word_fusion(
         np.array([weight, word_bonus]),
     )  # fmt: skip
     return Fusion(bonus=bonus, words=words)
+
+
+def by_words(
+    hypotheses: list[Hypothesis], words: Words, *, length_normalise: bool
+) -> list[Hypothesis]:
+    """Hypotheses of a search without words, ranked with what their words add.
+
+    Those that it makes impossible are left out.
+    """
+    automaton = WordAutomaton(words, np.zeros(len(words.opens)))
+    scored = [h._replace(fused=h.fused + automaton.added_by(h.tokens)) for h in hypotheses]
+    possible = [h for h in scored if h.score > -np.inf]
+    return sorted(possible, key=lambda h: -(h.normalised if length_normalise else h.score))

@@ -15,7 +15,7 @@ from pipeline.decoding.decode_options import (
     SearchOptions,
     TransducerSearchOptions,
 )
-from pipeline.decoding.language_model import load_fusion
+from pipeline.decoding.language_model import by_words, load_fusion
 from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
 from pipeline.frontend.cmvn import CmvnStats
@@ -96,13 +96,7 @@ class Recogniser:
         if isinstance(model, TransducerModel) and self.ctc.prefix_search:
             raise UsageError("--prefix-search is for CTC models")
         _check(options, self.ctc.prefix_search)
-        self.fusion = load_fusion(
-            options.lm,
-            directory.tokens,
-            device,
-            weight=options.lm_weight,
-            bonus=options.insertion_bonus,
-        )
+        self.fusion = load_fusion(options, directory.tokens, device)
         assert directory.config.encoder is not None
         self.input_dim = directory.config.encoder.input_dim
 
@@ -144,10 +138,7 @@ class Recogniser:
             FeatureError: the dimension is wrong, there are no frames, or a value is not finite.
             DataError: no hypothesis is possible, for example if weights are not finite.
         """
-        stats = self.directory.statistics(features, cmvn)
-        checked = normalise_features(features, utt_id, self.input_dim, stats)
-        batch = torch.from_numpy(checked)[None].to(self.device)
-        lengths = torch.tensor([len(checked)], device=self.device)
+        batch, lengths = self._batch(utt_id, features, cmvn)
         try:
             with torch.inference_mode():
                 encoded, _ = self.model.encoder(batch, lengths)
@@ -155,6 +146,44 @@ class Recogniser:
                 return self._recognition(self._search(rows), rows if with_spans else None)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
+
+    def align(
+        self,
+        utt_id: str,
+        features: np.ndarray,
+        tokens: Sequence[int],
+        cmvn: CmvnStats | None = None,
+    ) -> list[Span]:
+        """The output frames of each token on the most probable path that spells them.
+
+        A transducer emits a token in one frame.
+
+        Args:
+            utt_id: the id of the utterance, for error messages.
+            features: as for `recognise`.
+            tokens: token ids.
+            cmvn: as for `recognise`.
+
+        Raises:
+            FeatureError: as `recognise`.
+            DataError: no path spells the tokens.
+        """
+        batch, lengths = self._batch(utt_id, features, cmvn)
+        try:
+            with torch.inference_mode():
+                encoded, _ = self.model.encoder(batch, lengths)
+                return self._spans(self._rows(encoded)[0], tokens)
+        except ValueError as error:
+            raise DataError(f"{utt_id}: {error}") from error
+
+    def _batch(
+        self, utt_id: str, features: np.ndarray, cmvn: CmvnStats | None
+    ) -> tuple[Tensor, Tensor]:
+        """The normalised features (1, T, F) and their number (1,)."""
+        stats = self.directory.statistics(features, cmvn)
+        checked = normalise_features(features, utt_id, self.input_dim, stats)
+        batch = torch.from_numpy(checked)[None].to(self.device)
+        return batch, torch.tensor([len(checked)], device=self.device)
 
     def recognise_file(
         self, path: str | Path, *, channel: int = -1, resampled: bool = False
@@ -207,17 +236,24 @@ class Recogniser:
 
     def _recognition(self, hyps: list[Hypothesis], rows: Tensor | None) -> Recognition:
         """What a search has found; the spans are those in the rows, if they are given."""
+        if self.fusion.words is not None and isinstance(self.model, TransducerModel):
+            normalise = self.options.length_normalise
+            hyps = by_words(hyps, self.fusion.words, length_normalise=normalise)
         if not hyps:
-            raise ValueError("no hypothesis is possible; are the model's weights finite?")
+            raise ValueError(
+                "no hypothesis is possible; are the model's weights finite? Where only words of a "
+                "language model are allowed, a wider --beam may find some"
+            )
         # A wide beam over few tokens may reach what was ruled out; the best one never does.
         hyps = [hyp for hyp in hyps if self._unk not in hyp.tokens] or hyps
-        if rows is None:
-            return Recognition(hyps, [])
-        tokens = hyps[0].tokens
+        return Recognition(hyps, [] if rows is None else self._spans(rows, hyps[0].tokens))
+
+    def _spans(self, rows: Tensor, tokens: Sequence[int]) -> list[Span]:
+        """The output frames of each token in the rows of an utterance."""
         if isinstance(self.model, CtcModel):
-            return Recognition(hyps, ctc_align(rows, tokens, blank=BLANK))
+            return ctc_align(rows, tokens, blank=BLANK)
         times = transducer_align(rows, self.model, tokens, blank=BLANK)
-        return Recognition(hyps, [(t, t + 1) for t in times])
+        return [(t, t + 1) for t in times]
 
     def _search(self, rows: Tensor) -> list[Hypothesis]:
         """Search through the rows of an utterance, (T, V) or (T, J)."""
@@ -250,15 +286,24 @@ class Recogniser:
             "length_normalise": self.options.length_normalise,
         }
         if isinstance(self.model, TransducerModel):
+            found["fusion"] = self.fusion._replace(words=None)  # which rank what was found
             found["max_tokens_per_frame"] = self.transducer.max_tokens_per_frame
+        else:
+            found |= {"token_mass": self.ctc.token_mass, "max_tokens": self.ctc.max_tokens}
         return found
 
 
 def _check(options: SearchOptions, prefix_search: bool) -> None:
     """Raise UsageError if options exclude each other."""
-    fused = options.lm or options.insertion_bonus
+    fused = options.lm or options.word_lm or options.insertion_bonus
     if fused and (options.beam == 1 or prefix_search):
-        raise UsageError("--lm and --insertion-bonus need a beam search, --beam of 2 or more")
+        raise UsageError(
+            "--lm, --word-lm and --insertion-bonus need a beam search, --beam of 2 or more"
+        )
+    if options.lm and options.word_lm:
+        raise UsageError("--lm and --word-lm: give one language model, over tokens or over words")
+    if not options.word_lm and (options.word_bonus or options.only_known_words):
+        raise UsageError("--word-bonus and --only-known-words apply to --word-lm; give it, too")
 
 
 O = TypeVar("O", bound=SearchOptions)  # noqa: E741

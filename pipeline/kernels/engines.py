@@ -28,6 +28,10 @@ ENGINES = {
         "plain": "pipeline.kernels.recurrent.gru_plain",
         "cpu": "pipeline.kernels.recurrent.gru_cpu",
     },
+    "convolution": {
+        "plain": "pipeline.kernels.convolution.plain",
+        "cpu": "pipeline.kernels.convolution.cpu",
+    },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",
         "cpu": "pipeline.kernels.ctc.cpu",

@@ -17,9 +17,11 @@
     kind = "tanh"
     dim = 250
 
-``train_ctc.py`` builds the encoder and an output layer, ``train_predictor.py`` the predictor and
-an output layer, and ``train_transducer.py`` all three parts, so that one file serves a whole
-recipe. The keys of a section are the options of the configuration class in the file of the network.
+``train_ctc.py`` and ``train_framewise.py`` build the encoder and an output layer,
+``train_predictor.py`` the predictor and an output layer, and ``train_transducer.py`` all three
+parts, so that one file serves a whole recipe. A section ``[framewise]`` has options of the
+frame-wise network alone. The keys of a section are the options of the configuration class in the
+file of the network.
 """
 
 import dataclasses
@@ -34,6 +36,7 @@ from typing import Any, TypeVar
 from pipeline.errors import ConfigError
 from pipeline.nn.encoders.encoder import EncoderConfig
 from pipeline.nn.encoders.kinds import encoder_config
+from pipeline.nn.framewise import FramewiseConfig
 from pipeline.nn.joiner import JoinerConfig
 from pipeline.nn.predictor import PredictorConfig
 from pipeline.options import LARGEST, REQUIRED, Options, fault, nearest, option
@@ -55,27 +58,30 @@ class ModelConfig(Options):
     encoder: EncoderConfig | None = option(None, "transcription network")
     predictor: PredictorConfig | None = option(None, "prediction network")
     joiner: JoinerConfig | None = option(None, "output network")
+    framewise: FramewiseConfig | None = option(None, "output for each frame, without a blank")
 
     @property
     def kind(self) -> str:
-        """``ctc``, ``predictor`` or ``transducer``, by the parts that there are."""
+        """``ctc``, ``framewise``, ``predictor`` or ``transducer``, by the parts that there are."""
         if self.encoder and self.predictor:
             return "transducer"
-        return "ctc" if self.encoder else "predictor"
+        of_encoder = "framewise" if self.framewise else "ctc"
+        return of_encoder if self.encoder else "predictor"
 
     def part(self, kind: str, where: str) -> "ModelConfig":
-        """The part of this architecture that a ``ctc``, ``predictor`` or ``transducer`` needs.
+        """The part of this architecture that a model of this `kind` needs.
 
         Raises:
             ConfigError: a section is missing.
         """
-        needs = {"ctc": ["encoder"], "predictor": ["predictor"]}.get(
-            kind, ["encoder", "predictor", "joiner"]
-        )
+        alone = {"ctc": ["encoder"], "framewise": ["encoder"], "predictor": ["predictor"]}
+        needs = alone.get(kind, ["encoder", "predictor", "joiner"])
         missing = [f"[{name}]" for name in needs if getattr(self, name) is None]
         if missing:
             raise ConfigError(f"{where}: a {kind} model needs {' and '.join(missing)}; add it")
         kept = {name: getattr(self, name) for name in needs}
+        if kind == "framewise":
+            kept["framewise"] = self.framewise or FramewiseConfig()
         return ModelConfig(num_tokens=self.num_tokens, **kept)
 
 

@@ -1,4 +1,4 @@
-"""CTC, prediction and transducer networks, and `build_model`, which makes one by its architecture.
+"""The networks, and `build_model`, which makes one by its architecture.
 
 [G13] A. Graves, A. Mohamed, G. Hinton, "Speech Recognition with Deep Recurrent Neural Networks",
 2013.
@@ -15,6 +15,7 @@ from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.nn.config import ModelConfig
 from pipeline.nn.encoders.encoder import Encoder
+from pipeline.nn.framewise import FramewiseModel
 from pipeline.nn.joiner import BLANK, Joiner
 from pipeline.nn.layers import Linear, log_softmax
 from pipeline.nn.predictor import Predictor
@@ -22,6 +23,7 @@ from pipeline.nn.predictor import Predictor
 __all__ = [
     "BLANK",
     "CtcModel",
+    "FramewiseModel",
     "Model",
     "PredictorModel",
     "TransducerModel",
@@ -134,7 +136,7 @@ class TransducerModel(nn.Module):
         return SearchWeights(self.predictor.search_weights(projection, bias), *output)
 
 
-Model = CtcModel | PredictorModel | TransducerModel
+Model = CtcModel | FramewiseModel | PredictorModel | TransducerModel
 
 
 def require_room(config: ModelConfig, *, num_tokens: int, where: object) -> None:
@@ -170,6 +172,10 @@ def build_model(config: ModelConfig, *, num_tokens: int) -> Model:
     match config:
         case ModelConfig(encoder=None, predictor=predictor) if predictor is not None:
             return PredictorModel(Predictor(predictor, num_tokens=num_tokens))
+        case ModelConfig(encoder=encoder, predictor=None, framewise=framewise) if (
+            encoder is not None and framewise is not None
+        ):
+            return FramewiseModel(encoder.build(), framewise, num_tokens=num_tokens)
         case ModelConfig(encoder=encoder, predictor=None) if encoder is not None:
             return CtcModel(encoder.build(), num_tokens=num_tokens)
         case ModelConfig(encoder=encoder, predictor=predictor, joiner=joiner):

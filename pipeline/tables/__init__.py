@@ -32,9 +32,17 @@ from pipeline.tables.specifiers import (
     parse_wspecifier,
 )
 from pipeline.tables.streams import open_input, open_output
-from pipeline.tables.writers import MatrixWriter, NumberWriter, TextWriter, VectorWriter, WaveWriter
+from pipeline.tables.writers import (
+    IntegersWriter,
+    MatrixWriter,
+    NumberWriter,
+    TextWriter,
+    VectorWriter,
+    WaveWriter,
+)
 
 __all__ = [
+    "IntegersWriter",
     "MatrixReader",
     "MatrixWriter",
     "NumberWriter",

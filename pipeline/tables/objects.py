@@ -5,6 +5,7 @@ A binary object begins with ``\\0B``, a token and a blank; then follow little-en
 =============  ====================================================================
 ``FM``/``DM``  matrix float32/float64: ``\\4`` int32 rows, ``\\4`` int32 columns, rows
 ``FV``/``DV``  vector float32/float64: ``\\4`` int32 size, values
+no token       vector of int32, as of alignments: ``\\4`` int32 size, each with a ``\\4`` before it
 ``CM`` …       compressed matrices, see ``pipeline.tables.compression``
 =============  ====================================================================
 
@@ -344,6 +345,20 @@ def vector_bytes(value: object, *, text: bool = False) -> bytes:
     if not text:
         return _binary_bytes(vector)
     return b" [ " + b"%.7g " * len(vector) % tuple(vector.tolist()) + b"]\n"
+
+
+def integers_bytes(value: object, *, text: bool = False) -> bytes:
+    """The bytes of a (T,) array of integers, such as an alignment, as Kaldi writes it."""
+    vector = np.asarray(value)
+    if vector.ndim != 1 or (vector.size and vector.dtype.kind not in "iu"):
+        raise TableError(f"found {vector.dtype} of shape {vector.shape}, not a vector of integers")
+    if vector.size and not -(2**31) <= int(vector.min()) <= int(vector.max()) < 2**31:
+        raise TableError("an integer of this vector exceeds Kaldi's 32 bits")
+    if text:
+        return b" " + b"%d " * len(vector) % tuple(vector.tolist()) + b"\n"
+    items = np.zeros(len(vector), dtype=[("size", "i1"), ("value", "<i4")])
+    items["size"], items["value"] = 4, vector
+    return b"\0B\4" + struct.pack("<i", len(vector)) + items.tobytes()
 
 
 def _binary_bytes(array: Array) -> bytes:

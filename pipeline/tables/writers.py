@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import TableError
 from pipeline.leftovers import remove_leftovers
 from pipeline.plain_text import fault_of_name
-from pipeline.tables.objects import matrix_bytes, vector_bytes
+from pipeline.tables.objects import integers_bytes, matrix_bytes, vector_bytes
 from pipeline.tables.readers import ScpReader
 from pipeline.tables.specifiers import parse_wspecifier
 from pipeline.tables.streams import Output
@@ -156,6 +156,13 @@ class VectorWriter(_Writer[Array]):
 
     def _encode(self, value: Array) -> bytes:
         return vector_bytes(value, text=self.specifier.text)
+
+
+class IntegersWriter(_Writer[Array]):
+    """Write (T,) arrays of integers, such as alignments."""
+
+    def _encode(self, value: Array) -> bytes:
+        return integers_bytes(value, text=self.specifier.text)
 
 
 class TextWriter(_Writer[str]):

@@ -1,8 +1,10 @@
 """Utterances with features and tokens, and batches of them."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -37,14 +39,14 @@ class Batch:
     targets: Tensor  # (N, U), 0 in the padding
     target_lengths: Tensor  # (N,)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
-        return Batch(
-            self.utt_ids,
-            self.features.to(device),
-            self.lengths.to(device),
-            self.targets.to(device),
-            self.target_lengths.to(device),
+        return dataclasses.replace(
+            self,
+            features=self.features.to(device),
+            lengths=self.lengths.to(device),
+            targets=self.targets.to(device),
+            target_lengths=self.target_lengths.to(device),
         )
 
     def each(self) -> Iterator["Batch"]:
@@ -93,7 +95,7 @@ def load_dataset(
     )
     encoded = dict(zip(text, map(tuple, tokens.encode_all(places)), strict=True))
     frames = (
-        _frame_counts(data, allow_pipes)
+        frame_counts(data, allow_pipes)
         if with_features
         else {u: len(t) for u, t in encoded.items()}
     )
@@ -114,7 +116,7 @@ def _check_partners(directory: Path | str, feats: dict[str, str], text: dict[str
         raise DataDirError(f"{directory}: there are no utterances to train on")
 
 
-def _frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
+def frame_counts(data: DataDir, allow_pipes: bool) -> dict[str, int]:
     """The number of frames of each utterance, from utt2num_frames or else from the features."""
     if data.has("utt2num_frames") and data.utt2num_frames.keys() >= data.feats_scp.keys():
         return data.utt2num_frames
@@ -196,6 +198,15 @@ def shuffled_batches(
             pool.sort(key=lambda u: (u.num_frames, u.utt_id))
         batches += _cut(pool, size, frames)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def by_longest(batches: Sequence[list[Utterance]]) -> list[list[Utterance]]:
+    """Batches in order of their longest utterance, the shortest first.
+
+    SortaGrad does so in the first epoch: D. Amodei et al., "Deep Speech 2: End-to-End Speech
+    Recognition in English and Mandarin", 2016.
+    """
+    return sorted(batches, key=lambda batch: max((u.num_frames, u.utt_id) for u in batch))
 
 
 def _cut(pool: Sequence[Utterance], size: int, frames: int) -> Iterator[list[Utterance]]:

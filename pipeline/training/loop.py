@@ -26,11 +26,13 @@ from pipeline.training.dataset import (
     Batch,
     Utterance,
     batches_by_length,
+    by_longest,
     load_features,
     make_batch,
     shuffled_batches,
 )
 from pipeline.training.display import Display, Events
+from pipeline.training.distributed.norms import NormSums
 from pipeline.training.distributed.processes import World
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.metrics import append_metrics
@@ -76,7 +78,8 @@ class Trainer:
         self.train, self.dev = train, dev
         objective.auxiliary.to(device)
         self.parameters = [*model.parameters(), *objective.auxiliary.parameters()]
-        self.gradients = GradientSum(objective, self.parameters, device, options.precision)
+        norms = NormSums(model, self.world)
+        self.gradients = GradientSum(objective, self.parameters, device, options.precision, norms)
         self.optimizer = make_optimizer(self.parameters, options)
         self.average = WeightAverage(model, options.average)
         self.position = Position()
@@ -136,7 +139,10 @@ class Trainer:
     def _batches(self, epoch: int) -> list[list[Utterance]]:
         options = self.options
         order = generator(options.seed, "order", epoch)
-        return shuffled_batches(self.train, options.batch_size, order, frames=options.batch_frames)
+        batches = shuffled_batches(
+            self.train, options.batch_size, order, frames=options.batch_frames
+        )
+        return by_longest(batches) if options.sortagrad and epoch == 1 else batches
 
     def _prepared(self, epoch: int, batches: Sequence[list[Utterance]]) -> Iterator[Batch | None]:
         """This process's part of each batch; None if it has no utterance of the batch."""
@@ -197,24 +203,29 @@ class Trainer:
         set_learning_rate(
             self.optimizer,
             self.options,
+            epochs=position.epoch,
             done=(position.epoch + position.utterances / len(self.train)) / self.options.epochs,
-            share=len(utterances) / len(self.train) / self.options.epochs,
+            share=self._finished(utterances) / len(self.train) / self.options.epochs,
         )
         torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
         counts = self._update(batch, generator(seed, "noise", *number))
         position.updates += 1
-        position.utterances += len(utterances)
+        position.utterances += self._finished(utterances)
         position.nats += counts.nats
         position.tokens += counts.tokens
         position.frames += counts.frames
         position.skipped += counts.skipped
+
+    def _finished(self, utterances: Sequence[Any]) -> int:
+        """How many utterances an update has read to their end."""
+        return len(utterances)
 
     def _update(self, batch: Batch | None, noise: torch.Generator) -> Counts:
         """One step of gradient descent on the loss summed over the batch."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         with weight_noise(self.model, self.options.weight_noise, noise):
-            counts, wrong = self.gradients.add(batch) if batch is not None else (Counts(), "")
+            counts, wrong = self.gradients.add(batch)
         *sums, interrupted, terminated = self.world.sum([*counts, *self.interrupts.noted])
         counts = Counts(sums[0], *map(int, sums[1:]))
         self.stopping = self.interrupts.agree(interrupted, terminated)

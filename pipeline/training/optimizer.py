@@ -12,7 +12,11 @@ def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch
     """The optimiser that ``--optimizer`` names."""
     make: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "sgd": lambda: torch.optim.SGD(
-            parameters, lr=options.learning_rate, momentum=options.momentum, fused=True
+            parameters,
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            nesterov=options.nesterov,
+            fused=True,
         ),
         "adam": lambda: torch.optim.Adam(parameters, lr=options.learning_rate, fused=True),
         "adamw": lambda: torch.optim.AdamW(
@@ -26,13 +30,19 @@ def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch
 
 
 def set_learning_rate(
-    optimizer: torch.optim.Optimizer, options: TrainOptions, *, done: float, share: float
+    optimizer: torch.optim.Optimizer,
+    options: TrainOptions,
+    *,
+    epochs: int,
+    done: float,
+    share: float,
 ) -> None:
     """Set the learning rate of the next update.
 
     Args:
         optimizer: the optimiser whose rate is set.
         options: the schedule, its warm-up and the highest rate.
+        epochs: the number of finished epochs.
         done: the share of the whole training before this update, 0 … 1.
         share: the share of this update.
     """
@@ -40,5 +50,7 @@ def set_learning_rate(
     if options.schedule == "linear":
         rising = (done + share) / options.warm_up if options.warm_up > 0.0 else 1.0
         rate *= min(rising, (1.0 - done) / (1.0 - options.warm_up), 1.0)
+    if options.schedule == "annealed":
+        rate /= options.anneal**epochs
     for group in optimizer.param_groups:
         group["lr"] = rate

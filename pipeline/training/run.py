@@ -15,9 +15,11 @@ from pipeline.models.model_dir import ModelDir, load_part
 from pipeline.models.normalise import SPEAKER
 from pipeline.models.weights import load_weights
 from pipeline.nn.config import ModelConfig, load_model_config
+from pipeline.nn.framewise import FramewiseConfig
 from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import build_model, require_room
 from pipeline.text.tokens import Tokens
+from pipeline.training.alignments import load_aligned
 from pipeline.training.augment import Streams
 from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.distributed.processes import World
@@ -26,7 +28,12 @@ from pipeline.training.objectives.kinds import make_objective
 from pipeline.training.objectives.objective import Objective, fitting
 from pipeline.training.provenance import log_file, write_provenance
 from pipeline.training.train_directory import TrainArguments, make_directory, saved_options
-from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
+from pipeline.training.train_options import (
+    AcousticTrainOptions,
+    FramewiseTrainOptions,
+    TrainOptions,
+)
+from pipeline.training.truncated import TruncatedTrainer
 
 log = logging.getLogger("pipeline")
 
@@ -79,8 +86,10 @@ def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tu
         )
         if is_new:
             _load_pretrained(model, objective, arguments, tokens)
+        objective.prepare(train_set)
         _log_start(config, model, device, options, world)
-        trainer = Trainer(
+        made = TruncatedTrainer if _streams(options) else Trainer
+        trainer = made(
             model.to(device), objective, directory, options, train=train_set, dev=dev_set,
             device=device, streams=_feature_streams(directory), world=world,
         )  # fmt: skip
@@ -92,14 +101,14 @@ def _load_data(
     arguments: TrainArguments, options: TrainOptions, tokens: Tokens, objective: Objective
 ) -> tuple[int, list[Utterance], list[Utterance]]:
     """The number of all training utterances; the long enough ones for training and for dev."""
+    how = {
+        "by_speaker": arguments.cmvn == SPEAKER,
+        "allow_pipes": isinstance(options, AcousticTrainOptions) and options.allow_pipes,
+    }
     all_train, all_dev = (
-        load_dataset(
-            path,
-            tokens,
-            with_features=objective.reads_features,
-            by_speaker=arguments.cmvn == SPEAKER,
-            allow_pipes=isinstance(options, AcousticTrainOptions) and options.allow_pipes,
-        )
+        load_aligned(path, tokens, **how)
+        if objective.reads_alignments
+        else load_dataset(path, tokens, with_features=objective.reads_features, **how)
         for path in (arguments.train_dir, arguments.dev_dir)
     )
     skip_short = isinstance(options, AcousticTrainOptions) and options.skip_short
@@ -166,12 +175,21 @@ def _log_start(
     count = f"{count_weights(model):,}"
     together = f", {world.size} processes" if world.size > 1 else ""
     log.info("%s model, %s weights, on %s%s", config.kind, count, device, together)
-    if options.batch_size < world.size and world.is_first:
+    name, size = "batch-size", options.batch_size
+    if streams := _streams(options):
+        name, size = "streams", streams
+    if size < world.size and world.is_first:
         log.warning(
-            "batches of at most %d utterances leave some of %d processes idle; raise --batch-size",
-            options.batch_size,
+            "batches of at most %d utterances leave some of %d processes idle; raise --%s",
+            size,
             world.size,
+            name,
         )
+
+
+def _streams(options: TrainOptions) -> int:
+    """The streams of truncated backpropagation; 0: it is not used."""
+    return options.used_streams if isinstance(options, FramewiseTrainOptions) else 0
 
 
 def _run(trainer: Trainer) -> None:
@@ -191,6 +209,8 @@ def _load_config(arguments: TrainArguments, tokens: Tokens, options: TrainOption
             f"{len(tokens)} tokens; the files belong to different experiments"
         )
     config = dataclasses.replace(config, num_tokens=len(tokens))
+    if isinstance(options, FramewiseTrainOptions) and options.delay >= 0:
+        config = dataclasses.replace(config, framewise=FramewiseConfig(delay=options.delay))
     if options.dropout < 0.0:
         return config
     parts = {name: getattr(config, name) for name in ("encoder", "predictor")}

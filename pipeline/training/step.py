@@ -1,4 +1,8 @@
-"""The gradient of a batch, computed one utterance at a time if memory is too small for all."""
+"""The gradient of a batch, computed one utterance at a time if memory is too small for all.
+
+A network with batch normalisation cannot be computed so, since its statistics are those of the
+whole batch: a batch too large for the memory is left out.
+"""
 
 import logging
 import math
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.training.dataset import Batch
+from pipeline.training.distributed.norms import NormSums
 from pipeline.training.objectives.objective import Objective
 
 log = logging.getLogger("pipeline")
@@ -42,24 +47,33 @@ class GradientSum:
         parameters: Sequence[Tensor],
         device: torch.device,
         precision: str,
+        norms: NormSums,
     ) -> None:
         self.objective, self.parameters = objective, parameters
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.norms = device, precision, norms
 
-    def add(self, batch: Batch) -> tuple[Counts, str]:
+    def add(self, batch: Batch | None) -> tuple[Counts, str]:
         """Set the gradients to those of a batch; they must be None before.
 
-        If the batch needs more memory than there is, its utterances are computed one by one.
+        If the batch needs more memory than there is, its utterances are computed one by one, or
+        left out if the network has batch normalisation. Without an utterance of the batch, None,
+        this process only takes part in the sums of the others' batch normalisation.
 
         Returns:
             The counts, and the ids of the utterances whose loss is not finite, separated by commas.
         """
+        self.norms.begin()
+        if batch is None:
+            self.norms.finish()
+            return Counts(), ""
         try:
             return self._backward(batch.to(self.device))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if self.norms.has_failed or not _is_out_of_memory(error):
                 raise
         # After the block, because the tensors that the exception refers to are freed only here.
+        if self.norms.norms:
+            return self._left_out(batch)
         total, wrong = Counts(), []
         self._clear()
         for one in batch.each():
@@ -74,6 +88,18 @@ class GradientSum:
             total = total.plus(counts)
             wrong.append(utt_id)
         return total, ", ".join(filter(None, wrong))
+
+    def _left_out(self, batch: Batch) -> tuple[Counts, str]:
+        """No gradients of a batch, and the exchanges that others wait for."""
+        self._clear()
+        self.norms.finish()
+        log.warning(
+            "a batch of %d utterances and up to %d frames needs more memory than there is, and "
+            "batch normalisation needs it whole; skipped: give a lower --batch-frames",
+            len(batch.utt_ids),
+            int(batch.lengths.max()),
+        )
+        return Counts(skipped=len(batch.utt_ids)), ""
 
     def _alone(self, batch: Batch) -> tuple[Counts, str]:
         """The gradients of one utterance, or none if it needs more memory than there is."""

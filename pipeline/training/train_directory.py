@@ -27,7 +27,7 @@ log = logging.getLogger("pipeline")
 class TrainArguments:
     """The positional arguments of a training command, and the sources of its initial weights."""
 
-    kind: str  # ctc, predictor or transducer
+    kind: str  # ctc, framewise, predictor or transducer
     config: Path  # the architecture, a TOML file
     tokens: Path
     train_dir: Path
@@ -79,8 +79,9 @@ def saved_options(
     """The options of a training and the hashes of its data, as ``config.json`` keeps them."""
     values = dataclasses.asdict(options)
     values["tokens_sha256"] = tokens.sha256
-    values["train_data_sha256"] = _data_hash(arguments.train_dir, arguments.cmvn, reads_features)
-    values["dev_data_sha256"] = _data_hash(arguments.dev_dir, arguments.cmvn, reads_features)
+    targets = "ali.scp" if arguments.kind == "framewise" else "text"
+    for name, path in (("train", arguments.train_dir), ("dev", arguments.dev_dir)):
+        values[f"{name}_data_sha256"] = _data_hash(path, targets, arguments.cmvn, reads_features)
     values["cmvn"] = arguments.cmvn
     values["phone_map"] = str(arguments.phone_map or "")
     if arguments.phone_map is not None and arguments.phone_map.exists():
@@ -95,10 +96,10 @@ def saved_options(
     return values
 
 
-def _data_hash(path: Path, cmvn: str, reads_features: bool) -> str:
+def _data_hash(path: Path, targets: str, cmvn: str, reads_features: bool) -> str:
     """The SHA-256 of those files of a data directory that a training reads."""
     data, digest = DataDir(path), hashlib.sha256()
-    names = ["text"]
+    names = [targets]
     if reads_features:
         names += ["feats.scp", "utt2num_frames"]
         names += {"": ["cmvn.ark"], SPEAKER: ["utt2spk"]}.get(cmvn, [])

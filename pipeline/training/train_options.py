@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.options import DEVICES, Options, option
+from pipeline.options import DEVICES, Options, option, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,14 @@ class TrainOptions(Options):
     def __post_init__(self) -> None:
         """Leave the check to the training, which calls `check`."""
 
+    def check(self) -> None:
+        """See `Options.check`."""
+        super().check()
+        plain = self.optimizer == "sgd" and self.momentum > 0.0
+        require(
+            plain or not self.nesterov, "nesterov", "false without --optimizer=sgd and --momentum"
+        )
+
     epochs: int = option(150, "maximum number of passes through the training data", low=1)
     patience: int = option(
         10, "number of epochs without a better dev score before training stops; 0: no limit", low=0
@@ -28,6 +36,9 @@ class TrainOptions(Options):
         choices=("loss", "error-rate"),
     )
     batch_size: int = option(1, "maximum number of utterances per update", low=1)
+    sortagrad: bool = option(
+        False, "first epoch in order of the batches' longest utterance, not in random order"
+    )
     batch_frames: int = option(0, "maximum number of frames per update; 0: no limit", low=0)
     optimizer: str = option(
         "sgd",
@@ -37,13 +48,18 @@ class TrainOptions(Options):
     learning_rate: float = option(1e-4, "step size for the loss summed over a batch", above=0)
     schedule: str = option(
         "constant",
-        "schedule of the learning rate: constant, or linear (rise, then fall to 0)",
-        choices=("constant", "linear"),
+        "schedule of the learning rate: constant, linear (rise, then fall to 0), or annealed "
+        "(divided by --anneal after each epoch)",
+        choices=("constant", "linear", "annealed"),
+    )
+    anneal: float = option(
+        1.2, "what --schedule=annealed divides the rate by after each epoch", low=1, high=1000
     )
     warm_up: float = option(
         0.05, "share of the training in which --schedule=linear raises the rate", low=0, below=1
     )
     momentum: float = option(0.9, "momentum of --optimizer=sgd", low=0)
+    nesterov: bool = option(False, "Nesterov's momentum in place of the plain one")
     weight_decay: float = option(
         0.01, "share of each weight that adamw subtracts, times the learning rate", low=0
     )
@@ -119,6 +135,45 @@ class TransducerTrainOptions(AcousticTrainOptions):
         low=0,
         below=1,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramewiseTrainOptions(AcousticTrainOptions):
+    """Options of the training of a frame-wise network.
+
+    [S14] is H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network
+    Architectures for Large Scale Acoustic Modeling", 2014.
+    """
+
+    delay: int = option(
+        -1,
+        "frames that the network reads before it names the label of a frame, 5 in [S14]; -1: as "
+        "the architecture says",
+        low=-1,
+        most=1000,
+    )
+    bptt: int = option(
+        20,
+        "frames of a subsequence of truncated backpropagation, 20 in [S14]; 0: whole utterances",
+        low=0,
+    )
+    streams: int = option(
+        4, "utterances that --bptt reads side by side, 4 or 8 in [S14]", low=1, most=10000
+    )
+
+    @property
+    def used_streams(self) -> int:
+        """The number of streams; 0: whole utterances."""
+        return self.streams if self.bptt else 0
+
+    def check(self) -> None:
+        """See `Options.check`."""
+        super().check()
+        require(
+            not (self.bptt and self.speed),
+            "speed",
+            "0 with --bptt, which cuts by numbers of frames",
+        )
 
 
 # Options that may differ between the runs of a training; others would make it another experiment.

@@ -20,6 +20,8 @@ from pipeline.nn.config import load_model_config
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import TransducerModel, build_model
 from pipeline.training.dataset import Batch
+from pipeline.training.distributed.norms import NormSums
+from pipeline.training.distributed.processes import World
 from pipeline.training.objectives.objective import Metric
 from pipeline.training.objectives.transducer import TransducerObjective
 from pipeline.training.step import GradientSum
@@ -75,7 +77,8 @@ def make_step(
         torch.randint(1, TOKENS, (count, LABELS), generator=generator),
         torch.full((count,), LABELS),
     ).to(torch.device(device))
-    gradient = GradientSum(objective, list(model.parameters()), torch.device(device), precision)
+    norms, weights = NormSums(model, World()), list(model.parameters())
+    gradient = GradientSum(objective, weights, torch.device(device), precision, norms)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

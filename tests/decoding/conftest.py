@@ -27,6 +27,8 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         delta: str = "",
         cmvn: Any = "global",
         seed: int = 0,
+        encoder_kind: str = "recurrent",
+        symbols: str = "a b c d",
         **encoder: Any,
     ) -> Path:
         import torch
@@ -49,7 +51,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
             (options / "delta.conf").write_text(delta)
         features = FrontEnd.load(options)
         sections = {"encoder": {"layers": 2, "cells": 9, "bidirectional": False, **encoder}}
-        sections["encoder"]["input_dim"] = features.dim
+        sections["encoder"] |= {"input_dim": features.dim, "kind": encoder_kind}
         if kind != "ctc":
             sections |= {"predictor": {"cells": 7}, "joiner": {"kind": "tanh", "dim": 6}}
         config = model_config_from({"num_tokens": 5, **sections}, where="test").part(kind, "test")
@@ -65,7 +67,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         directory = ModelDir.create(
             path,
             config,
-            Tokens(["<blk>", "a", "b", "c", "d"]),
+            Tokens(["<blk>", *symbols.split()]),
             cmvn=stats if cmvn == "global" else cmvn,
             front_end=options,
             options={},

@@ -38,12 +38,50 @@ ngram 2=2
 \end\
 """
 
+WORDS = r"""\data\
+ngram 1=6
+ngram 2=2
+
+\1-grams:
+-99 <s> -0.2
+-0.9 </s>
+-1.5 <unk>
+-0.5 ab -0.3
+-0.7 c
+-0.8 ba
+
+\2-grams:
+-0.2 <s> ba
+-0.4 ab c
+
+\end\
+"""
+DEEP_SPEECH_2 = {
+    "front_end": "spectrogram",
+    "encoder_kind": "deep_speech2",
+    "channels": [3, 4],
+    "time_kernels": [5, 3],
+    "time_strides": [2, 1],
+    "freq_kernels": [7, 5],
+    "freq_strides": [2, 2],
+    "lookahead": 3,
+}
+
 # Each: the model, and the options of the search.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "CTC, beam, deltas": ({"delta": "--delta-order=2\n"}, {"beam": 4}),
     "CTC, beam, LM": (
         {"conf": "--snip-edges=false\n"},
         {"beam": 3, "lm": "arpa", "lm_weight": 0.5},
+    ),
+    "CTC, beam, LM of words": (
+        {"symbols": "<space> a b c"},
+        {"beam": 5, "word_lm": "arpa", "word_bonus": 0.3, "token_mass": 0.99, "max_tokens": 3},
+    ),
+    "CTC, beam, Deep Speech 2": (DEEP_SPEECH_2, {"beam": 4}),
+    "transducer, greedy, Deep Speech 2 of GRUs": (
+        {**DEEP_SPEECH_2, "kind": "transducer", "cell": "gru"},
+        {"beam": 1},
     ),
     "CTC, greedy, frames stacked": (
         {"front_end": "mfcc", "cell": "tanh", "stack_frames": 3},
@@ -77,6 +115,9 @@ def recogniser(
         if options.get("lm") == "arpa":
             (tmp_path / "lm.arpa").write_text(ARPA)
             options = {**options, "lm": str(tmp_path / "lm.arpa")}
+        if "word_lm" in options:
+            (tmp_path / "words.arpa").write_text(WORDS)
+            options = {**options, "word_lm": str(tmp_path / "words.arpa")}
         if options.get("lm") == "network":
             options = {**options, "lm": str(make_model("predictor", seed=seed))}
         path = make_model(seed=seed, **model)

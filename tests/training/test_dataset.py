@@ -14,6 +14,7 @@ from pipeline.text.tokens import Tokens
 from pipeline.training.dataset import (
     Utterance,
     batches_by_length,
+    by_longest,
     load_dataset,
     load_features,
     make_batch,
@@ -192,6 +193,11 @@ def test_batches_are_of_similar_length():
     assert np.mean(padding) < 100  # random batches: 900
     shortest = [min(u.num_frames for u in b) for b in batches]
     assert shortest != sorted(shortest)  # the batches are in random order
+
+
+def test_sortagrad_goes_by_the_longest_utterance():
+    batches = [utterances(5, 1), utterances(3), utterances(2, 4, 2)]
+    assert by_longest(batches) == [batches[1], batches[2], batches[0]]
 
 
 def test_batches_of_one_are_in_random_order():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import DataError, FeatureError, ModelError, UsageError
+from pipeline.errors import ConfigError, DataError, FeatureError, ModelError, UsageError
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.kernels import engines
 from pipeline.models.model_dir import ModelDir, read_cmvn
@@ -21,9 +21,11 @@ from pipeline.models.weights import load_state, read_weights
 from pipeline.nn.config import model_config_from
 from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
+from pipeline.nn.sequence_norm import SequenceNorm
 from pipeline.text.tokens import Tokens
 from pipeline.training import interrupts, loop
 from pipeline.training.dataset import Utterance, load_dataset
+from pipeline.training.distributed.norms import NormSums
 from pipeline.training.loop import Trainer
 from pipeline.training.objectives.ctc import CtcObjective
 from pipeline.training.objectives.next_token import NextTokenObjective
@@ -250,7 +252,7 @@ def test_the_linear_schedule_warms_up_and_goes_down_to_almost_0(make_trainer):
     total = 10 * len(trainer.train)
     rates = []
     for step in range(total):
-        set_learning_rate(trainer.optimizer, options, done=step / total, share=1 / total)
+        set_learning_rate(trainer.optimizer, options, epochs=0, done=step / total, share=1 / total)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[0] == pytest.approx(0.05)  # 5 % of 40 updates: two to warm up
     assert max(rates) == pytest.approx(0.1)
@@ -261,8 +263,46 @@ def test_the_linear_schedule_warms_up_and_goes_down_to_almost_0(make_trainer):
 
 def test_the_constant_schedule_is_constant(make_trainer):
     trainer = make_trainer()
-    set_learning_rate(trainer.optimizer, SMALL, done=0.5, share=0.1)
+    set_learning_rate(trainer.optimizer, SMALL, epochs=3, done=0.5, share=0.1)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_the_annealed_schedule_divides_the_rate_after_each_epoch(make_trainer):
+    options = dataclasses.replace(SMALL, schedule="annealed", anneal=2.0, epochs=3)
+    trainer = make_trainer(options)
+    trainer.run()
+    rates = [line["learning_rate"] for line in metrics(trainer)]
+    assert rates == pytest.approx([0.01, 0.005, 0.0025])
+
+
+# ---- Deep Speech 2's options ---------------------------------------------------------------------
+
+
+def test_sortagrad_orders_only_the_first_epoch(make_trainer):
+    options = dataclasses.replace(SMALL, sortagrad=True, batch_size=1)
+    trainer, plain = make_trainer(options), make_trainer(SMALL, name="plain")
+    frames = [batch[0].num_frames for batch in trainer._batches(1)]
+    assert frames == sorted(u.num_frames for u in trainer.train)
+    plain.options = dataclasses.replace(SMALL, batch_size=1)
+    assert trainer._batches(2) == plain._batches(2)
+    assert any(trainer._batches(e) != sorted(trainer._batches(e), key=str) for e in range(2, 9))
+
+
+def test_nesterovs_momentum_looks_ahead(make_trainer):
+    """w - λ (g + μ v) with v = μ v + g, by hand for the first update: λ (1 + μ) g."""
+    options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.5, nesterov=True)
+    trainer = make_trainer(options)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer._update(one_batch(trainer), torch.Generator())
+    for p, old in zip(trainer.model.parameters(), before, strict=True):
+        torch.testing.assert_close(p, old - 0.01 * 1.5 * p.grad)
+
+
+@pytest.mark.parametrize("other", [{"optimizer": "adam"}, {"momentum": 0.0}])
+def test_nesterov_needs_momentum(other):
+    options = dataclasses.replace(SMALL, nesterov=True, **{"optimizer": "sgd", **other})
+    with pytest.raises(ConfigError, match="--nesterov must be false without --optimizer=sgd and"):
+        options.check()
 
 
 # ---- the choice of the best epoch ----------------------------------------------------------------
@@ -690,6 +730,26 @@ def test_a_batch_too_large_for_memory_is_split_and_a_too_large_utterance_skipped
     assert counts.nats == pytest.approx(float(everyone[kept].detach().sum()))
     for mine, theirs in zip(trainer.model.parameters(), other.model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_too_large_for_its_norms_is_left_out(make_trainer, caplog):
+    """Batch normalisation needs the whole batch, so it is not split."""
+    options = dataclasses.replace(SMALL, optimizer="sgd", momentum=0.0, batch_size=4)
+    trainer = make_trainer(options)
+    trainer.model.encoder.norm = SequenceNorm(3)
+    trainer.gradients.norms = NormSums(trainer.model, trainer.world)
+    batch = one_batch(trainer)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+
+    def limited(part: loop.Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
+
+    trainer.objective.losses = limited
+    counts = trainer._update(batch, torch.Generator())
+    assert (counts.skipped, counts.tokens) == (4, 0)
+    assert "batch normalisation needs it whole; skipped: give a lower --batch-frames" in caplog.text
+    for one, two in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(one, two)
 
 
 def test_another_error_is_no_lack_of_memory(make_trainer):

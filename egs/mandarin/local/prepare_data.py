@@ -221,7 +221,7 @@ def check_sets(groups: dict[str, list[Item]], corpus: Path, *, allow_partial: bo
     empty = [name for name, items in groups.items() if not items]
     if not any(name.startswith("test_") for name in groups) and "train" in groups:
         empty.append("test")
-    if len(empty) == len(groups) or (empty and not allow_partial):
+    if not any(groups.values()) or (empty and not allow_partial):
         what = "give more items, --only, or --allow-partial"
         raise DataDirError(f"{corpus}: no items for {', '.join(empty)}; {what}")
     for name in empty:

@@ -22,11 +22,12 @@ TILE_ROWS = 6
 TILE_VECTORS = 2 if simd.REGISTER_BYTES == 32 else 4  # AVX2 has 16 registers, the others 32
 DEPTH = 512  # rows of a panel of B that stay in the cache
 WORTH_A_THREAD = 1 << 20  # multiply-adds of few rows from which on threads share them
+NARROW_ROWS = 12  # of a tile of less than a whole panel's vectors, which leaves more registers
 BLOCK = 96  # rows of A that meet all panels of B before the next ones do
 
 
-def _make_tile(rows: int) -> Any:
-    """C[:rows, :columns] += A[:rows, :depth] B[:depth, :columns]; columns ≤ a panel."""
+def _make_tile(rows: int, vectors: int = TILE_VECTORS) -> Any:
+    """C[:rows, :columns] += A[:rows, :depth] B[:depth, :columns]; columns ≤ so many vectors."""
 
     @intrinsic
     def tile(
@@ -45,7 +46,7 @@ def _make_tile(rows: int) -> Any:
         signature = types.void(a, size, size, b, size, c, size, size, size)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            _emit_tile(builder, rows, Vector(a.dtype), args)
+            _emit_tile(builder, (rows, vectors), Vector(a.dtype), args)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -53,13 +54,14 @@ def _make_tile(rows: int) -> Any:
     return tile
 
 
-def _emit_tile(builder: Any, rows: int, vector: Vector, args: Any) -> None:
+def _emit_tile(builder: Any, size_of: tuple[int, int], vector: Vector, args: Any) -> None:
     at_a, a_row, a_step, at_b, b_step, at_c, c_row, depth, columns = args
+    rows, vectors = size_of
     fma = simd.call_llvm("llvm.fma")
     wide, size = simd.llvm_vector(vector), ir.IntType(64)
-    starts = [size(v * vector.lanes) for v in range(TILE_VECTORS)]
+    starts = [size(v * vector.lanes) for v in range(vectors)]
     masks = [simd.mask(builder, vector, builder.sub(columns, start)) for start in starts]
-    cells = [(r, v) for r in range(rows) for v in range(TILE_VECTORS)]
+    cells = [(r, v) for r in range(rows) for v in range(vectors)]
     places = {
         (r, v): builder.gep(at_c, [builder.add(builder.mul(c_row, size(r)), starts[v])])
         for r, v in cells
@@ -133,6 +135,60 @@ def panel_product(
     """Call `_panel_product` by its address, which `panel_products` gives."""
     size = types.intp
     return types.void(size, a, size, size, b, size, c, size, size, size, size), call_address
+
+
+_narrow_12, _narrow_4, _narrow_1 = (_make_tile(r, 1) for r in (NARROW_ROWS, 4, 1))
+_half_12, _half_4, _half_1 = (_make_tile(r, TILE_VECTORS // 2) for r in (NARROW_ROWS, 4, 1))
+
+
+@kernel
+def _narrow_product(
+    a: Floats, a_row: int, a_step: int, b: Floats, b_step: int, c: Floats, c_row: int,
+    rows: int, depth: int, columns: int,
+) -> None:  # fmt: skip
+    """`_panel_product` for columns that fit one vector: the same numbers, sooner."""
+    start = 0
+    while start < rows:
+        at_a, at_c = beyond(a, start * a_row), beyond(c, start * c_row)
+        if rows - start >= 12:
+            _narrow_12(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 12
+        elif rows - start >= 4:
+            _narrow_4(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 4
+        else:
+            _narrow_1(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 1
+
+
+@kernel
+def _half_product(
+    a: Floats, a_row: int, a_step: int, b: Floats, b_step: int, c: Floats, c_row: int,
+    rows: int, depth: int, columns: int,
+) -> None:  # fmt: skip
+    """`_panel_product` for columns that fit half a panel of four vectors."""
+    start = 0
+    while start < rows:
+        at_a, at_c = beyond(a, start * a_row), beyond(c, start * c_row)
+        if rows - start >= 12:
+            _half_12(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 12
+        elif rows - start >= 4:
+            _half_4(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 4
+        else:
+            _half_1(at_a, a_row, a_step, b, b_step, at_c, c_row, depth, columns)
+            start += 1
+
+
+def products_for(dtype: torch.dtype, columns: int) -> tuple[int, int]:
+    """The address of a product for so many columns, as `panel_products`, and a panel's width."""
+    lanes_ = simd.REGISTER_BYTES * 8 // torch.finfo(dtype).bits
+    if columns <= lanes_:
+        return _narrow_product.address(dtype), lanes_
+    if columns <= 2 * lanes_ and TILE_VECTORS == 4:
+        return _half_product.address(dtype), 2 * lanes_
+    return panel_products(dtype), TILE_VECTORS * lanes_
 
 
 def panel_products(dtype: torch.dtype) -> int:

@@ -31,6 +31,7 @@ from pipeline.kernels.engines import engine
 from pipeline.kernels.search import ctc_plain
 from pipeline.kernels.search.fusion import NO_FUSION, Automaton, Fusion, NetworkAutomaton
 from pipeline.kernels.search.hypotheses import Hypothesis
+from pipeline.kernels.search.pruning import pruned
 
 __all__ = ["ctc_align", "ctc_beam_search", "ctc_greedy", "ctc_prefix_search"]
 
@@ -84,6 +85,8 @@ def ctc_beam_search(
     blank: int = 0,
     fusion: Fusion = NO_FUSION,
     length_normalise: bool = False,
+    token_mass: float = 1.0,
+    max_tokens: int = 0,
 ) -> list[Hypothesis]:
     """Beam search of [G13] with Pr(k|t, u) = Pr(k|t), over prefixes as CTC spells them.
 
@@ -100,18 +103,22 @@ def ctc_beam_search(
         fusion: a language model and a bonus. Each token adds its share to the score by which
             prefixes are kept; the end of the sequence adds its own after the last frame.
         length_normalise: sort by score / |y| ([G12]), not by score ([G13]).
+        token_mass: probability of a frame's most probable outputs, beyond which its other tokens
+            are left out; see `pruning.py`.
+        max_tokens: number of tokens that a frame keeps at most; 0: any number.
 
     Returns:
         At most ``beam`` hypotheses, best first, none of probability 0: an empty list if every
         string is impossible.
 
     Raises:
-        ValueError: a beam below 1; a blank or shapes that do not fit; NaN or plus infinity, with
-            its frame.
+        ValueError: a beam below 1; a mass or a number of tokens out of range; a blank or shapes
+            that do not fit; NaN or plus infinity, with its frame.
     """
     if beam < 1:
         raise ValueError(f"beam must be 1 or more, not {beam}")
     matrix, tops = checked(log_probs, blank)
+    matrix = pruned(matrix, blank=blank, mass=token_mass, most=max_tokens)
     model, kernels = fusion.tables(matrix.shape[1]), search_engine(matrix)
     if fusion.network is not None:
         model, kernels = cast(Automaton, NetworkAutomaton(fusion, blank)), ctc_plain

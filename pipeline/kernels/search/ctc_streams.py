@@ -18,6 +18,7 @@ from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.search.ctc import check_blank, checked, ranked, search_engine
 from pipeline.kernels.search.fusion import NO_FUSION, Fusion
 from pipeline.kernels.search.hypotheses import Hypothesis, Partial
+from pipeline.kernels.search.pruning import pruned
 
 FEW = 1 << 12  # numbers that are added only when their sum is asked for
 
@@ -131,6 +132,7 @@ class CtcBeamStreams:
         blank: id of ∅.
         fusion: an automaton as language model, and a bonus.
         length_normalise: sort by score / |y|.
+        token_mass, max_tokens: what of a frame's tokens is kept, see `pruning.py`.
 
     Raises:
         ValueError: a beam below 1, a blank that is no output, or a network as language model, which
@@ -145,6 +147,8 @@ class CtcBeamStreams:
         blank: int = 0,
         fusion: Fusion = NO_FUSION,
         length_normalise: bool = False,
+        token_mass: float = 1.0,
+        max_tokens: int = 0,
     ) -> None:
         if beam < 1:
             raise ValueError(f"beam must be 1 or more, not {beam}")
@@ -152,6 +156,7 @@ class CtcBeamStreams:
         if fusion.network is not None:
             raise ValueError("a language model that is a network cannot read streams with CTC")
         self.beam, self.blank, self.length_normalise = beam, blank, length_normalise
+        self.token_mass, self.max_tokens = token_mass, max_tokens
         self.model = fusion.tables(vocab)
         self.kernels: ModuleType = search_engine(np.zeros((0, vocab)))
 
@@ -170,6 +175,8 @@ class CtcBeamStreams:
         def job(state: BeamState, matrix: NDArray[np.float64], tops: NDArray[np.float64]) -> None:
             state.is_possible &= -np.inf not in tops
             if state.is_possible and len(tops):
+                mass, most = self.token_mass, self.max_tokens
+                matrix = pruned(matrix, blank=self.blank, mass=mass, most=most)
                 self.kernels.advance(state.progress, matrix, tops, self.blank, self.model)
                 self.kernels.settle(state.progress)
                 state.shift.add(tops.tolist())

@@ -8,6 +8,7 @@ A state is a history h of the n-gram and what is spelt of a word since: h · (L 
 a node of the lexicon, or L for a word that is not in it.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -43,9 +44,9 @@ ALPHA, BETA = range(2)
 
 def no_words() -> Words:
     """The arrays of no model; those that count tokens are empty."""
-    ints, floats = np.zeros(0, np.int32), np.zeros(0)
-    arrays = (np.zeros(0, np.bool_), *[ints] * 7, floats, floats, ints)
-    return Words(*arrays, np.zeros(5, np.int64), np.zeros(2))
+    i, x = np.zeros(0, np.int32), np.zeros(0)
+    opens, numbers = np.zeros(0, np.bool_), np.zeros(5, np.int64)
+    return Words(opens, i, i, i, i, i, i, i, x, x, i, numbers, np.zeros(2))
 
 
 class WordAutomaton:
@@ -74,6 +75,15 @@ class WordAutomaton:
         for char in words.chars[words.starts[token] : words.starts[token + 1]].tolist():
             node = self._letter(node, char)
         return history * self.size + node
+
+    def added_by(self, tokens: Sequence[int]) -> float:
+        """α log P(y) + β wc(y) of a whole sequence, and what its tokens add besides."""
+        total, state = 0.0, self.start
+        for token in tokens:
+            ending = self.ending(state)[0] if self.words.opens[token] else 0.0
+            total += float(self.added[token]) + ending
+            state = self.after(state, token)
+        return total + self.closing(state)
 
     def closing(self, state: int) -> float:
         """What the end of the utterance adds: its last word, and the end itself."""

@@ -62,9 +62,10 @@ class Encoder(nn.Module):
     def advance(
         self, states: Sequence[Any], chunks: Sequence[Tensor], ends: Sequence[bool]
     ) -> tuple[list[Any], list[Tensor]]:
-        """Encode the next frames of several streams at once, in evaluation mode.
+        """Encode the next frames of several streams at once.
 
-        However a stream is cut, its output vectors are together those of `forward`, bit for bit.
+        However a stream is cut, in evaluation mode its output vectors are together those of
+        `forward`, bit for bit. In training gradients flow within the chunks, not between them.
 
         Args:
             states: the state of each stream, of `start` or of the last `advance`.

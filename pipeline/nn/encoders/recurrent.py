@@ -143,15 +143,16 @@ class RecurrentEncoder(Encoder):
             vectors.append(
                 stack_frames(frames[None, :count], torch.tensor([count]), self.stride)[0]
             )
-        lengths = torch.tensor([len(one) for one in vectors])
+        lengths = torch.tensor([len(one) for one in vectors], device=vectors[0].device)
         ragged = layout(lengths, int(lengths.max()))
         rows = pack(nn.utils.rnn.pad_sequence(vectors, batch_first=True), ragged)
         layers = []
         for depth, layer in enumerate(self._recurrent()):
             h, c = zip(*(state.layers[depth] for state in states), strict=True)
+            rows = self.dropout(rows) if depth else rows
             rows, after = layer.advance(rows, ragged, State(torch.cat(h), torch.cat(c)))
             layers.append([State(*one) for one in zip(*map(_each, after), strict=True)])
-        encoded = unpack(rows, ragged)
+        encoded = unpack(self.dropout(rows), ragged)
         outputs = [encoded[n, :count] for n, count in enumerate(lengths.tolist())]
         new = zip(kept, zip(*layers, strict=True), strict=True)
         return [StreamState(*one) for one in new], outputs

@@ -92,6 +92,26 @@ class World:
         ):
             parameter.grad = part.view_as(parameter)
 
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, in one message for each dtype."""
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+            whole = torch.cat([tensor.flatten() for tensor in alike])
+            with self._connected():
+                dist.all_reduce(whole, group=self._gradients)
+            parts = torch.split(whole, [tensor.numel() for tensor in alike])
+            for tensor, part in zip(alike, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def summed(self, sums: Tensor) -> Tensor:
+        """The sum of a tensor over the processes. Raises what `sum` raises."""
+        self.wait()
+        whole = sums.clone()
+        if self.size > 1:
+            with self._connected():
+                dist.all_reduce(whole, group=self._gradients)
+        return whole
+
     def average_buffers(self, buffers: Sequence[Tensor]) -> None:
         """Replace each buffer by its mean over the processes, in one message."""
         if self.size == 1 or not buffers:

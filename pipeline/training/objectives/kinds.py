@@ -3,13 +3,18 @@
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.nn.models import CtcModel, Model, PredictorModel, TransducerModel
+from pipeline.nn.models import CtcModel, FramewiseModel, Model, PredictorModel, TransducerModel
 from pipeline.text.tokens import Tokens
 from pipeline.training.objectives.ctc import CtcObjective
+from pipeline.training.objectives.framewise import FramewiseObjective
 from pipeline.training.objectives.next_token import NextTokenObjective
 from pipeline.training.objectives.objective import Objective, token_metric
 from pipeline.training.objectives.transducer import TransducerObjective
-from pipeline.training.train_options import TrainOptions, TransducerTrainOptions
+from pipeline.training.train_options import (
+    FramewiseTrainOptions,
+    TrainOptions,
+    TransducerTrainOptions,
+)
 
 
 def make_objective(
@@ -18,7 +23,7 @@ def make_objective(
     """Make the objective of a training.
 
     Args:
-        kind: ``ctc``, ``predictor`` or ``transducer``.
+        kind: ``ctc``, ``framewise``, ``predictor`` or ``transducer``.
         model: the network to train.
         tokens: the tokens of the network, whose kind decides the metric.
         options: the options of the training.
@@ -31,6 +36,9 @@ def make_objective(
     match kind, model:
         case "ctc", CtcModel():
             return CtcObjective(model, token_metric(tokens, phone_map))
+        case "framewise", FramewiseModel():
+            streams = options.used_streams if isinstance(options, FramewiseTrainOptions) else 0
+            return FramewiseObjective(model, streams=streams)
         case "predictor", PredictorModel():
             return NextTokenObjective(model)
         case "transducer", TransducerModel():

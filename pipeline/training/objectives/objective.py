@@ -51,14 +51,19 @@ class Objective:
     Attributes:
         metric: the name of the error rate: PER, WER, CER, …
         reads_features: whether batches have features; if not, they have only targets.
+        reads_alignments: whether targets are the labels of all frames, of ali.scp, not the text.
         auxiliary: layers that are trained with the network but are not part of the model.
     """
 
     metric: str
     reads_features: ClassVar[bool] = True
+    reads_alignments: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.auxiliary: nn.Module = nn.Module()
+
+    def prepare(self, train: Sequence[Utterance]) -> None:
+        """Take from the training data what the model must know of them, by default nothing."""
 
     def targets(self, utterance: Utterance, frames: int) -> Sequence[int]:
         """The target ids of an utterance, by default its tokens.

@@ -9,13 +9,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.decoding.language_model import word_fusion
 from pipeline.kernels.search import ctc as ctc_search
 from pipeline.kernels.search import ctc_plain, ctc_reference
 from pipeline.kernels.search.ctc import ctc_beam_search
+from pipeline.kernels.search.ctc_streams import CtcBeamStreams
 from pipeline.kernels.search.fusion import Fusion
 from pipeline.kernels.search.hypotheses import Hypothesis
+from pipeline.kernels.search.pruning import pruned
 from pipeline.text.arpa import Table, read_tables
 from pipeline.text.subwords import train_sentencepiece
 from pipeline.text.tokens import Tokens
@@ -73,7 +76,7 @@ def modules() -> list[ModuleType]:
 
 @pytest.fixture(params=modules(), ids=lambda m: m.__name__.rpartition("_")[2])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(ctc_search, "_engine", lambda matrix: request.param)
+    monkeypatch.setattr(ctc_search, "search_engine", lambda matrix: request.param)
     return request.param
 
 
@@ -163,6 +166,50 @@ def test_a_narrow_beam_is_that_of_the_reference(
         expected = ctc_reference.beam_search(log_probs, beam, fusion=fusion)
         assert [h.tokens for h in found] == [h.tokens for h in expected]
         np.testing.assert_allclose([h.score for h in found], [h.score for h in expected], rtol=1e-9)
+
+
+def test_frames_in_chunks_are_those_of_the_whole(arpa: Path) -> None:
+    fusion = word_fusion(str(arpa), CHARS, weight=0.8, word_bonus=1.0, bonus=0.0, only_known=False)
+    random = np.random.default_rng(0)
+    for pruning in ({}, {"token_mass": 0.9, "max_tokens": 2}):
+        log_probs = random_log_probs(60, len(CHARS), 5)
+        whole = ctc_beam_search(log_probs, beam=12, fusion=fusion, **pruning)
+        search = CtcBeamStreams(len(CHARS), beam=12, fusion=fusion, **pruning)
+        state = search.start()
+        cuts = np.sort(random.integers(0, 61, 7)).tolist()
+        for first, last in itertools.pairwise([0, *cuts, 60]):
+            search.advance([state], [torch.from_numpy(log_probs[first:last])])
+        assert search.result(state) == whole
+
+
+def fewest(row: np.ndarray, mass: float, most: int) -> set[int]:
+    """The fewest outputs of a frame that reach a share, as they are told."""
+    share, kept = 0.0, set()
+    for k in sorted(range(len(row)), key=lambda k: (-row[k], k)):
+        if share >= mass * np.exp(row).sum() or (most and len(kept - {0}) == most and k):
+            break
+        share += np.exp(row[k])
+        kept.add(k)
+    return kept | {0}
+
+
+@pytest.mark.parametrize(("mass", "most"), [(0.99, 40), (0.5, 0), (1.0, 3), (0.9, 2), (1e-9, 1)])
+def test_the_fewest_tokens_that_reach_the_mass_are_kept(mass: float, most: int) -> None:
+    log_probs = random_log_probs(50, 12, 3) + 2.5
+    log_probs[7, 2:] = -np.inf
+    kept = pruned(log_probs, blank=0, mass=mass, most=most)
+    for row, before in zip(kept, log_probs, strict=True):
+        stays = set(np.flatnonzero(row > -np.inf).tolist())
+        assert stays == {k for k in fewest(before, mass, most) if before[k] > -np.inf}
+        assert all(row[k] == before[k] for k in stays)
+
+
+def test_nothing_is_pruned_without_being_asked() -> None:
+    log_probs = random_log_probs(5, 4, 0)
+    assert pruned(log_probs, blank=0) is log_probs
+    for wrong in ({"mass": 0.0}, {"mass": 1.1}, {"most": -1}):
+        with pytest.raises(ValueError, match="of tokens must"):
+            pruned(log_probs, blank=0, **wrong)
 
 
 def test_a_model_over_other_tokens(arpa: Path) -> None:

@@ -66,6 +66,70 @@ def test_two_processes_give_what_one_gives(
     assert json.loads((tmp_path / "two" / "provenance.json").read_text())["processes"] == 2
 
 
+DEEP_SPEECH_2 = """
+[encoder]
+kind = "deep_speech2"
+input_dim = 6
+channels = [3, 2]
+time_kernels = [3, 3]
+time_strides = [1, 1]
+freq_kernels = [3, 3]
+freq_strides = [2, 1]
+layers = 2
+cells = 5
+"""
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_batch_norm_over_two_processes_is_that_of_one(
+    size: int, toy: object, execute: Callable[..., object], tmp_path: Path, together: Together
+) -> None:
+    """The parts are uneven, and with two batches of three and one a process gets nothing once."""
+    (toy.path / "model.toml").write_text(DEEP_SPEECH_2)
+    options = ("--epochs=3", "--patience=0", f"--batch-size={size}", "--average=0.9")
+    options = (*options, "--learning-rate=0.02", "--sortagrad", "--clip-norm=1")
+    done = execute("train_ctc.py", *toy.arguments(tmp_path / "one", *options))
+    assert done.status == 0, done.err
+    together("train_ctc.py", toy.arguments(tmp_path / "two", *options), kernels="")
+    same_to_rounding(tmp_path / "one", tmp_path / "two")
+    name = "encoder.layers.0.before.norm.running_var"
+    weights = read_weights(tmp_path / "two" / "final.safetensors")
+    assert (weights[name] - 1.0).abs().max() > 0.01
+
+
+NORMS = """
+import torch
+from torch import nn
+from pipeline.nn.sequence_norm import SequenceNorm
+from pipeline.training.distributed.norms import NormSums
+from pipeline.training.distributed.processes import World
+
+world = World()
+network = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), SequenceNorm(2)) for _ in range(3)))
+norms = NormSums(network, world)
+norms.begin()
+with world.together():
+    if world.rank == 0:
+        network(torch.randn(5, 2)).sum().backward()
+    else:
+        network[0](torch.randn(4, 2))  # and then there is no memory left
+        norms.finish()
+    print(norms.done, [float(n.running_mean[0]) for n in norms.norms], flush=True)
+world.leave()
+raise SystemExit
+"""
+
+
+def test_a_process_that_cannot_go_on_takes_part_in_the_sums_that_are_left(
+    tmp_path: Path, together: Together
+) -> None:
+    program = tmp_path / "norms.py"
+    program.write_text(NORMS)
+    one, two = together(str(program), [])
+    assert one == two  # also the running averages
+    assert one.startswith("6 ")
+
+
 BUFFERS = """
 import torch
 from pipeline.training.distributed.processes import World

@@ -1,0 +1,1 @@
+"""Convolutions over frequency and time whose values do not depend on the batch."""
