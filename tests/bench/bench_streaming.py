@@ -38,7 +38,7 @@ from pipeline.nn.models import CtcModel, TransducerModel, build_model
 from pipeline.text.tokens import Tokens
 
 RATE, TOKENS, LABELS_A_SECOND = 16000, 62, 10.0
-SEARCHES = (("ctc", 1), ("ctc", 10), ("ctc", 100), ("transducer", 1), ("transducer", 10))
+SEARCHES = (("ctc", 10), ("transducer", 10), ("ctc", 1), ("transducer", 1), ("ctc", 100))
 FBANK = "--num-mel-bins=40\n--use-energy=true\n"
 
 

@@ -29,6 +29,7 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
         seed: int = 0,
         encoder_kind: str = "recurrent",
         symbols: str = "a b c d",
+        scale: float = 1.0,
         **encoder: Any,
     ) -> Path:
         import torch
@@ -56,10 +57,10 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
             sections |= {"predictor": {"cells": 7}, "joiner": {"kind": "tanh", "dim": 6}}
         config = model_config_from({"num_tokens": 5, **sections}, where="test").part(kind, "test")
         model = build_model(config, num_tokens=5)
-        initialise(model, scale=1.0, generator=torch.Generator().manual_seed(seed))
+        initialise(model, scale=scale, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             if kind == "ctc":
-                model.output.bias[0] += 1.0
+                model.output.bias[0] += scale**2
             elif kind == "transducer":
                 model.joiner.output.bias[0] -= 1.0
         stats = CmvnStats.zeros(features.dim)
