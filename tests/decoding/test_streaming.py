@@ -366,3 +366,18 @@ def test_a_recogniser_keeps_nothing_of_its_streams(make_model) -> None:
     stream.accept_waveform(noise(2000, seed=1))
     model.advance([stream])
     assert {name: id(value) for name, value in vars(model).items()} == before
+
+
+def test_the_pages_program_runs(make_model, tmp_path, monkeypatch, capsys) -> None:
+    import soundfile
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "streaming.md").read_text("utf-8")
+    program = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "lstm").symlink_to(make_model())
+    soundfile.write(tmp_path / "a.wav", noise(4000, seed=1) / 32768.0, RATE)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "docs/streaming.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 21
+    assert len(lines[-1]) > 5
