@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,14 +23,16 @@ from pipeline.errors import DataError, ModelError, UsageError
 from pipeline.frontend.audio import read_audio
 from pipeline.frontend.cmvn import CmvnStats
 from pipeline.frontend.front_end import FrontEnd
-from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_greedy, ctc_prefix_search
-from pipeline.kernels.search.hypotheses import Hypothesis
-from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
+from pipeline.kernels.search.ctc import ctc_align, ctc_beam_search, ctc_prefix_search
+from pipeline.kernels.search.ctc_streams import CtcGreedyStreams
+from pipeline.kernels.search.hypotheses import Hypothesis, Partial
+from pipeline.kernels.search.transducer import transducer_beam_search
+from pipeline.kernels.search.transducer_streams import TransducerGreedyStreams
 from pipeline.kernels.transducer.align import transducer_align
-from pipeline.kernels.transducer.loss import transducer_loss
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import normalise_features
 from pipeline.nn.joiner import TanhJoiner
+from pipeline.nn.layers import log_softmax
 from pipeline.nn.models import (
     BLANK,
     CtcModel,
@@ -47,6 +49,22 @@ class Recognition(NamedTuple):
 
     hyps: list[Hypothesis]  # best first, at least one
     spans: list[Span]  # of the best hypothesis' tokens, in output frames; empty if not requested
+
+
+class StreamSearch(Protocol):
+    """A search through utterances whose frames come in chunks; it keeps a state for each."""
+
+    def start(self) -> Any:
+        """The state before the first frame."""
+
+    def advance(self, states: Sequence[Any], rows: Sequence[Tensor]) -> None:
+        """Read the next rows (n, …) of each utterance into its state."""
+
+    def result(self, state: Any) -> list[Hypothesis]:
+        """The hypotheses after the last frame, best first."""
+
+    def partial(self, state: Any) -> Partial:
+        """The best hypothesis so far."""
 
 
 class Recogniser:
@@ -137,18 +155,11 @@ class Recogniser:
         batch, lengths = self._batch(utt_id, features, cmvn)
         try:
             with torch.inference_mode():
-                if isinstance(self.model, CtcModel):
-                    log_probs, lengths = self.model(batch, lengths)
-                    found = self._with_ctc(log_probs, lengths, with_spans)
-                elif isinstance(self.model, FramewiseModel):
-                    log_probs, _ = self.model(batch, lengths)
-                    found = Recognition(*self.framewise(log_probs[0]))
-                else:
-                    encoded, lengths = self.model.encoder(batch, lengths)
-                    found = self._with_transducer(self.model, encoded, lengths, with_spans)
-                # A wide beam over few tokens may reach what was ruled out; the best one never does.
-                kept = [hyp for hyp in found.hyps if self._unk not in hyp.tokens]
-                return found._replace(hyps=kept or found.hyps)
+                if isinstance(self.model, FramewiseModel):
+                    return Recognition(*self.framewise(self.model(batch, lengths)[0][0]))
+                encoded, _ = self.model.encoder(batch, lengths)
+                rows = self._rows(encoded)[0]
+                return self._recognition(self._search(rows), rows if with_spans else None)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
 
@@ -176,14 +187,8 @@ class Recogniser:
         batch, lengths = self._batch(utt_id, features, cmvn)
         try:
             with torch.inference_mode():
-                if isinstance(self.model, CtcModel):
-                    rows = self.model(batch, lengths)[0][0].double().cpu().numpy()
-                    return ctc_align(rows, tokens, blank=BLANK)
-                assert isinstance(self.model, TransducerModel)
                 encoded, _ = self.model.encoder(batch, lengths)
-                frames = self.model.joiner.project_encoder(encoded)
-                times = transducer_align(frames[0], self.model, tokens, blank=BLANK)
-                return [(t, t + 1) for t in times]
+                return self._spans(self._rows(encoded)[0], tokens)
         except ValueError as error:
             raise DataError(f"{utt_id}: {error}") from error
 
@@ -232,62 +237,79 @@ class Recogniser:
         """
         return self.recognise(name, self.front_end(samples, rate))
 
-    def symbols(self, hypothesis: Hypothesis) -> str:
+    def symbols(self, hypothesis: Hypothesis | Partial) -> str:
         """The tokens of a hypothesis as text."""
         return " ".join(self.directory.tokens.decode(hypothesis.tokens))
 
-    def _with_ctc(self, log_probs: Tensor, lengths: Tensor, with_spans: bool) -> Recognition:
-        rows = log_probs[0].double().cpu().numpy()
-        hyps = _at_least_one(self._search_ctc(log_probs, lengths, rows))
-        spans = ctc_align(rows, hyps[0].tokens, blank=BLANK) if with_spans else []
-        return Recognition(hyps, spans)
+    def _rows(self, encoded: Tensor) -> Tensor:
+        """What a search reads, of the encoder's vectors (…, E).
 
-    def _search_ctc(self, log_probs: Tensor, lengths: Tensor, rows: np.ndarray) -> list[Hypothesis]:
+        That are log Pr(k|t), (…, V), for CTC, and for a transducer the joiner's input, (…, J).
+        """
+        if isinstance(self.model, CtcModel):
+            return log_softmax(self.model.output(encoded))
+        assert isinstance(self.model, TransducerModel)
+        return self.model.joiner.project_encoder(encoded)
+
+    def _recognition(self, hyps: list[Hypothesis], rows: Tensor | None) -> Recognition:
+        """What a search has found; the spans are those in the rows, if they are given."""
+        if self.fusion.words is not None and isinstance(self.model, TransducerModel):
+            normalise = self.options.length_normalise
+            hyps = by_words(hyps, self.fusion.words, length_normalise=normalise)
+        if not hyps:
+            raise ValueError(
+                "no hypothesis is possible; are the model's weights finite? Where only words of a "
+                "language model are allowed, a wider --beam may find some"
+            )
+        # A wide beam over few tokens may reach what was ruled out; the best one never does.
+        hyps = [hyp for hyp in hyps if self._unk not in hyp.tokens] or hyps
+        return Recognition(hyps, [] if rows is None else self._spans(rows, hyps[0].tokens))
+
+    def _spans(self, rows: Tensor, tokens: Sequence[int]) -> list[Span]:
+        """The output frames of each token in the rows of an utterance."""
+        if isinstance(self.model, CtcModel):
+            return ctc_align(rows, tokens, blank=BLANK)
+        assert isinstance(self.model, TransducerModel)
+        times = transducer_align(rows, self.model, tokens, blank=BLANK)
+        return [(t, t + 1) for t in times]
+
+    def _search(self, rows: Tensor) -> list[Hypothesis]:
+        """Search through the rows of an utterance, (T, V) or (T, J)."""
+        if self.options.beam == 1 and not self.ctc.prefix_search:
+            search = self._greedy(rows)
+            state = search.start()
+            search.advance([state], [rows])
+            return search.result(state)
+        if isinstance(self.model, TransducerModel):
+            lengths = torch.tensor([len(rows)], device=rows.device)
+            return transducer_beam_search(rows[None], lengths, self.model, **self._of_beam())[0]
         if self.ctc.prefix_search:
             threshold = self.ctc.prefix_threshold
             return ctc_prefix_search(rows, blank=BLANK, threshold=threshold)
-        if self.options.beam == 1:
-            best_path = float(rows.max(axis=1).sum())
-            return [Hypothesis(tuple(ctc_greedy(log_probs, lengths)[0]), best_path)]
-        return ctc_beam_search(
-            rows,
-            beam=self.options.beam,
-            blank=BLANK,
-            fusion=self.fusion,
-            length_normalise=self.options.length_normalise,
-            token_mass=self.ctc.token_mass,
-            max_tokens=self.ctc.max_tokens,
-        )
+        return ctc_beam_search(rows, **self._of_beam())
 
-    def _with_transducer(
-        self, model: TransducerModel, encoded: Tensor, lengths: Tensor, with_spans: bool
-    ) -> Recognition:
-        frames = model.joiner.project_encoder(encoded)
-        if self.options.beam == 1:
-            limit = self.transducer.max_tokens_per_frame
-            (tokens,) = transducer_greedy(
-                frames, lengths, model, blank=BLANK, max_tokens_per_frame=limit
-            )
-            hyps = [Hypothesis(tuple(tokens), _log_prob(model, encoded, lengths, tokens))]
+    def _greedy(self, like: Tensor) -> StreamSearch:
+        """The greedy search through rows of the type of ``like``."""
+        if isinstance(self.model, CtcModel):
+            return CtcGreedyStreams(blank=BLANK)
+        assert isinstance(self.model, TransducerModel)
+        limit = self.transducer.max_tokens_per_frame
+        return TransducerGreedyStreams(self.model, like, blank=BLANK, max_tokens_per_frame=limit)
+
+    def _of_beam(self) -> dict[str, Any]:
+        """The options of the beam search."""
+        found: dict[str, Any] = {
+            "beam": self.options.beam,
+            "blank": BLANK,
+            "fusion": self.fusion,
+            "length_normalise": self.options.length_normalise,
+        }
+        if isinstance(self.model, TransducerModel):
+            found["fusion"] = self.fusion._replace(words=None)  # which rank what was found
+            found["max_tokens_per_frame"] = self.transducer.max_tokens_per_frame
         else:
-            (hyps,) = transducer_beam_search(
-                frames,
-                lengths,
-                model,
-                beam=self.options.beam,
-                blank=BLANK,
-                length_normalise=self.options.length_normalise,
-                max_tokens_per_frame=self.transducer.max_tokens_per_frame,
-                fusion=self.fusion._replace(words=None),
-            )
-            if self.fusion.words is not None:
-                normalise = self.options.length_normalise
-                hyps = by_words(hyps, self.fusion.words, length_normalise=normalise)
-        _at_least_one(hyps)
-        if not with_spans:
-            return Recognition(hyps, [])
-        times = transducer_align(frames[0], model, hyps[0].tokens, blank=BLANK)
-        return Recognition(hyps, [(t, t + 1) for t in times])
+            found |= {"token_mass": self.ctc.token_mass, "max_tokens": self.ctc.max_tokens}
+        return found
 
 
 def _check(options: SearchOptions, prefix_search: bool) -> None:
@@ -323,20 +345,3 @@ def _rule_out(model: CtcModel | FramewiseModel | TransducerModel, token: int) ->
         layer = joiner.output if isinstance(joiner, TanhJoiner) else joiner.encoder_output
     with torch.no_grad():
         layer.bias[token] = -1e30  # finite: a difference of two infinities would be NaN
-
-
-def _at_least_one(hyps: list[Hypothesis]) -> list[Hypothesis]:
-    if not hyps:
-        raise ValueError(
-            "no hypothesis is possible; are the model's weights finite? Where only words of a "
-            "language model are allowed, a wider --beam may find some"
-        )
-    return hyps
-
-
-def _log_prob(model: TransducerModel, encoded: Tensor, lengths: Tensor, tokens: list[int]) -> float:
-    """log Pr(y|x) of the output ``tokens``, summed over all alignments."""
-    targets = torch.tensor([tokens], dtype=torch.int64, device=encoded.device)
-    counts = torch.tensor([len(tokens)], device=encoded.device)
-    logits = model.join(encoded, targets, counts)
-    return -float(transducer_loss(logits, targets, lengths, counts, blank=BLANK, reduction="sum"))

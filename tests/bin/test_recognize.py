@@ -1,6 +1,12 @@
 """recognize.py: from recordings to tokens, with only a model directory."""
 
+import io
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,10 +139,6 @@ def test_greedy_and_length_normalised(recognize, record):
 
 
 def test_a_reader_that_closes_early(trained, record):
-    import os
-    import subprocess
-    import sys
-
     root = Path(__file__).resolve().parents[2]
     wav = record("a.wav")
     process = subprocess.Popen(
@@ -151,3 +153,112 @@ def test_a_reader_that_closes_early(trained, record):
     process.stderr.close()
     assert process.wait(30) == 141
     assert b"Traceback" not in err
+
+
+# ---- --stream ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def forwards(make_toy, execute, tmp_path_factory) -> Path:
+    """A CTC model that reads forwards only."""
+    path = tmp_path_factory.mktemp("forwards")
+    toy = make_toy(path / "toy")
+    text = (toy.path / "model.toml").read_text()
+    (toy.path / "model.toml").write_text(
+        text.replace("cells = 16", "cells = 16\nbidirectional = false", 1)
+    )
+    options = ("--optimizer=adam", "--learning-rate=0.03", "--epochs=10", "--patience=0")
+    done = execute("train_ctc.py", *toy.arguments(path / "ctc", *options))
+    assert done.status == 0, done.err
+    return path / "ctc"
+
+
+@pytest.mark.parametrize("chunk_ms", [7, 100, 5000])
+def test_a_stream_gives_what_the_whole_recording_gives(forwards, execute, record, chunk_ms):
+    recordings = [record("a.wav", seconds=1.1), record("b.flac")]
+    whole = execute("recognize.py", "--device=cpu", forwards, *recordings)
+    options = ("--stream", f"--chunk-ms={chunk_ms}", "--device=cpu")
+    done = execute("recognize.py", *options, forwards, *recordings)
+    fails(done, 0, "Done 2 recordings, 0 failed", f"PARTIAL\t{recordings[0]}\t")
+    assert done.out == whole.out != ""
+    assert "PARTIAL" not in done.out
+
+
+def pcm(path: Path) -> bytes:
+    return soundfile.read(path, dtype="int16")[0].astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav of a pipe", "raw", "float", "flac"])
+def test_standard_input_is_read_as_it_comes(forwards, execute, record, monkeypatch, kind, tmp_path):
+    wav = record("a.wav", seconds=0.6)
+    data, options = wav.read_bytes(), ["--stream", "--device=cpu"]
+    if kind == "wav of a pipe":
+        place = data.index(b"data") + 4
+        data = data[:4] + b"\xff" * 4 + data[8:place] + b"\xff" * 4 + data[place + 4 :]
+    elif kind == "raw":
+        data, options = pcm(wav), [*options, "--raw-rate=16000"]
+    elif kind == "float":
+        soundfile.write(tmp_path / "f.wav", *soundfile.read(wav), subtype="FLOAT")
+        data = (tmp_path / "f.wav").read_bytes()
+    elif kind == "flac":
+        soundfile.write(tmp_path / "f.flac", *soundfile.read(wav))
+        data = (tmp_path / "f.flac").read_bytes()
+    whole = execute("recognize.py", "--device=cpu", forwards, wav)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    done = execute("recognize.py", *options, forwards, "-")
+    fails(done, 0)
+    assert done.out == whole.out.replace(str(wav), "-")
+
+
+def test_a_header_in_raw_samples_and_half_a_sample(forwards, execute, record, tmp_path):
+    wav, raw = record("a.wav"), tmp_path / "a.raw"
+    options = ("--stream", "--raw-rate=16000", "--device=cpu")
+    done = execute("recognize.py", *options, forwards, wav)
+    fails(done, 1, f"{wav}: begins as a WAV file, not with raw samples; leave off --raw-rate")
+    raw.write_bytes(pcm(wav)[:-1])
+    done = execute("recognize.py", *options, forwards, raw)
+    fails(done, 1, f"{raw}: ends within a sample of 16 bits")
+    done = execute("recognize.py", "--raw-rate=16000", forwards, raw)
+    fails(done, 2, "--raw-rate is for --stream; give both")
+    done = execute("recognize.py", "--stream", "--raw-rate=8000", "--device=cpu", forwards, raw)
+    fails(done, 1, "has a sample rate of 8000 Hz, but the model 16000")
+
+
+def test_a_wav_that_ends_early_on_standard_input(forwards, execute, record, monkeypatch):
+    data = record("a.wav").read_bytes()[:-100]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    done = execute("recognize.py", "--stream", "--device=cpu", forwards, "-")
+    fails(done, 1, "-: ", "6350 samples of 6400")
+
+
+def test_a_model_of_both_directions_cannot_stream(recognize, record):
+    fails(
+        recognize("--stream", record("a.wav")), 1, "cannot read a stream", "bidirectional = false"
+    )
+
+
+def test_ctrl_c_prints_what_was_heard(forwards, execute, record):
+    wav = record("a.wav", seconds=2.0)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, root / "bin/recognize.py", "--stream", "--raw-rate=16000"]
+    process = subprocess.Popen(
+        [*command, "--device=cpu", forwards, "-"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    heard = pcm(wav)[:32_000]  # ten chunks
+    process.stdin.write(heard)
+    process.stdin.flush()
+    assert process.stderr.readline().startswith(b"PARTIAL\t-\t")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+    (wav.parent / "heard.raw").write_bytes(heard)
+    options = ("--stream", "--raw-rate=16000", "--device=cpu")
+    whole = execute("recognize.py", *options, forwards, wav.parent / "heard.raw")
+    assert out.decode().partition("\t")[2] == whole.out.partition("\t")[2] != ""

@@ -1,5 +1,6 @@
 """Linear layers: which product computes, gradients by differences, what stays untouched."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("numba")
 
 from pipeline.kernels import engines
 from pipeline.kernels import linear as module
+from pipeline.kernels.compiler import products
 from pipeline.kernels.linear import SMALL, linear
 
 torch.set_num_threads(1)
@@ -154,3 +156,44 @@ def test_second_derivatives_are_refused() -> None:
     (grad,) = torch.autograd.grad(linear(x, weight).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+# ---- rows that do not depend on other rows -------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("features", "outputs"), [(3, 5), (600, 70), (130, 1)])
+def test_without_gradients_a_row_is_the_same_among_any_others(dtype, features, outputs) -> None:
+    shapes = (200, features), (outputs, features), (outputs,)
+    x, weight, bias = (normal(*shape, dtype=dtype) for shape in shapes)
+    with torch.no_grad():
+        whole = linear(x, weight, bias)
+    with torch.inference_mode():
+        for count in (1, 2, 7, 96, 97, 200):
+            assert torch.equal(linear(x[:count], weight, bias), whole[:count])
+    torch.testing.assert_close(whole, functional.linear(x, weight, bias))
+
+
+def test_kept_panels_follow_weights_that_change() -> None:
+    weight = torch.nn.Parameter(normal(2, 40, 30, dtype=torch.float32))
+    x, bias = normal(5, 30, dtype=torch.float32), torch.zeros(40)
+    with torch.inference_mode():
+        before = [linear(x, weight[d], bias) for d in (0, 1)]
+        assert not torch.equal(*before)
+    with torch.no_grad():
+        weight.mul_(2.0)
+    with torch.inference_mode():
+        after = [linear(x, weight[d], bias) for d in (0, 1)]
+    assert all(torch.equal(2.0 * one, two) for one, two in zip(before, after, strict=True))
+
+
+def test_panels_are_kept_as_long_as_the_weights() -> None:
+    weight = torch.nn.Parameter(normal(40, 30, dtype=torch.float32))
+    gc.collect()
+    count = len(products._kept)
+    with torch.inference_mode():
+        linear(normal(5, 30, dtype=torch.float32), weight, torch.zeros(40))
+    assert len(products._kept) == count + 1
+    del weight
+    gc.collect()
+    assert len(products._kept) == count

@@ -5,7 +5,7 @@ Usage: print_comparison.py UNITS:ENCODER=EXP …
 
 e.g.: local/print_comparison.py phone:blstm=compare/fbank/exp_blstm
 
-EXP is the folder of the networks ctc and transducer with their decode_dev, and with decode_fused_dev
+EXP is the folder of the networks ctc and transducer with their decode_dev, and decode_fused_dev
 where a language model was used. Error rates stand with their 95 % intervals; s/epoch is the median
 of a training's epochs, and RTF the seconds that encoder and search take for a second of speech.
 

@@ -11,6 +11,7 @@ import torch
 from llvmlite import ir
 from numba import types
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, call_address, kernel, part
@@ -20,6 +21,7 @@ from pipeline.kernels.compiler.threads import run_parallel, spans
 TILE_ROWS = 6
 TILE_VECTORS = 2 if simd.REGISTER_BYTES == 32 else 4  # AVX2 has 16 registers, the others 32
 DEPTH = 512  # rows of a panel of B that stay in the cache
+WORTH_A_THREAD = 1 << 20  # multiply-adds of few rows from which on threads share them
 NARROW_ROWS = 12  # of a tile of less than a whole panel's vectors, which leaves more registers
 BLOCK = 96  # rows of A that meet all panels of B before the next ones do
 
@@ -229,6 +231,27 @@ def packed_panels(weight: Tensor, *, transposed: bool) -> Tensor:
     return panels
 
 
+_kept: Any = WeakIdKeyDictionary()  # of weights: by place and shape, the version and the panels
+
+
+def kept_panels(weight: Tensor, *, transposed: bool) -> Tensor:
+    """`packed_panels`, which in inference are packed once and kept as long as the weights are.
+
+    They are packed again when the weights have changed.
+    """
+    base = weight if weight._base is None else weight._base
+    if not torch.is_inference_mode_enabled() or base.is_inference():
+        return packed_panels(weight.contiguous(), transposed=transposed)
+    of_base = _kept.setdefault(base, {})
+    key = (weight.data_ptr(), weight.shape, weight.stride(), transposed)
+    version, panels = of_base.get(key, (-1, weight))
+    if version != weight._version:
+        panels = packed_panels(weight.contiguous(), transposed=transposed)
+        of_base[key] = weight._version, panels
+    kept: Tensor = panels
+    return kept
+
+
 @part
 def packed_product(function, a, a_row, panels, c, c_row, rows, depth, width):
     """C (rows, width) += A (rows, depth) times packed weights, for any number of rows."""
@@ -301,6 +324,38 @@ def add_product(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
     run_parallel([lambda span=span: job(*span) for span in parts])  # type: ignore[misc]
     return c
+
+
+@kernel
+def _few_rows(
+    function: int, a: Floats, panels: Floats, c: Floats, c_row: int, rows: int, depth: int,
+    width: int,
+) -> None:  # fmt: skip
+    mode = simd.flush_denormals()
+    packed_product(function, a, depth, panels, c, c_row, rows, depth, width)
+    simd.restore_denormals(mode)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x`` (M, K) times ``weight`` (N, K) transposed, plus ``bias`` (N,): (M, N).
+
+    In inference few rows meet weights that stay packed; the sums are the same, to the last bit.
+    """
+    rows = bias.repeat(len(x), 1)
+    if not (torch.is_inference_mode_enabled() and 0 < len(x) <= BLOCK and weight.numel()):
+        return add_product(rows, x, weight.t())
+    (count, depth), width, x = x.shape, len(weight), x.contiguous()
+    panels, flat = kept_panels(weight, transposed=True), rows.view(-1)
+    few_rows, function = _few_rows[x.dtype], panel_products(x.dtype)
+    panel = TILE_VECTORS * simd.REGISTER_BYTES // x.element_size()
+    threads = torch.get_num_threads() if count * depth * width > WORTH_A_THREAD else 1
+
+    def job(first: int, last: int) -> None:
+        few_rows(function, x, panels[first * depth :], flat[first:], width, count, depth,
+                 last - first)  # fmt: skip
+
+    run_parallel([lambda span=span: job(*span) for span in spans(width, panel, threads)])  # type: ignore[misc]
+    return rows
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

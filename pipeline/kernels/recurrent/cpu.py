@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
-from pipeline.kernels.compiler.products import packed_panels, packed_product, panel_products
+from pipeline.kernels.compiler.products import kept_panels, packed_product, panel_products
 from pipeline.kernels.compiler.simd import (
     beyond,
     lanes,
@@ -285,9 +285,9 @@ class _Operands:
             _, w_hidden, peepholes, projection, _ = self.recurrence.direction(d)
             onto = self.nothing
             if projection is not None:
-                onto = packed_panels(projection.contiguous(), transposed=transposed)
+                onto = kept_panels(projection, transposed=transposed)
             of_cells = self.nothing.new_zeros(3, self.size) if peepholes is None else peepholes
-            packed = packed_panels(w_hidden.contiguous(), transposed=transposed)
+            packed = kept_panels(w_hidden, transposed=transposed)
             found.append((packed, of_cells.contiguous(), onto))
         return found
 

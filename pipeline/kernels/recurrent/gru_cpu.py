@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.kernels.compiler import simd
 from pipeline.kernels.compiler.compiling import Floats, Longs, kernel, part
-from pipeline.kernels.compiler.products import packed_panels, packed_product, panel_products
+from pipeline.kernels.compiler.products import kept_panels, packed_product, panel_products
 from pipeline.kernels.compiler.simd import beyond, lanes, load, splat, store
 from pipeline.kernels.compiler.threads import run_parallel
 from pipeline.kernels.compiler.vector_math import sigmoid, tanh
@@ -119,7 +119,7 @@ def forward(
     rows, directions, _ = gates.shape
     size = recurrence.cells
     h, before, kept = (gates.new_empty(rows, directions, size) for _ in range(3))
-    packed = [packed_panels(w.contiguous(), transposed=True) for w in recurrence.w_hidden]
+    packed = [kept_panels(w, transposed=True) for w in recurrence.w_hidden]
     compiled: Any = _forward[gates.dtype]
     where, sizes = _places(recurrence, ragged, directions)
     if state is not None:
@@ -142,7 +142,7 @@ def backward(
     gates, kept, before, _ = sweep
     directions, size = gates.shape[1], recurrence.cells
     grad_h, d_gates = grad_h.contiguous(), torch.empty_like(gates)
-    packed = [packed_panels(w.contiguous(), transposed=False) for w in recurrence.w_hidden]
+    packed = [kept_panels(w, transposed=False) for w in recurrence.w_hidden]
     compiled: Any = _backward[gates.dtype]
     where, sizes = _places(recurrence, ragged, directions)
 

@@ -24,7 +24,6 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
     BLANK,
     LABEL,
     TOTAL,
-    Tree,
     descending,
     plus,
     set_places,
@@ -33,7 +32,14 @@ from pipeline.kernels.search.ctc_prefixes_cpu import (
     times,
     with_room,
 )
-from pipeline.kernels.search.ctc_progress_cpu import ROOM, Progress, best, entries, settle
+from pipeline.kernels.search.ctc_progress_cpu import (
+    Beam,
+    Progress,
+    begin,
+    best,
+    entries,
+    settle,
+)
 from pipeline.kernels.search.fusion import Automaton
 from pipeline.kernels.search.words import BETA, WordAutomaton, Words, no_words
 from pipeline.kernels.search.words_cpu import is_barred, word_ends, word_state
@@ -42,19 +48,6 @@ __all__ = ["advance", "beam_search", "begin", "best", "entries", "prefix_search"
 
 SLACK = 1e-9  # of a score: more than rounding changes it
 WIDER = 0.2  # by which share the spread of scores in a frame is guessed to grow in the next
-
-
-class Beam(NamedTuple):
-    """W prefixes in no order."""
-
-    nodes: np.ndarray
-    tokens: np.ndarray  # the last one; -1 of the empty prefix
-    lengths: np.ndarray
-    states: np.ndarray  # of the language model
-    fused: np.ndarray
-    mantissas: np.ndarray  # (3, W): TOTAL, BLANK, LABEL
-    exponents: np.ndarray
-    scores: np.ndarray
 
 
 class Row(NamedTuple):
@@ -350,19 +343,6 @@ def _beam_search(
         beam, after, count = after, beam, found
         set_places(beam.nodes, tree.places, count, True)
     return tree, beam, count, spread
-
-
-def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
-    """The beam before the first frame: the empty prefix, which has probability 1."""
-    tree = Tree.empty(room)
-    ids, states = np.zeros((3, beam_size), np.int32), np.zeros(beam_size, np.int64)
-    ids[:, 0], states[0] = (0, -1, 0), model.start
-    mantissas, exponents = np.full((3, beam_size), 0.5), np.ones((3, beam_size), np.int64)
-    mantissas[LABEL] = 0.0
-    zeros = np.zeros((2, beam_size))
-    return Progress(
-        tree, Beam(ids[0], ids[1], ids[2], states, zeros[0], mantissas, exponents, zeros[1])
-    )
 
 
 def advance(

@@ -2,14 +2,28 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.kernels.search.ctc_plain import LN2, Entry
-from pipeline.kernels.search.ctc_prefixes_cpu import TOTAL, Tree, rooted_anew, spelling
+from pipeline.kernels.search.ctc_prefixes_cpu import LABEL, TOTAL, Tree, rooted_anew, spelling
+from pipeline.kernels.search.fusion import Automaton
 
 ROOM = 1 << 12  # prefixes that a stream may hold before those that are no longer needed are dropped
+
+
+class Beam(NamedTuple):
+    """W prefixes in no order."""
+
+    nodes: np.ndarray
+    tokens: np.ndarray  # the last one; -1 of the empty prefix
+    lengths: np.ndarray
+    states: np.ndarray  # of the language model
+    fused: np.ndarray
+    mantissas: np.ndarray  # (3, W): TOTAL, BLANK, LABEL
+    exponents: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass
@@ -17,11 +31,24 @@ class Progress:
     """How far the search through an utterance has come."""
 
     tree: Tree
-    beam: Any  # `ctc_cpu.Beam`
+    beam: Beam
     count: int = 1  # prefixes in the beam
     spread: float = math.inf
     before: list[int] = field(default_factory=list)  # tokens of the prefix that is the tree's root
     limit: int = ROOM  # prefixes in the tree at which `settle` next looks at it
+
+
+def begin(beam_size: int, model: Automaton, room: int = ROOM) -> Progress:
+    """The beam before the first frame: the empty prefix, which has probability 1."""
+    tree = Tree.empty(room)
+    ids, states = np.zeros((3, beam_size), np.int32), np.zeros(beam_size, np.int64)
+    ids[:, 0], states[0] = (0, -1, 0), model.start
+    mantissas, exponents = np.full((3, beam_size), 0.5), np.ones((3, beam_size), np.int64)
+    mantissas[LABEL] = 0.0
+    zeros = np.zeros((2, beam_size))
+    return Progress(
+        tree, Beam(ids[0], ids[1], ids[2], states, zeros[0], mantissas, exponents, zeros[1])
+    )
 
 
 def settle(progress: Progress) -> None:

@@ -190,7 +190,7 @@ def test_ties_over_many_more_candidates_than_are_kept(engine: ModuleType) -> Non
 def test_more_prefixes_than_there_was_room_for() -> None:
     log_probs = random_log_probs(150, 6, seed=1, sharpness=0.3)
     found = ctc_beam_search(log_probs, beam=300)
-    matrix, tops = ctc_search._checked(log_probs, 0)
+    matrix, tops = ctc_search.checked(log_probs, 0)
     entries = ctc_search_plain.beam_search(matrix, tops, 300, 0, NO_FUSION.tables(6))
     assert {h.tokens for h in found} == {entry.tokens for entry in entries}
 
@@ -392,7 +392,7 @@ def test_plain_numpy_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_KERNELS", "plain")
     engines._has.cache_clear()
     try:
-        assert ctc_search._engine(np.zeros((1, 1))) is ctc_search_plain
+        assert ctc_search.search_engine(np.zeros((1, 1))) is ctc_search_plain
     finally:
         monkeypatch.undo()
         engines._has.cache_clear()
