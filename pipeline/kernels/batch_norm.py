@@ -24,21 +24,33 @@ class Moments(NamedTuple):
     variance: Tensor
 
 
-def normalise(rows: Tensor, gain: Tensor, offset: Tensor, add_up: AddUp) -> tuple[Tensor, Moments]:
+def normalise(
+    rows: Tensor, gain: Tensor, offset: Tensor, add_up: AddUp | None = None
+) -> tuple[Tensor, Moments]:
     """Normalise rows by their own moments, through which gradients flow.
 
     Args:
         rows: (R, K·C): K times C channels in each row.
         gain: γ, (C,).
         offset: β, (C,).
-        add_up: adds up sums over the processes; called once here and once on the way back.
+        add_up: adds up sums over the processes; called once here and once on the way back. None:
+            there is one process, and torch's own norm computes.
 
     Returns:
         (R, K·C), and the moments, which have no gradient.
     """
     flat = rows.reshape(-1, len(gain))
-    y, mean, variance = _Normalise.apply(flat, gain, offset, add_up)
+    if add_up is None and len(flat) > 0 and flat.dtype == gain.dtype:
+        y, mean, scale = torch.native_batch_norm(flat, gain, offset, None, None, True, 0.0, EPSILON)
+        variance = (scale.detach().double().pow(-2.0) - EPSILON).clamp(min=0.0)
+        return y.view(rows.shape), Moments(mean.detach().double(), variance)
+    y, mean, variance = _Normalise.apply(flat, gain, offset, add_up or _alone)
     return y.view(rows.shape), Moments(mean, variance)
+
+
+def _alone(sums: Tensor) -> Tensor:
+    """The sums over one process."""
+    return sums
 
 
 def moments_of(sums: Tensor) -> Moments:

@@ -21,7 +21,7 @@ class SequenceNorm(nn.Module):
     means.
 
     Attributes:
-        add_up: adds up sums over the processes of a training; the training sets it.
+        add_up: adds up sums over the processes of a training, which sets it; None: there is one.
     """
 
     running_mean: Tensor  # (C,)
@@ -35,7 +35,7 @@ class SequenceNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
-        self.add_up: AddUp = _alone
+        self.add_up: AddUp | None = None
 
     def forward(self, rows: Tensor) -> Tensor:
         """(R, K·C), K times all channels -> the same."""
@@ -51,14 +51,14 @@ class SequenceNorm(nn.Module):
 
     def take_part(self) -> None:
         """Add the sums of no rows to those of the other processes, in their forward passes."""
+        assert self.add_up is not None
         sums = self.weight.new_zeros(1 + 2 * len(self.weight), dtype=torch.float64)
         self._track(moments_of(self.add_up(sums)))
 
     def take_part_back(self) -> None:
         """The same in the other processes' backward passes."""
-        self.add_up(
-            torch.zeros(2 * len(self.weight), dtype=torch.float64, device=self.weight.device)
-        )
+        assert self.add_up is not None
+        self.add_up(self.weight.new_zeros(2 * len(self.weight), dtype=torch.float64))
 
     @torch.no_grad()
     def _track(self, moments: Moments) -> None:
@@ -66,8 +66,3 @@ class SequenceNorm(nn.Module):
         share = max(MOMENTUM, 1.0 / int(self.num_batches_tracked))
         self.running_mean.lerp_(moments.mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(moments.variance.to(self.running_var.dtype), share)
-
-
-def _alone(sums: Tensor) -> Tensor:
-    """The sums over one process."""
-    return sums

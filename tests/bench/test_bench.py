@@ -28,6 +28,7 @@ def table(program: str) -> list[list[str]]:
     [
         "bench_lstm.py",
         "bench_lstmp.py",
+        "bench_deep_speech2.py",
         "bench_loss.py",
         "bench_training.py",
         "bench_search.py",
@@ -51,6 +52,7 @@ def test_time_grows_no_faster_than_the_arithmetic() -> None:
     "program",
     [
         "bench_lstm.py",
+        "bench_deep_speech2.py",
         "bench_loss.py",
         "bench_training.py",
         "bench_growth.py",

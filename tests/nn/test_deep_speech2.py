@@ -218,10 +218,12 @@ def test_padding_does_not_change_the_gradients(kind: str) -> None:
 # ---- batch normalisation -------------------------------------------------------------------------
 
 
-def test_statistics_are_those_of_all_valid_frames() -> None:
+@pytest.mark.parametrize("add_up", [None, lambda sums: sums], ids=["torch's", "for processes"])
+def test_statistics_are_those_of_all_valid_frames(add_up: object) -> None:
     """torch's norm of the frames, one after the other, of channels with several frequencies."""
     mine, theirs = SequenceNorm(3).double(), nn.BatchNorm1d(3, momentum=1.0).double()
     rows = 3.0 + 2.0 * torch.randn(12, 6, dtype=torch.float64)
+    mine.add_up = add_up
     mine.weight.data.uniform_(0.5, 2.0)
     theirs.weight.data.copy_(mine.weight.data)
     inputs = [rows.clone().requires_grad_() for _ in range(2)]
@@ -248,11 +250,13 @@ def test_running_averages_begin_with_plain_means() -> None:
     assert int(norm.num_batches_tracked) == 3
 
 
-def test_the_norm_of_a_large_mean_keeps_its_precision() -> None:
+@pytest.mark.parametrize(("add_up", "within"), [(None, 1e-2), (lambda sums: sums, 1e-3)])
+def test_the_norm_of_a_large_mean_keeps_its_precision(add_up: object, within: float) -> None:
     norm = SequenceNorm(1)
+    norm.add_up = add_up
     rows = 1e4 + torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
     out = norm(rows)
-    assert out.mean().abs() < 1e-3  # the numbers themselves are rounded to 1e-3
+    assert out.mean().abs() < within  # the numbers themselves are rounded to 1e-3
     assert out.std().item() == pytest.approx(1.0, abs=1e-2)
 
 
