@@ -42,7 +42,7 @@ class TruncatedTrainer(Trainer):
             len(self.train), generator=generator(self.options.seed, "order", epoch)
         )
         utterances = [self.train[n] for n in order.tolist()]
-        # Short ones last, so that few updates are left to some streams alone, which they would bias.
+        # Short ones last: updates of few streams alone would bias the weights to them.
         tail = LAST * self.options.streams
         utterances[-tail:] = sorted(utterances[-tail:], key=lambda u: -u.num_frames)
         delay = self.objective.model.delay
