@@ -21,6 +21,8 @@ from pipeline.training.subsequences import (
 )
 from pipeline.training.train_options import FramewiseTrainOptions
 
+LAST = 4  # utterances of each stream at the end of an epoch that are read longest first
+
 
 class TruncatedTrainer(Trainer):
     """A `Trainer` whose updates read the next subsequence of each of ``--streams`` utterances."""
@@ -40,6 +42,9 @@ class TruncatedTrainer(Trainer):
             len(self.train), generator=generator(self.options.seed, "order", epoch)
         )
         utterances = [self.train[n] for n in order.tolist()]
+        # Short ones last: updates of few streams alone would bias the weights to them.
+        tail = LAST * self.options.streams
+        utterances[-tail:] = sorted(utterances[-tail:], key=lambda u: -u.num_frames)
         delay = self.objective.model.delay
         return list(cut(utterances, self.options.streams, self.options.bptt, delay))
 

@@ -18,7 +18,7 @@ device=auto
 model=$HERE/conf/lstmp_small.toml
 regime=$HERE/conf/modern
 ctc=
-lm_weight=3
+lm_weight=1
 . "$HERE/../../utils/parse_options.sh"
 . "$HERE/path.sh"
 
