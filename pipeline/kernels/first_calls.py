@@ -18,7 +18,6 @@ from pipeline.kernels.search.fusion import LstmWeights
 from pipeline.kernels.search.model import SearchWeights, State
 from pipeline.kernels.search.transducer import transducer_beam_search, transducer_greedy
 from pipeline.kernels.transducer.joint_loss import joint_transducer_loss
-from pipeline.kernels.transducer.loss import transducer_loss
 
 FRAMES, LABELS, VOCAB, CELLS = 12, 3, 20, 16
 
@@ -106,11 +105,10 @@ class _Transducer:
 
 
 def transducer_best_path() -> None:
-    """The greedy path with a transducer, and its probability."""
+    """The greedy path with a transducer."""
     _encoded(2, trains=False)
     lengths = torch.tensor([FRAMES])
     transducer_greedy(_random(1, FRAMES, CELLS).detach(), lengths, _Transducer())
-    transducer_loss(_random(1, FRAMES, LABELS + 1, VOCAB).detach(), *_targets(), blank=0)
 
 
 def transducer_beam() -> None:
