@@ -48,18 +48,17 @@ class TrainOptions(Options):
     learning_rate: float = option(1e-4, "step size for the loss summed over a batch", above=0)
     schedule: str = option(
         "constant",
-        "schedule of the learning rate: constant, linear (rise, then fall to 0), or annealed "
-        "(divided by --anneal after each epoch)",
+        "schedule of the learning rate: constant, linear (rise, fall to 0) or annealed (--anneal)",
         choices=("constant", "linear", "annealed"),
     )
     anneal: float = option(
-        1.2, "what --schedule=annealed divides the rate by after each epoch", low=1, high=1000
+        1.2, "divisor of the rate after each epoch of --schedule=annealed", low=1, high=1000
     )
     warm_up: float = option(
         0.05, "share of the training in which --schedule=linear raises the rate", low=0, below=1
     )
     momentum: float = option(0.9, "momentum of --optimizer=sgd", low=0)
-    nesterov: bool = option(False, "Nesterov's momentum in place of the plain one")
+    nesterov: bool = option(False, "momentum by the rule of Y. Nesterov, with --optimizer=sgd")
     weight_decay: float = option(
         0.01, "share of each weight that adamw subtracts, times the learning rate", low=0
     )
