@@ -70,7 +70,8 @@ def main(
     if metric and len(metric.split()) != 1:
         raise UsageError(f"--metric must be one word, such as PER, not {metric!r}")
     if len(set(names)) != len(names):
-        raise UsageError("two systems have the same name; give each its own --name")
+        twice = next(one for one in names if names.count(one) > 1)
+        raise UsageError(f"two systems are named {twice}; give each a --name of its own")
     texts = read_systems(ref_rspecifier, hyp_rspecifiers, fold=options.fold(), mode=mode)
     found = [
         align_all(texts.pairs(number), options.rule, optional=options.optional)

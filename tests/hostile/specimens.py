@@ -89,6 +89,7 @@ def make_specimens(folder: Path, run: Run) -> dict[Specimen, bytes]:
     ours("make_ngram_lm.py", "--order=2", "train/text", "lm.arpa")
     ours("train_tokenizer.py", "--kind=bpe", "--vocab-size=9", "ark:words", "bpe/tokens.txt")
     ours("train_tokenizer.py", "--kind=chars", "ark:words", "chars/tokens.txt")
+    _make_more(folder, ours)
     decode = ("--resume", "--write-ctm=dec/hyp.ctm", "--nbest=2", "ctc", "scp:dev/feats.scp")
     (folder / "dec").mkdir()
     ours("decode_ctc.py", *decode, "ark,t:dec/hyp.txt")
@@ -105,6 +106,22 @@ def make_specimens(folder: Path, run: Run) -> dict[Specimen, bytes]:
         if done.status != 0:
             raise RuntimeError(f"{specimen}: {done.status}\n{done.said}")
     return made
+
+
+def _make_more(folder: Path, ours: Callable[..., None]) -> None:
+    """Frame-wise networks and alignments, a network that reads streams, one that spells words."""
+    uni = (folder / "model.toml").read_text().replace("[encoder]", "[encoder]\nbidirectional=false")
+    (folder / "uni.toml").write_text(uni)
+    shutil.copytree(folder / "train", folder / "spelt")
+    spelt = "s0-u0 ab c\ns0-u1 cab\ns1-u2 a ba\ns1-u3 b\n"
+    (folder / "spelt" / "text").write_text(spelt)
+    (folder / "times.ctm").write_text(CTM + "s1-u2 1 0 0.3 b\ns1-u3 1 0 0.2 a\n")
+    for name in ("train", "dev"):
+        to = f"ark,scp:{name}/ali.ark,{name}/ali.scp"
+        ours("align_tokens.py", "ctc", f"scp:{name}/feats.scp", f"ark:{name}/text", to)
+    ours("train_framewise.py", *TRAIN, "uni.toml", "tokens.txt", "train", "dev", "framewise")
+    ours("train_ctc.py", *TRAIN, "uni.toml", "chars/tokens.txt", "spelt", "spelt", "letters")
+    ours("make_ngram_lm.py", "--order=2", "--unk", "spelt/text", "words.arpa")
 
 
 def _write_audio(folder: Path) -> None:
@@ -179,6 +196,22 @@ def _specimens(decode: tuple[str, ...]) -> list[Specimen]:
                  ("ctc/checkpoints/last.pt", "ctc/metrics.jsonl"),
                  trusted_for="ctc/final.safetensors"),
         Specimen("train_predictor.py", (*TRAIN, *train, "new"), ("train/text",), ("s0-u", "s1-u")),
+        Specimen("train_framewise.py",
+                 ("--streams=2", *TRAIN, "uni.toml", *train[1:], "new"),
+                 ("uni.toml", "train/ali.scp", "train/ali.ark", "dev/ali.scp", "train/feats.scp"),
+                 ("s0-u", "s1-u", "ali.ark")),
+        Specimen("align_tokens.py", ("ctc", "scp:dev/feats.scp", "ark:dev/text", "ark,t:out"),
+                 ("dev/text", "dev/feats.scp", "ctc/tokens.txt"), ("s0-u", "s1-u", "ctc/")),
+        Specimen("ctm_to_ali.py", ("tokens.txt", "times.ctm", "dev/utt2num_frames", "ark,t:out"),
+                 ("times.ctm", "dev/utt2num_frames", "tokens.txt"), ("s0-u", "s1-u")),
+        Specimen("decode_framewise.py",
+                 ("--lm=lm.arpa", "framewise", "scp:dev/feats.scp", "ark,t:hyp"),
+                 ("lm.arpa", *(f"framewise/{name}" for name in model)), ("framewise/tokens.txt",)),
+        Specimen("decode_ctc.py",
+                 ("--word-lm=words.arpa", "letters", "scp:dev/feats.scp", "ark,t:hyp"),
+                 ("words.arpa", "letters/tokens.txt")),
+        Specimen("recognize.py", ("--stream", "letters", "audio/a.wav"),
+                 ("audio/a.wav", "letters/config.json"), ("letters",)),
         Specimen("show_model.py", ("--json", "ctc"), ("ctc/config.json", "ctc/tokens.txt")),
         Specimen("show_model.py", ("--num-tokens=4", "model.toml"), ("model.toml",)),
         Specimen("average_models.py", ("--last=1", "kept", "new"),

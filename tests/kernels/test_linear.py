@@ -171,7 +171,7 @@ def test_without_gradients_a_row_is_the_same_among_any_others(dtype, features, o
     with torch.inference_mode():
         for count in (1, 2, 7, 96, 97, 200):
             assert torch.equal(linear(x[:count], weight, bias), whole[:count])
-    torch.testing.assert_close(whole, functional.linear(x, weight, bias))
+    torch.testing.assert_close(whole, functional.linear(x, weight, bias), rtol=1e-5, atol=1e-4)
 
 
 def test_kept_panels_follow_weights_that_change() -> None:
