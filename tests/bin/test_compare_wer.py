@@ -66,7 +66,7 @@ def test_what_is_refused(execute, tables: list[str], tmp_path: Path) -> None:
     assert "two systems or more" in execute("compare_wer.py", *tables[:2]).err
     assert "1 names for 2 systems" in execute("compare_wer.py", "--name=a", *tables[:3]).err
     done = execute("compare_wer.py", tables[0], tables[1], tables[1])
-    assert (done.status, "the same name" in done.err) == (2, True)
+    assert (done.status, "two systems are named" in done.err) == (2, True)
     (tmp_path / "utt2spk").write_text("s1_a s1\n")
     done = execute("compare_wer.py", f"--utt2spk=ark:{tmp_path}/utt2spk", *tables)
     assert (done.status, "no speaker of s1_b" in done.err) == (1, True)

@@ -182,6 +182,6 @@ def test_two_utterances_are_learnt(row: str) -> None:
             with torch.no_grad():
                 scores = objective.evaluate([batch])
             model.train()
-            if scores.per == 0.0:
+            if scores.error_rate == 0.0:
                 return
     pytest.fail(f"{scores.per} % after {step + 1} updates, loss {scores.loss}")
