@@ -184,4 +184,4 @@ def test_two_utterances_are_learnt(row: str) -> None:
             model.train()
             if scores.error_rate == 0.0:
                 return
-    pytest.fail(f"{scores.per} % after {step + 1} updates, loss {scores.loss}")
+    pytest.fail(f"{scores.error_rate} % after {step + 1} updates, loss {scores.loss}")
