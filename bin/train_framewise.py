@@ -3,8 +3,8 @@
 
 Usage: train_framewise.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_DIR
 
-e.g.: train_framewise.py --streams=8 conf/lstmp_small.toml data/tokens.txt data/train data/dev \\
-        exp/framewise
+e.g.: train_framewise.py --streams=8 conf/framewise/lstmp.toml data/tokens.txt \\
+        data/train data/dev exp/framewise
 
 The method is that of H. Sak, A. Senior and F. Beaufays, Long Short-Term Memory Recurrent Neural
 Network Architectures for Large Scale Acoustic Modeling, 2014: cross-entropy of the labels of

@@ -174,6 +174,7 @@ def recorded(tmp_path: Path, block: Block) -> list[list[str]]:
     scripts = ["tests/run.sh", "egs/timit/local/run_tables.sh", "bin/train_ctc.py"]
     recipes = ("timit", "speechocean762", "mandarin")
     scripts += [f"egs/{recipe}/run.sh" for recipe in recipes]
+    scripts += [str(path.relative_to(ROOT)) for path in ROOT.glob("egs/*/local/*.sh")]
     places = [programs / name for name in {*names, *KALDIS, *OTHERS}]
     for place in [*places, *(tmp_path / script for script in scripts)]:
         place.parent.mkdir(parents=True, exist_ok=True)

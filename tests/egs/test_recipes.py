@@ -447,6 +447,46 @@ def test_words_of_speechocean762_stand_beside_its_phones(run, small, tmp_path):
         assert read_score(exp / kind / "decode_fused_test").beside.name == "CER"
 
 
+@pytest.mark.slow
+def test_speechocean762_compares_encoders_and_asks_more(run, tmp_path):
+    make_speechocean(tmp_path / "corpus")
+    local = ROOT / "egs" / "speechocean762" / "local"
+    shared = ["--work", "work", "--nj", "1", "--device", "cpu"]
+    corpus = ["--corpus", "corpus", "--allow-partial", "true", *shared]
+    tables = ["--encoders", "lstm", "--units", "phone char", "--beam", "2"]
+    done = run(local / "compare_encoders.sh", *corpus, *tables)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    phone, char = rows[0], rows[3]
+    assert phone[:3] == ["| encoder", "trained as", "weights"]
+    assert ("PER" in phone, "WER" in phone) == (True, False)
+    assert {"WER", "CER", "WER with LM", "CER with LM"} <= set(char)
+    assert [row[:2] for row in rows[1:3]] == [["| lstm", "CTC"], ["| lstm", "transducer"]]
+    again = run(local / "compare_encoders.sh", *corpus, *tables)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    done = run(local / "run_framewise.sh", "--work", "work/fbank", "--tag", "lstm", *shared[2:])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("%PER") == 2
+    done = run(local / "ask_deep_speech2.sh", *corpus, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("PER") == 8
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("compare_encoders.sh", ["--encoders", "none"], "--encoders: no conf/encoders/none.toml"),
+        ("run_framewise.sh", ["--networks", "none"], "no conf/framewise/none.toml"),
+        ("compare_encoders.sh", ["--units", "letter"], "--units is phone, char, bigram"),
+    ],
+)
+def test_wrong_options_of_comparisons(run, tmp_path, script, options, said):
+    (tmp_path / "corpus").mkdir()
+    corpus = ["--corpus", "corpus"] if script != "run_framewise.sh" else []
+    done = run(ROOT / "egs" / "speechocean762" / "local" / script, *corpus, *options)
+    fails(done, 2, said)
+
+
 def test_speechocean762_names_its_units(run):
     done = run(ROOT / "egs" / "speechocean762", "--stage", "2", "--units", "letter")
     fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")
