@@ -32,6 +32,10 @@ ENGINES = {
         "plain": "pipeline.kernels.convolution.plain",
         "cpu": "pipeline.kernels.convolution.cpu",
     },
+    "row_convolution": {
+        "plain": "pipeline.kernels.row_convolution.plain",
+        "cpu": "pipeline.kernels.row_convolution.cpu",
+    },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",
         "cpu": "pipeline.kernels.ctc.cpu",
