@@ -27,6 +27,7 @@ ENGINES = {
     "gru": {
         "plain": "pipeline.kernels.recurrent.gru_plain",
         "cpu": "pipeline.kernels.recurrent.gru_cpu",
+        "cuda": "pipeline.kernels.recurrent.gru_cuda",
     },
     "convolution": {
         "plain": "pipeline.kernels.convolution.plain",
