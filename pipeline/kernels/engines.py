@@ -90,11 +90,6 @@ def _has(kind: str) -> bool:
     if importlib.util.find_spec(needed) is None:
         log.warning("%s is missing: kernels on %s run in plain torch, slower", needed, kind)
         return False
-    if kind == "cpu":
-        from pipeline.kernels.compiler.compiling import cache_folder
-
-        if not cache_folder().exists():
-            log.info("compiling the kernels for this processor, once: some seconds")
     return True
 
 
