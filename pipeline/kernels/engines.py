@@ -27,10 +27,15 @@ ENGINES = {
     "gru": {
         "plain": "pipeline.kernels.recurrent.gru_plain",
         "cpu": "pipeline.kernels.recurrent.gru_cpu",
+        "cuda": "pipeline.kernels.recurrent.gru_cuda",
     },
     "convolution": {
         "plain": "pipeline.kernels.convolution.plain",
         "cpu": "pipeline.kernels.convolution.cpu",
+    },
+    "row_convolution": {
+        "plain": "pipeline.kernels.row_convolution.plain",
+        "cpu": "pipeline.kernels.row_convolution.cpu",
     },
     "ctc": {
         "plain": "pipeline.kernels.ctc.plain",
@@ -85,11 +90,6 @@ def _has(kind: str) -> bool:
     if importlib.util.find_spec(needed) is None:
         log.warning("%s is missing: kernels on %s run in plain torch, slower", needed, kind)
         return False
-    if kind == "cpu":
-        from pipeline.kernels.compiler.compiling import cache_folder
-
-        if not cache_folder().exists():
-            log.info("compiling the kernels for this processor, once: some seconds")
     return True
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from pipeline.kernels.convolution.layer import convolution, shape_of
 from pipeline.kernels.linear import linear_rows
-from pipeline.kernels.ragged import Ragged
+from pipeline.kernels.ragged import Ragged, layout
 from pipeline.kernels.recurrent.layer import advance_sweep, sweep_rows
 from pipeline.kernels.recurrent.plain import CLIP, GATES, Recurrence, State
-from pipeline.kernels.row_convolution import row_convolution
+from pipeline.kernels.row_convolution.layer import row_convolution
 from pipeline.nn.layers import draw_uniform
 from pipeline.nn.sequence_norm import SequenceNorm
 
@@ -207,9 +207,9 @@ class RowConvolution(nn.Module):
         with torch.no_grad():
             self.weight.add_(1.0 / len(self.weight))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, H), zero in the padding -> (N, T, H)."""
-        return row_convolution(x, self.weight)
+    def forward(self, rows: Tensor, ragged: Ragged) -> Tensor:
+        """(R, H) -> (R, H)."""
+        return row_convolution(rows, self.weight, ragged)
 
     def start(self) -> Tensor:
         """The frames that wait for those after them: none yet, (0, H)."""
@@ -219,7 +219,8 @@ class RowConvolution(nn.Module):
         """The frames that still wait, and the outputs (m, H) that are known now."""
         frames = torch.cat([pending, chunk])
         count = len(frames) if ends else max(0, len(frames) - len(self.weight) + 1)
-        return frames[count:], self(frames[None])[0, :count]
+        ragged = layout(torch.tensor([len(frames)]), len(frames))
+        return frames[count:], self(frames, ragged)[:count]
 
 
 class FullyConnectedLayer(nn.Module):

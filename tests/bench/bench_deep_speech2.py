@@ -7,12 +7,14 @@ e.g.: python3 tests/bench/bench_deep_speech2.py
 
 The layer is a bidirectional one of 512 clipped ReLUs with batch normalisation, forward and backward
 on a padded batch. torch's has neither the clip nor the norm, but a W of its own for each direction.
-The step is counted as in `bench_training.py`, and is made without dropout.
+The step is counted as in `bench_training.py`, and is made without dropout. The row convolution is
+compared with the loop over the frames of its look-ahead in plain torch.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from bench_lstm import ragged_lengths, step
@@ -21,6 +23,7 @@ from measure import Row, machine, medians, show, start
 from torch import Tensor, nn
 
 from pipeline.kernels.ragged import layout, pack, unpack
+from pipeline.kernels.row_convolution import cpu, plain
 from pipeline.nn.config import load_model_config
 from pipeline.nn.deep_speech2 import SummedRecurrentLayer
 from pipeline.nn.encoders.deep_speech2 import DeepSpeech2Encoder
@@ -34,6 +37,7 @@ from pipeline.training.objectives.objective import Metric
 from pipeline.training.step import GradientSum
 
 FRAMES, LABELS, TOKENS, CELLS = 304, 38, 62, 512
+LOOKAHEAD = 80
 CONF = Path(__file__).resolve().parents[2] / "egs" / "speechocean762" / "conf"
 CELLS_OF = {"relu": "clipped ReLU", "gru": "GRU"}
 
@@ -59,6 +63,22 @@ def layer_rows(cell: str, lengths: Tensor, rounds: int, floor: float) -> Row:
     low, high = int(lengths.min()), int(lengths.max())
     frames = f"N {len(lengths)}, {low if low == high else f'{low}-{high}'} frames"
     return Row(f"{name}, {frames}", times["ours"], peer, times["theirs"], floor)
+
+
+def look_ahead_row(cells: int, rounds: int, floor: float) -> Row:
+    """A row convolution with the paper's look-ahead, forward and both gradients."""
+    ragged = layout(torch.full((16,), 150), 150)
+    x, grad = torch.randn(2, ragged.rows, cells)
+    weight = torch.randn(LOOKAHEAD + 1, cells)
+
+    def run(engine: ModuleType) -> None:
+        engine.forward(x, weight, ragged)
+        engine.backward_input(grad, weight, ragged)
+        engine.backward_weight(grad, x, len(weight), ragged)
+
+    times = medians({"ours": lambda: run(cpu), "loop": lambda: run(plain)}, rounds)
+    name = f"row convolution, τ {LOOKAHEAD}, {cells} units, N 16, 150 frames"
+    return Row(name, times["ours"], "the loop over τ in torch", times["loop"], floor)
 
 
 def multiply_adds(encoder: DeepSpeech2Encoder) -> int:
@@ -116,6 +136,8 @@ def measure(rounds: int) -> list[Row]:
         lambda: layer_rows("relu", ragged_lengths(16), rounds, 1.0),
         lambda: layer_rows("relu", torch.full((16,), FRAMES), rounds, 1.0),
         lambda: layer_rows("gru", ragged_lengths(16), rounds, 1.0),
+        lambda: look_ahead_row(512, rounds, 1.0),
+        lambda: look_ahead_row(2560, rounds, 1.0),
         lambda: step_row("deep_speech2/small.toml", 16, rounds, 1.6),
         lambda: step_row("encoders/deep_speech2.toml", 16, rounds, 1.6),
     ]

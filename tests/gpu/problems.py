@@ -18,6 +18,7 @@ from pipeline.kernels.ctc import cuda as ctc_cuda
 from pipeline.kernels.ctc import plain as ctc_plain
 from pipeline.kernels.ragged import layout
 from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent import gru_cuda, gru_plain
 from pipeline.kernels.recurrent import plain as lstm_plain
 from pipeline.kernels.recurrent.plain import Recurrence
 from pipeline.kernels.transducer import cuda as transducer_cuda
@@ -31,14 +32,14 @@ Found = dict[str, Tensor]
 class Problem(NamedTuple):
     """A problem of a family of programs."""
 
-    family: str  # recurrent, ctc, transducer or joiner
+    family: str  # recurrent, gru, ctc, transducer or joiner
     name: str
     solve: Callable[[bool, torch.dtype, torch.device, Place], Found]  # by the Triton programs?
 
 
 def half(family: str) -> bool:
     """Whether the programs of a family take half precision as a training gives it to them."""
-    return family in ("recurrent", "joiner")
+    return family in ("recurrent", "gru", "joiner")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Draw:
 # ---- the recurrent layers ------------------------------------------------------------------------
 
 
-def _lstm(
+def _layer(
     cell: str, lengths: list[int], size: int, width: int, *, peepholes: bool = True
 ) -> Problem:
     def solve(by_triton: bool, dtype: torch.dtype, device: torch.device, place: Place) -> Found:
@@ -76,7 +77,7 @@ def _lstm(
             put(draw(2, width, size, scale=size**-0.5)) if width != size else None,
         )
         ragged = layout(torch.tensor(lengths), max(lengths))
-        engine: ModuleType = lstm_cuda if by_triton else lstm_plain
+        engine = _sweeper(recurrence.family, by_triton)
         gates, grad_h = put(draw(ragged.rows, 2, columns)), put(draw(ragged.rows, 2, width))
         hidden, sweep = engine.forward(gates.clone(), recurrence, ragged)
         d_gates, d_hidden, d_peepholes = engine.backward(grad_h, sweep, recurrence, ragged)
@@ -87,7 +88,13 @@ def _lstm(
     name = f"{cell}: N {len(lengths)}, T {max(lengths)}, {size} cells"
     name += f" projected to {width}" if width != size else ""
     name += ", no peepholes" if cell == "lstm" and not peepholes else ""
-    return Problem("recurrent", name, solve)
+    return Problem("gru" if cell.startswith("gru") else "recurrent", name, solve)
+
+
+def _sweeper(family: str, by_triton: bool) -> ModuleType:
+    if family == "gru":
+        return gru_cuda if by_triton else gru_plain
+    return lstm_cuda if by_triton else lstm_plain
 
 
 # ---- CTC -----------------------------------------------------------------------------------------
@@ -182,11 +189,13 @@ def smallest() -> list[Problem]:
     What is larger than a tile in one place is smaller than one in another.
     """
     return [
-        _lstm("lstm", [4, 2, 3, *[1] * 15], 18, 18),
-        _lstm("lstm", [3, 0, 1, 2], 17, 19),
-        _lstm("lstm", [2, 1], 5, 5, peepholes=False),
-        _lstm("tanh", [3, 1, 4], 19, 19),
-        _lstm("relu", [3, 1, 4], 19, 19),
+        _layer("lstm", [4, 2, 3, *[1] * 15], 18, 18),
+        _layer("lstm", [3, 0, 1, 2], 17, 19),
+        _layer("lstm", [2, 1], 5, 5, peepholes=False),
+        _layer("tanh", [3, 1, 4], 19, 19),
+        _layer("relu", [3, 1, 4], 19, 19),
+        _layer("gru", [3, 0, 1, 4, *[1] * 14], 19, 19),
+        _layer("gru_tanh", [2, 1], 5, 5),
         _ctc([5, 1, 9, 14], [2, 1, 0, 4], 11),
         _transducer([4, 5, 1, 9], [3, 0, 1, 4], 13),
         _transducer([5, 3], [2, 1], 1030),
@@ -195,17 +204,19 @@ def smallest() -> list[Problem]:
 
 
 def full_size() -> list[Problem]:
-    """The networks of [G13] on batches of utterances of 1 to 3 seconds."""
+    """The networks of [G13] and GRUs on batches of utterances of 1 to 3 seconds."""
     generator = torch.Generator().manual_seed(5)
 
     def between(low: int, high: int, count: int) -> list[int]:
         return [high, *torch.randint(low, high + 1, (count - 1,), generator=generator).tolist()]
 
     return [
-        _lstm("lstm", between(100, 304, 64), 250, 250),
-        _lstm("lstm", between(100, 304, 16), 512, 256),
-        _lstm("tanh", between(100, 304, 16), 500, 500),
-        _lstm("relu", between(100, 304, 16), 500, 500),
+        _layer("lstm", between(100, 304, 64), 250, 250),
+        _layer("lstm", between(100, 304, 16), 512, 256),
+        _layer("tanh", between(100, 304, 16), 500, 500),
+        _layer("relu", between(100, 304, 16), 500, 500),
+        _layer("gru", between(100, 304, 16), 512, 512),
+        _layer("gru_tanh", between(100, 304, 16), 250, 250),
         _ctc(between(100, 304, 64), between(10, 38, 64), 62),
         _transducer(between(100, 304, 8), between(10, 38, 8), 62),
         _joiner(between(100, 304, 16), between(10, 38, 16), 62, 250),

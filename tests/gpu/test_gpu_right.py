@@ -17,12 +17,18 @@ import torch
 
 from pipeline.kernels.ctc import cuda as ctc_cuda
 from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent import gru_cuda
 from pipeline.kernels.transducer import cuda as transducer_cuda
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-ENGINES = {"recurrent": lstm_cuda, "ctc": ctc_cuda, "transducer": transducer_cuda}
+ENGINES = {
+    "recurrent": lstm_cuda,
+    "gru": gru_cuda,
+    "ctc": ctc_cuda,
+    "transducer": transducer_cuda,
+}
 
 pytestmark = pytest.mark.skipif(not lstm_cuda.available(), reason="Triton is not installed")
 interpreted = pytest.mark.skipif(not IS_INTERPRETED, reason="run by test_in_the_interpreter")
@@ -84,7 +90,7 @@ def first_fault(right: ModuleType, family: str) -> str | None:
 
 @interpreted
 def test_nothing_is_found_where_all_is_right(right: ModuleType) -> None:
-    assert [first_fault(right, family) for family in ENGINES] == [None, None, None]
+    assert [first_fault(right, family) for family in ENGINES] == [None] * len(ENGINES)
 
 
 @interpreted
@@ -98,7 +104,7 @@ def test_an_error_in_a_program_is_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text = (ROOT / "pipeline" / "kernels" / family / "triton.py").read_text()
+    text = Path(ENGINES[family]._programs().__file__).read_text()
     before, definition, rest = text.partition(f"def {program}(")
     assert right_text in rest
     planted = tmp_path / "planted.py"

@@ -52,7 +52,7 @@ def test_the_engines_of_a_family_have_the_same_functions(family: str) -> None:
     """On every device: what a GPU would be given exists, though none may be here."""
     for name in engines.ENGINES[family].values():
         assert importlib.util.find_spec(name) is not None
-    assert ON_GPU == ["recurrent", "ctc", "transducer"]
+    assert ON_GPU == ["recurrent", "gru", "ctc", "transducer"]
     assert engine_name(family, torch.zeros(1, device="meta")).endswith("plain")
 
 

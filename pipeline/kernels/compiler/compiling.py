@@ -29,7 +29,7 @@ from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 from torch import Tensor
 
-from pipeline.kernels.compiler.kept import KeptFile, fault, make_folder
+from pipeline.kernels.compiler.kept import KeptFile, announce, fault, make_folder
 
 log = logging.getLogger("pipeline")
 
@@ -174,6 +174,7 @@ def _compiled(function: Callable[..., Any], signature: Any) -> int:
         _config.CACHE_DIR = str(cache_folder())
         if (kept := _kept(function, signature)) is not None:
             return kept
+        announce()
         cfunc = _cfunc(function, signature)
         if _can_keep():
             _keep(cfunc)

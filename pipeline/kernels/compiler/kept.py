@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ class KeptFile(IndexDataCacheFile):
         """The compiled code, or None if it is not there, is damaged, or is of another kernel."""
         name = self._load_index().get(key)
         found = self._loaded(self._data_path(name)) if name is not None else None
-        return found[1] if found is not None and found[0] == self._about(key) else None
+        if found is not None and found[0] == self._about(key):
+            return found[1]
+        announce()
+        return None
 
     def save(self, key: Any, data: Any) -> None:
         """Keep compiled code; where that fails, say so, and let each process compile for itself."""
@@ -76,6 +80,12 @@ class KeptFile(IndexDataCacheFile):
         except Exception as error:  # of another version of a package
             log.debug("%s: %s; compiling anew", path, error)
             return None
+
+
+@cache
+def announce() -> None:
+    """Say, once in a process, that a kernel is compiled, since a command then starts late."""
+    log.info("compiling kernels for this processor, once: some seconds")
 
 
 def is_own(facts: os.stat_result) -> bool:

@@ -37,7 +37,8 @@ OFFSETS = tl.constexpr(18)
 
 
 @triton.jit
-def _pointer(table, slot, DTYPE: tl.constexpr):
+def pointer(table, slot, DTYPE: tl.constexpr):
+    """The tensor whose address stands in a slot of the table."""
     address = tl.load(table + slot).to(tl.pointer_type(DTYPE))
     return tl.multiple_of(address, 16)
 
@@ -53,7 +54,7 @@ def _rows(table, t, frames):
 
 
 @triton.jit
-def _product(
+def product(
     x_rows, known, w, col, live,
     K: tl.constexpr, K_STRIDE: tl.constexpr, COLUMN_STRIDE: tl.constexpr, PRECISION: tl.constexpr,
     SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
@@ -115,7 +116,7 @@ def _store_four(at, stride, i, f, g, o, mask):
 @triton.jit
 def _peepholes(table, d, H: tl.constexpr, col, live):
     """Those of a tile's cells to i, f and o."""
-    at = _pointer(table, PEEPHOLES, tl.float32) + d * (3 * H) + col
+    at = pointer(table, PEEPHOLES, tl.float32) + d * (3 * H) + col
     w_ci = tl.load(at, mask=live, other=0.0)[None, :]
     w_cf = tl.load(at + H, mask=live, other=0.0)[None, :]
     w_co = tl.load(at + 2 * H, mask=live, other=0.0)[None, :]
@@ -123,13 +124,14 @@ def _peepholes(table, d, H: tl.constexpr, col, live):
 
 
 @triton.jit
-def _sigmoid(x):
+def sigmoid(x):
+    """By e^(-|x|), which does not overflow."""
     e = tl.exp(-tl.abs(x))
     return tl.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit
-def _tanh(x):
+def tanh(x):
     """By e^(-2|x|); by four terms of the series where that would cancel."""
     e = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - e) / (1.0 + e)
@@ -138,11 +140,27 @@ def _tanh(x):
     return tl.where(tl.abs(x) < 0.15, near, tl.where(x < 0, -far, far))
 
 
+@triton.jit
+def activated(x, CLIP: tl.constexpr):
+    """tanh(x) where CLIP is 0, else a ReLU that ends there."""
+    if CLIP > 0:
+        return tl.where(x >= CLIP, CLIP, tl.where(x <= 0.0, 0.0, x))
+    return tanh(x)
+
+
+@triton.jit
+def slope(grad, value, CLIP: tl.constexpr):
+    """The gradient below `activated`, from that above it and its value."""
+    if CLIP > 0:
+        return tl.where((value > 0.0) & (value < CLIP), grad, 0.0)
+    return grad * (1.0 - value * value)
+
+
 # ---- forward -------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _forward_place(table, step, direction, SEQUENCES: tl.constexpr):
+def forward_place(table, step, direction, SEQUENCES: tl.constexpr):
     """This step's rows of the tile and those of the step read before; which of each there are."""
     frames = tl.load(table + FRAMES)
     s = tl.load(table + BASE) + step
@@ -164,39 +182,39 @@ def lstm_step(
 ):  # fmt: skip
     """[G13] eq. 3-7 for a tile, from h and c of the step read before to gates, c and o tanh(c)."""
     d = tl.program_id(2)
-    row, here, row_before, known, count = _forward_place(table, step, d, SEQUENCES)
+    row, here, row_before, known, count = forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
         return
     col = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     live = col < H
     i, f, g, o = _four_products(
-        _pointer(table, HIDDEN, DTYPE) + (row_before * D + d) * P, known,
-        _pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P), col, live,
+        pointer(table, HIDDEN, DTYPE) + (row_before * D + d) * P, known,
+        pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P), col, live,
         H, P, PRECISION, SEQUENCES, COLUMNS, INNER,
     )  # fmt: skip
     mask = here[:, None] & live[None, :]
     at = ((row * D + d) * (4 * H))[:, None] + col[None, :]
-    x_i, x_f, x_g, x_o = _load_four(_pointer(table, GATES, DTYPE) + at, H, mask)
+    x_i, x_f, x_g, x_o = _load_four(pointer(table, GATES, DTYPE) + at, H, mask)
     i, f, g, o = i + x_i, f + x_f, g + x_g, o + x_o
-    cells = _pointer(table, CELLS, tl.float32)
+    cells = pointer(table, CELLS, tl.float32)
     c_at = cells + ((row_before * D + d) * H)[:, None] + col[None, :]
     c = tl.load(c_at, mask=known[:, None] & live[None, :], other=0.0)
     if HAS_PEEPHOLES:
         w_ci, w_cf, w_co = _peepholes(table, d, H, col, live)
         i, f = i + w_ci * c, f + w_cf * c
-    i, f, g = _sigmoid(i), _sigmoid(f), _tanh(g)
+    i, f, g = sigmoid(i), sigmoid(f), tanh(g)
     c = f * c + i * g
     if HAS_PEEPHOLES:
         o += w_co * c
-    o = _sigmoid(o)
+    o = sigmoid(o)
     m_at = ((row * D + d) * H)[:, None] + col[None, :]
     tl.store(cells + m_at, c, mask=mask)
-    m = (o * _tanh(c)).to(DTYPE)
+    m = (o * tanh(c)).to(DTYPE)
     if IS_PROJECTED:
-        tl.store(_pointer(table, OUTPUTS, DTYPE) + m_at, m, mask=mask)
+        tl.store(pointer(table, OUTPUTS, DTYPE) + m_at, m, mask=mask)
     else:
-        tl.store(_pointer(table, HIDDEN, DTYPE) + m_at, m, mask=mask)
-    _store_four(_pointer(table, ACTIVATED, DTYPE) + at, H, i, f, g, o, mask)
+        tl.store(pointer(table, HIDDEN, DTYPE) + m_at, m, mask=mask)
+    _store_four(pointer(table, ACTIVATED, DTYPE) + at, H, i, f, g, o, mask)
 
 
 @triton.jit(do_not_specialize=["step"])
@@ -207,17 +225,17 @@ def projection_step(
 ):  # fmt: skip
     """r = W m, [S14], for a tile of r, after `lstm_step` of the same step."""
     d = tl.program_id(2)
-    row, here, _, _, count = _forward_place(table, step, d, SEQUENCES)
+    row, here, _, _, count = forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
         return
     col = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     live = col < P
-    x_rows = _pointer(table, OUTPUTS, DTYPE) + (row * D + d) * H
-    w = _pointer(table, PROJECTION, DTYPE) + d * (P * H)
-    r = _product(
+    x_rows = pointer(table, OUTPUTS, DTYPE) + (row * D + d) * H
+    w = pointer(table, PROJECTION, DTYPE) + d * (P * H)
+    r = product(
         x_rows, here, w, col, live, H, 1, H, PRECISION, SEQUENCES, COLUMNS, INNER
     )  # fmt: skip
-    r_at = _pointer(table, HIDDEN, DTYPE) + ((row * D + d) * P)[:, None] + col[None, :]
+    r_at = pointer(table, HIDDEN, DTYPE) + ((row * D + d) * P)[:, None] + col[None, :]
     tl.store(r_at, r.to(DTYPE), mask=here[:, None] & live[None, :])
 
 
@@ -227,37 +245,33 @@ def simple_step(
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
     SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """[G13] eq. 1 for a tile, with a tanh where CLIP is 0, else a ReLU that ends there."""
+    """[G13] eq. 1 for a tile."""
     d = tl.program_id(2)
-    row, here, row_before, known, count = _forward_place(table, step, d, SEQUENCES)
+    row, here, row_before, known, count = forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
         return
     col = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     live = col < H
-    hidden = _pointer(table, HIDDEN, DTYPE)
-    w = _pointer(table, W_HIDDEN, DTYPE) + d * (H * H)
-    total = _product(
+    hidden = pointer(table, HIDDEN, DTYPE)
+    w = pointer(table, W_HIDDEN, DTYPE) + d * (H * H)
+    total = product(
         hidden + (row_before * D + d) * H, known, w, col, live,
         H, 1, H, PRECISION, SEQUENCES, COLUMNS, INNER,
     )  # fmt: skip
     at = ((row * D + d) * H)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
-    x = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    total += x
-    if CLIP > 0:
-        h = tl.where(total >= CLIP, CLIP, tl.where(total <= 0.0, 0.0, total)).to(DTYPE)
-    else:
-        h = _tanh(total).to(DTYPE)
+    x = tl.load(pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
+    h = activated(total + x, CLIP).to(DTYPE)
     tl.store(hidden + at, h, mask=mask)
-    tl.store(_pointer(table, ACTIVATED, DTYPE) + at, h, mask=mask)
+    tl.store(pointer(table, ACTIVATED, DTYPE) + at, h, mask=mask)
 
 
 # ---- backward ------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _backward_place(table, step, direction, SEQUENCES: tl.constexpr):
-    """As `_forward_place`, of the steps from the last one read to the first.
+def backward_place(table, step, direction, SEQUENCES: tl.constexpr):
+    """As `forward_place`, of the steps from the last one read to the first.
 
     Beside this step's rows stand those of the step that was read after it, and read before it.
     """
@@ -283,20 +297,20 @@ def hidden_step_back(
 ):  # fmt: skip
     """The whole gradient of r for a tile: from above and from the gates of the step read after."""
     d = tl.program_id(2)
-    _, row, here, row_after, after, _, _, count = _backward_place(table, step, d, SEQUENCES)
+    _, row, here, row_after, after, _, _, count = backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
         return
     col = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     live = col < P
-    x_rows = _pointer(table, D_GATES, DTYPE) + (row_after * D + d) * (4 * H)
-    w = _pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P)
-    total = _product(
+    x_rows = pointer(table, D_GATES, DTYPE) + (row_after * D + d) * (4 * H)
+    w = pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P)
+    total = product(
         x_rows, after, w, col, live, 4 * H, P, 1, PRECISION, SEQUENCES, COLUMNS, INNER
     )  # fmt: skip
     at = ((row * D + d) * P)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
-    grad = tl.load(_pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(_pointer(table, D_HIDDEN, DTYPE) + at, (total + grad).to(DTYPE), mask=mask)
+    grad = tl.load(pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(pointer(table, D_HIDDEN, DTYPE) + at, (total + grad).to(DTYPE), mask=mask)
 
 
 @triton.jit(do_not_specialize=["step"])
@@ -308,7 +322,7 @@ def lstm_step_back(
 ):  # fmt: skip
     """The gradients of eq. 3-7 for a tile; with a projection after `hidden_step_back`."""
     d = tl.program_id(2)
-    n, row, here, row_after, after, row_before, before, count = _backward_place(
+    n, row, here, row_after, after, row_before, before, count = backward_place(
         table, step, d, SEQUENCES
     )
     if tl.program_id(1) * SEQUENCES >= count:
@@ -317,33 +331,33 @@ def lstm_step_back(
     live = col < H
     mask = here[:, None] & live[None, :]
     m_at = ((row * D + d) * H)[:, None] + col[None, :]
-    d_gates = _pointer(table, D_GATES, DTYPE)
+    d_gates = pointer(table, D_GATES, DTYPE)
     if IS_PROJECTED:
-        d_m = _product(
-            _pointer(table, D_HIDDEN, DTYPE) + (row * D + d) * P, here,
-            _pointer(table, PROJECTION, DTYPE) + d * (P * H), col, live,
+        d_m = product(
+            pointer(table, D_HIDDEN, DTYPE) + (row * D + d) * P, here,
+            pointer(table, PROJECTION, DTYPE) + d * (P * H), col, live,
             P, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
         )  # fmt: skip
         if ADDS_M:
-            to_m = _pointer(table, GRADIENT_M, DTYPE)
+            to_m = pointer(table, GRADIENT_M, DTYPE)
             d_m += tl.load(to_m + m_at, mask=mask, other=0.0).to(tl.float32)
     else:
-        d_m = _product(
+        d_m = product(
             d_gates + (row_after * D + d) * (4 * H), after,
-            _pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P), col, live,
+            pointer(table, W_HIDDEN, DTYPE) + d * (4 * H * P), col, live,
             4 * H, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
         )  # fmt: skip
-        grad = _pointer(table, GRADIENT, DTYPE)
+        grad = pointer(table, GRADIENT, DTYPE)
         d_m += tl.load(grad + m_at, mask=mask, other=0.0).to(tl.float32)
     at = ((row * D + d) * (4 * H))[:, None] + col[None, :]
-    i, f, g, o = _load_four(_pointer(table, GATES, DTYPE) + at, H, mask)
-    cells = _pointer(table, CELLS, tl.float32)
-    tanh_c = _tanh(tl.load(cells + m_at, mask=mask, other=0.0))
+    i, f, g, o = _load_four(pointer(table, GATES, DTYPE) + at, H, mask)
+    cells = pointer(table, CELLS, tl.float32)
+    tanh_c = tanh(tl.load(cells + m_at, mask=mask, other=0.0))
     c_at = cells + ((row_before * D + d) * H)[:, None] + col[None, :]
     c_before = tl.load(c_at, mask=before[:, None] & live[None, :], other=0.0)
     turn = step % 2
     carried = ((n * D + d) * H)[:, None] + col[None, :]
-    d_c_at = _pointer(table, D_CELLS + turn, tl.float32) + carried
+    d_c_at = pointer(table, D_CELLS + turn, tl.float32) + carried
     d_c = tl.load(d_c_at, mask=after[:, None] & live[None, :], other=0.0)
     d_o = d_m * tanh_c * o * (1.0 - o)
     d_c += d_m * o * (1.0 - tanh_c * tanh_c)
@@ -356,7 +370,7 @@ def lstm_step_back(
     d_c = d_c * f
     if HAS_PEEPHOLES:
         d_c += w_ci * d_i + w_cf * d_f
-    tl.store(_pointer(table, D_CELLS + 1 - turn, tl.float32) + carried, d_c, mask=mask)
+    tl.store(pointer(table, D_CELLS + 1 - turn, tl.float32) + carried, d_c, mask=mask)
     _store_four(d_gates + at, H, d_i, d_f, d_g, d_o, mask)
 
 
@@ -368,23 +382,19 @@ def simple_step_back(
 ):  # fmt: skip
     """The gradient of `simple_step` for a tile."""
     d = tl.program_id(2)
-    _, row, here, row_after, after, _, _, count = _backward_place(table, step, d, SEQUENCES)
+    _, row, here, row_after, after, _, _, count = backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
         return
     col = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     live = col < H
-    d_gates = _pointer(table, D_GATES, DTYPE)
-    w = _pointer(table, W_HIDDEN, DTYPE) + d * (H * H)
-    total = _product(
+    d_gates = pointer(table, D_GATES, DTYPE)
+    w = pointer(table, W_HIDDEN, DTYPE) + d * (H * H)
+    total = product(
         d_gates + (row_after * D + d) * H, after, w, col, live,
         H, H, 1, PRECISION, SEQUENCES, COLUMNS, INNER,
     )  # fmt: skip
     at = ((row * D + d) * H)[:, None] + col[None, :]
     mask = here[:, None] & live[None, :]
-    total += tl.load(_pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    h = tl.load(_pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
-    if CLIP > 0:
-        total = tl.where((h > 0.0) & (h < CLIP), total, 0.0)
-    else:
-        total *= 1.0 - h * h
-    tl.store(d_gates + at, total.to(DTYPE), mask=mask)
+    total += tl.load(pointer(table, GRADIENT, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
+    h = tl.load(pointer(table, GATES, DTYPE) + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(d_gates + at, slope(total, h, CLIP).to(DTYPE), mask=mask)

@@ -165,7 +165,7 @@ class DeepSpeech2Encoder(Encoder):
         for layer in self.layers:
             rows = layer(self.dropout(rows), ragged)
         if self.rows is not None:
-            rows = pack(self.rows(unpack(rows, ragged)), ragged)
+            rows = self.rows(rows, ragged)
         for fully_connected in self.fully_connected:
             rows = fully_connected(self.dropout(rows))
         return unpack(self.dropout(rows), ragged), lengths

@@ -1,5 +1,6 @@
 """Kept kernels: a damaged file is compiled anew, what others may have written is not loaded."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,18 @@ import torch
 pytest.importorskip("numba")
 
 from pipeline.kernels.compiler import compiling
-from pipeline.kernels.compiler.compiling import Doubles, Kernel, array_kernel, kernel
-from pipeline.kernels.compiler.kept import fault, make_folder
+from pipeline.kernels.compiler.compiling import Doubles, Floats, Kernel, array_kernel, kernel
+from pipeline.kernels.compiler.kept import announce, fault, make_folder
 
 
 def thrice(x: Doubles, size: int) -> None:
     for i in range(size):
         x[i] *= 3
+
+
+def double_all(x: Floats, count: int) -> None:
+    for i in range(count):
+        x[i] = 2 * x[i]
 
 
 def thrice_an_array(x):  # type: ignore[no-untyped-def]
@@ -70,6 +76,25 @@ def flipped(data: bytes, share: float) -> bytes:
     changed = bytearray(data)
     changed[int(share * len(data))] ^= 4
     return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["kernel", "array kernel"])
+def test_compiling_is_announced_once_and_loading_is_not(
+    kind: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run() -> list[str]:
+        announce.cache_clear()
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="pipeline"):
+            for dtype in (torch.float64, torch.float32):
+                if kind == "kernel":
+                    kernel(double_all)[dtype]
+                else:
+                    array_kernel(thrice_an_array)(torch.ones(2, dtype=dtype).numpy())
+        return [record.getMessage() for record in caplog.records]
+
+    assert run() == ["compiling kernels for this processor, once: some seconds"]
+    assert run() == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

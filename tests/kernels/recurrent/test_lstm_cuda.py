@@ -20,8 +20,10 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged, layout
 from pipeline.kernels.recurrent import cuda as lstm_cuda
+from pipeline.kernels.recurrent import gru_cuda, gru_plain
+from pipeline.kernels.recurrent import launches as launching
 from pipeline.kernels.recurrent import plain as lstm_plain
-from pipeline.kernels.recurrent.plain import Recurrence
+from pipeline.kernels.recurrent.plain import GATES, Recurrence, Sweep
 
 torch.set_num_threads(1)
 
@@ -30,6 +32,8 @@ IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
 HAS_TRITON = lstm_cuda.available()
+TRITON = {"recurrent": lstm_cuda, "gru": gru_cuda}
+PLAIN = {"recurrent": lstm_plain, "gru": gru_plain}
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 runs_programs = pytest.mark.skipif(
@@ -65,7 +69,7 @@ def draw_problem(
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
         return (scale * torch.randn(*shape, generator=generator)).to(DEVICE)
 
-    columns = 4 * cells if kind == "lstm" else cells
+    columns = GATES[kind] * cells
     recurrence = Recurrence(
         kind,
         draw(2, columns, width, scale=width**-0.5),
@@ -78,8 +82,13 @@ def draw_problem(
 
 
 def solve(
-    engine: ModuleType, gates: Tensor, recurrence: Recurrence, ragged: Ragged, grad_h: Tensor
+    engines: dict[str, ModuleType],
+    gates: Tensor,
+    recurrence: Recurrence,
+    ragged: Ragged,
+    grad_h: Tensor,
 ) -> list[Tensor | None]:
+    engine = engines[recurrence.family]
     hidden, sweep = engine.forward(gates.clone(), recurrence, ragged)
     return [hidden, *sweep, *engine.backward(grad_h, sweep, recurrence, ragged)]
 
@@ -91,7 +100,7 @@ def assert_close(got: list[Tensor | None], expected: list[Tensor | None]) -> Non
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-SHAPES = [("lstm", 20, 20), ("lstm", 18, 34), ("lstm", 35, 17), ("tanh", 20, 20)]
+SHAPES = [("lstm", 20, 20), ("lstm", 18, 34), ("lstm", 35, 17), ("tanh", 20, 20), ("gru", 20, 20)]
 SIXTEEN = [3, 0, 2, 1, *[1] * 9, 2, 2, 3]
 MANY = [*SIXTEEN, 3, 1]
 
@@ -101,28 +110,33 @@ MANY = [*SIXTEEN, 3, 1]
 @pytest.mark.parametrize("lengths", [SIXTEEN, MANY], ids=len)
 def test_several_tiles(lengths: list[int], kind: str, cells: int, width: int) -> None:
     given = draw_problem(lengths, kind, cells, width)
-    assert_close(solve(lstm_cuda, *given), solve(lstm_plain, *given))
+    assert_close(solve(TRITON, *given), solve(PLAIN, *given))
 
 
 @runs_programs
 def test_tiles_of_large_batches() -> None:
     given = draw_problem([2] * 40 + [1] * 30, "lstm", 5, 5, has_peepholes=False)
-    assert_close(solve(lstm_cuda, *given), solve(lstm_plain, *given))
+    assert_close(solve(TRITON, *given), solve(PLAIN, *given))
 
 
 @runs_programs
-def test_memory_that_is_not_contiguous_or_aligned() -> None:
-    gates, recurrence, ragged, grad_h = draw_problem([3, 1], "lstm", 5, 5)
-    assert recurrence.peepholes is not None
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_memory_that_is_not_contiguous_or_aligned(kind: str) -> None:
+    gates, recurrence, ragged, grad_h = draw_problem([3, 1], kind, 5, 5)
+
+    def shifted(x: Tensor) -> Tensor:
+        return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
     odd = recurrence._replace(
         w_hidden=recurrence.w_hidden.transpose(1, 2).contiguous().transpose(1, 2),
-        peepholes=torch.cat([gates.new_zeros(1), recurrence.peepholes.flatten()])[1:].view(2, 3, 5),
+        peepholes=None if recurrence.peepholes is None else shifted(recurrence.peepholes),
     )
-    shifted = torch.cat([gates.new_zeros(1), grad_h.flatten()])[1:].view(grad_h.shape)
     wide = torch.cat([gates, gates], dim=2)[:, :, : gates.shape[2]]
-    hidden, sweep = lstm_cuda.forward(wide, odd, ragged)
-    got = [hidden, *sweep, *lstm_cuda.backward(shifted, sweep, odd, ragged)]
-    assert_close(got, solve(lstm_plain, gates, recurrence, ragged, grad_h))
+    engine = TRITON[recurrence.family]
+    hidden, sweep = engine.forward(wide, odd, ragged)
+    kept = Sweep(*(None if x is None else shifted(x) for x in sweep))
+    got = [hidden, *sweep, *engine.backward(shifted(grad_h), kept, odd, ragged)]
+    assert_close(got, solve(PLAIN, gates, recurrence, ragged, grad_h))
 
 
 @runs_programs
@@ -141,11 +155,11 @@ def test_small_values_keep_their_digits() -> None:
 class Recording:
     """Stands in for a CUDA graph: what was captured is launched again at each replay."""
 
-    def __init__(self, launches: list[lstm_cuda.Launch], table: Tensor) -> None:
+    def __init__(self, launches: list[launching.Launch], table: Tensor) -> None:
         self.launches, self.table = launches, table
 
     def replay(self) -> None:
-        for step in range(lstm_cuda.CHUNK):
+        for step in range(launching.CHUNK):
             for launch in self.launches:
                 launch(self.table, step)
 
@@ -154,21 +168,21 @@ class Recording:
 def captures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The number of captures so far; without a GPU they are recordings. Ends with no graph kept."""
     count = [0]
-    capture = lstm_cuda._capture
+    capture = launching._capture
 
-    def counted(launches: list[lstm_cuda.Launch], entries: int, device: torch.device) -> Any:
+    def counted(launches: list[launching.Launch], entries: int, device: torch.device) -> Any:
         count[0] += 1
         if HAS_GPU:
             return capture(launches, entries, device)
-        table = lstm_cuda._empty_table(entries, device)
-        return lstm_cuda._Chunk(Recording(launches, table), table)
+        table = launching._empty_table(entries, device)
+        return launching._Chunk(Recording(launches, table), table)
 
-    monkeypatch.setattr(lstm_cuda, "_graphs", lstm_cuda._Graphs())
-    monkeypatch.setattr(lstm_cuda, "_capture", counted)
+    monkeypatch.setattr(launching, "_graphs", launching._Graphs())
+    monkeypatch.setattr(launching, "_capture", counted)
     if not HAS_GPU:
-        monkeypatch.setattr(lstm_cuda, "CHUNK", 4)
-        monkeypatch.setattr(lstm_cuda, "_can_replay", lambda device: lstm_cuda._graphs.is_usable)
-        monkeypatch.setattr(lstm_cuda, "_stream", lambda device: 0)
+        monkeypatch.setattr(launching, "CHUNK", 4)
+        monkeypatch.setattr(launching, "_can_replay", lambda device: launching._graphs.is_usable)
+        monkeypatch.setattr(launching, "_stream", lambda device: 0)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     yield count
     if HAS_GPU:
@@ -177,25 +191,25 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @runs_programs
 @pytest.mark.parametrize(
-    ("kind", "cells", "width"), [("lstm", 3, 3), ("lstm", 3, 2), ("tanh", 3, 3)]
+    ("kind", "cells", "width"), [("lstm", 3, 3), ("lstm", 3, 2), ("tanh", 3, 3), ("gru", 3, 3)]
 )
 def test_one_graph_serves_all_lengths(
     kind: str, cells: int, width: int, captures: list[int]
 ) -> None:
-    for k, lengths in enumerate([[2, 1], [3, 3, 1], [lstm_cuda.CHUNK + 3, 2], [2]]):
+    for k, lengths in enumerate([[2, 1], [3, 3, 1], [launching.CHUNK + 3, 2], [2]]):
         given = draw_problem(lengths, kind, cells, width)
-        assert_close(solve(lstm_cuda, *given), solve(lstm_plain, *given))
+        assert_close(solve(TRITON, *given), solve(PLAIN, *given))
         assert captures[0] == (2 if k else 0), "a forward and a backward graph, the second time"
 
 
 @runs_programs
 def test_a_graph_made_in_inference_mode_serves_training(captures: list[int]) -> None:
     given = draw_problem([2, 1], "tanh", 3, 3)
-    expected = solve(lstm_plain, *given)
+    expected = solve(PLAIN, *given)
     with torch.inference_mode():
         for _ in range(2):
-            solve(lstm_cuda, *given)
-    assert_close(solve(lstm_cuda, *given), expected)
+            solve(TRITON, *given)
+    assert_close(solve(TRITON, *given), expected)
     assert captures[0] == 2
 
 
@@ -203,11 +217,11 @@ def test_a_graph_made_in_inference_mode_serves_training(captures: list[int]) -> 
 def test_the_oldest_graphs_are_dropped(
     captures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lstm_cuda, "GRAPHS", 2)
+    monkeypatch.setattr(launching, "GRAPHS", 2)
     for size in (2, 3, 2, 2):
         given = draw_problem([1], "tanh", size, size)
-        assert_close(solve(lstm_cuda, *given), solve(lstm_plain, *given))
-        assert len(lstm_cuda._graphs.chunks) == 2
+        assert_close(solve(TRITON, *given), solve(PLAIN, *given))
+        assert len(launching._graphs.chunks) == 2
     assert captures[0] == 2
 
 
@@ -218,11 +232,11 @@ def test_without_graphs_the_steps_are_launched(
     def refuse(*_: object) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(lstm_cuda, "_capture", refuse)
+    monkeypatch.setattr(launching, "_capture", refuse)
     given = draw_problem([3, 1], "tanh", 3, 3)
-    expected = solve(lstm_plain, *given)
+    expected = solve(PLAIN, *given)
     for _ in range(3):
-        assert_close(solve(lstm_cuda, *given), expected)
+        assert_close(solve(TRITON, *given), expected)
     (record,) = caplog.records
     assert "no CUDA graph" in record.getMessage()
 
@@ -233,7 +247,7 @@ def test_inside_another_capture() -> None:
     expected, _ = lstm_cuda.forward(gates, recurrence, ragged)  # compiles
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        weights = lstm_cuda._weights(recurrence, gates.dtype)
+        weights = launching.weights_for(recurrence, gates.dtype)
         hidden, cells = torch.empty_like(expected), gates.new_empty(ragged.rows, 2, 5)
         tensors = {
             "GATES": gates,
@@ -242,7 +256,7 @@ def test_inside_another_capture() -> None:
             "HIDDEN": hidden,
         }
         launches = lstm_cuda._forward_launches(weights, ragged, gates)
-        lstm_cuda._run(launches, tensors, weights, ragged)
+        launching.run(launches, tensors, weights, ragged)
     graph.replay()
     torch.testing.assert_close(hidden, expected)
 
@@ -252,7 +266,9 @@ def test_inside_another_capture() -> None:
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="interpreted programs are not compiled")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("kind", "width"), [("lstm", 250), ("lstm", 128), ("tanh", 250)])
+@pytest.mark.parametrize(
+    ("kind", "width"), [("lstm", 250), ("lstm", 128), ("tanh", 250), ("gru", 250)]
+)
 def test_programs_compile_for_hopper(
     kind: str, width: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,7 +277,7 @@ def test_programs_compile_for_hopper(
     compiler = importlib.import_module("triton.compiler")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    columns = 1000 if kind == "lstm" else 250
+    columns = GATES[kind] * 250
     recurrence = Recurrence(
         kind,
         torch.empty(2, columns, width),
@@ -270,11 +286,12 @@ def test_programs_compile_for_hopper(
     )
     ragged = layout(torch.full((64,), 2), 2)
     gates = torch.empty(1, 2, columns, dtype=dtype)
+    engine = TRITON[recurrence.family]
     for launch in [
-        *lstm_cuda._forward_launches(recurrence, ragged, gates),
-        *lstm_cuda._backward_launches(recurrence, ragged, gates),
+        *engine._forward_launches(recurrence, ragged, gates),
+        *engine._backward_launches(recurrence, ragged, gates),
     ]:
-        program = getattr(lstm_cuda._programs(), launch.program)
+        program = getattr(engine._programs(), launch.program)
         names = list(inspect.signature(program.fn).parameters)
         constants = {(names.index(n),): v for n, v in launch.constants if n in names}
         source = compiler.ASTSource(

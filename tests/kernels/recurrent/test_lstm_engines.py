@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.kernels.ragged import Ragged, layout, pack
 from pipeline.kernels.recurrent import cpu as lstm_cpu
-from pipeline.kernels.recurrent import gru_cpu, gru_plain, reference
+from pipeline.kernels.recurrent import gru_cpu, gru_cuda, gru_plain, reference
 from pipeline.kernels.recurrent import plain as lstm_plain
 from pipeline.kernels.recurrent.plain import CLIP, GATES, Recurrence, Sweep, fed_back_gradient
 
@@ -34,7 +34,7 @@ class Engine(NamedTuple):
         """The engine's module that sweeps these cells."""
         if recurrence.family == "recurrent":
             return self.module
-        return {lstm_plain: gru_plain, lstm_cpu: gru_cpu}[self.module]
+        return {lstm_plain: gru_plain, lstm_cpu: gru_cpu}.get(self.module, gru_cuda)
 
 
 def engines() -> list[Engine]:
@@ -81,11 +81,11 @@ KINDS = [
     {"cell": "gru", "directions": 1},
     {"cell": "gru_tanh"},
 ]
-if IS_INTERPRETED:
-    KINDS = [kind for kind in KINDS if not kind.get("cell", "lstm").startswith("gru")]
-EACH_CELL = [{}, {"projection": 3}, {"cell": "tanh"}, {"cell": "relu"}]
-if not IS_INTERPRETED:
-    EACH_CELL += [{"cell": "gru"}, {"cell": "gru_tanh"}]
+EACH_CELL = [
+    {},
+    {"projection": 3},
+    *({"cell": cell} for cell in ("tanh", "relu", "gru", "gru_tanh")),
+]
 LENGTHS = [[5, 3, 1, 4], [1], [7], [2, 0, 6, 6], [0, 0], [3] * 4]
 LENGTHS = [[4, 2, 0, 1], [0, 0]] if IS_INTERPRETED else LENGTHS
 CASES = [Case(lengths, **kind) for lengths, kind in product(LENGTHS, KINDS)]

@@ -22,9 +22,8 @@ torch.set_num_threads(1)
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # see test_lstm_cuda.py
 ENGINES = ["triton"] if IS_INTERPRETED else ["compiled", "plain"]
-KINDS = [("lstm", 0), ("lstm", 3), ("lstmp", 3), ("tanh", 0), ("relu", 0)]  # lstmp: r and p
-if not IS_INTERPRETED:
-    KINDS += [("gru", 0), ("gru_tanh", 0)]
+KINDS = [("lstm", 0), ("lstm", 3), ("lstmp", 3)]  # lstmp: r and p
+KINDS += [(cell, 0) for cell in ("tanh", "relu", "gru", "gru_tanh")]
 DTYPES = [torch.float32] if IS_INTERPRETED else [torch.float32, torch.float64]
 CUTS = [[[2, 1, 0], [3, 0, 2], [1, 4, 1]], [[0, 0, 0], [1, 1, 1]]]
 each_kind = pytest.mark.parametrize(("cell", "projection"), KINDS)

@@ -1,0 +1,1 @@
+"""The row convolution of Deep Speech 2."""
