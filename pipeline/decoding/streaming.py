@@ -23,7 +23,7 @@ from pipeline.kernels.search.hypotheses import Partial
 from pipeline.kernels.search.transducer_streams import TransducerBeamStreams
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import normalise_features
-from pipeline.nn.models import TransducerModel
+from pipeline.nn.models import FramewiseModel, TransducerModel
 
 CAN = (
     "models with bidirectional = false, with or without projection, and Deep Speech 2 with row "
@@ -153,6 +153,11 @@ class StreamingRecogniser(Recogniser):
     ) -> None:
         super().__init__(directory, device, options)
         where = self.directory.path
+        if isinstance(self.model, FramewiseModel):
+            raise ModelError(
+                f"{where}: cannot read a stream: a frame-wise model is searched from the end of an "
+                "utterance back; a CTC model or a transducer reads streams"
+            )
         if why := self.model.encoder.whole_only():
             raise ModelError(f"{where}: cannot read a stream: {why}; {CAN}")
         if self.directory.by_speaker:
