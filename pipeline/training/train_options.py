@@ -172,6 +172,11 @@ class FramewiseTrainOptions(AcousticTrainOptions):
             "speed",
             "0 with --bptt, which cuts by numbers of frames",
         )
+        require(
+            not (self.bptt and self.sortagrad),
+            "sortagrad",
+            "false with --bptt, whose updates are not batches of utterances",
+        )
 
 
 # Options that may differ between the runs of a training; others would make it another experiment.

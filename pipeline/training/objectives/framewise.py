@@ -38,6 +38,12 @@ class FramewiseObjective(Objective):
                     f"--bptt cuts utterances, but this encoder cannot read parts: {reason}, or "
                     "give --bptt=0 to train with whole utterances"
                 )
+            if not model.encoder.learns_in_parts:
+                raise UsageError(
+                    "--bptt cuts utterances, but this encoder learns from whole ones (Deep Speech "
+                    "2: its batch normalisation and its convolutions read all frames of a batch); "
+                    "give --bptt=0"
+                )
             self.carried = CarriedStates(model, streams)
             self.auxiliary = self.carried
 
