@@ -452,6 +452,22 @@ def test_speechocean762_names_its_units(run):
     fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--units", "phone chr"],
+            "--units: 'chr' is none of phone, char, bigram, bpe",
+        ),
+        (["--encoders", "lstm gru"], "--encoders: no conf/encoders/gru.toml; there are blstm"),
+    ],
+)
+def test_a_comparison_knows_all_its_parts_before_it_begins(run, tmp_path, options, said):
+    script = ROOT / "egs" / "speechocean762" / "local" / "compare_encoders.sh"
+    fails(run(script, "--corpus", tmp_path, "--work", "work", *options), 2, said)
+    assert not (tmp_path / "work").exists()
+
+
 def make_mandarin(root: Path, numbers: str = "一二三四", items: int = 60) -> None:
     """A folder of MP3s at two rates: a tone for each of four characters, and one that is rare."""
     random = np.random.default_rng(0)
