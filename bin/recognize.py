@@ -34,7 +34,7 @@ from pipeline.errors import DataError
 def main(
     model_dir: Annotated[
         Path,
-        Argument(help="directory of a CTC model, a transducer or, in whole, a frame-wise model"),
+        Argument(help="directory of a CTC model, a transducer or a frame-wise model"),
     ],
     recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="audio files")],
     options: AnySearchOptions,
