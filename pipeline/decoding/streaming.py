@@ -198,9 +198,14 @@ class StreamingRecogniser(Recogniser):
         """Recognise what streams have got since the last call, all in one batch.
 
         Raises:
+            UsageError: a stream was made by another recogniser.
             DataError: the network gives something that is not a number.
         """
-        ready = [stream for stream in streams if stream.is_ready]
+        for stream in streams:
+            if stream._recogniser is not self:
+                name = stream._features.name
+                raise UsageError(f"{name}: another recogniser made this stream; let it advance it")
+        ready = [stream for stream in dict.fromkeys(streams) if stream.is_ready]
         if not ready:
             return
         names = ", ".join(stream._features.name for stream in ready)
