@@ -21,8 +21,8 @@ from pipeline.text.phones import load_phone_map
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))
-ARCHITECTURES = sorted(ROOT.glob("egs/*/conf/*.toml"))
-TRAINING = sorted(ROOT.glob("egs/*/conf/*/train_*.conf"))
+ARCHITECTURES = sorted(ROOT.glob("egs/*/conf/**/*.toml"))
+TRAINING = sorted(ROOT.glob("egs/*/conf/**/train_*.conf"))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -82,7 +82,9 @@ def test_options_of_a_training_are_understood(execute, path, tmp_path):
     assert "gone.txt: cannot read these tokens" in done.err  # what comes after the options
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in TRAINING}), ids=name)
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in ROOT.glob("egs/*/conf/*/train_*.conf")}), ids=name
+)
 def test_a_regime_has_all_three_networks(folder):
     assert {f"train_{kind}.conf" for kind in ("ctc", "predictor", "transducer")} <= {
         path.name for path in folder.iterdir()
@@ -96,6 +98,10 @@ def test_a_regime_has_all_three_networks(folder):
         ("timit", "mfcc", "delta_mfcc", "g12_transducer"),
         ("timit", "fbank", "delta", "demo"),
         ("speechocean762", "fbank", "delta", "model"),
+        ("speechocean762", "fbank", "delta", "lstmp_small"),
+        ("speechocean762", "fbank", "delta", "encoders/lstmp"),
+        ("speechocean762", "spectrogram", None, "deep_speech2/small"),
+        ("speechocean762", "spectrogram", None, "encoders/deep_speech2"),
         ("mandarin", "fbank", None, "demo"),
         ("mandarin", "fbank", None, "model"),
     ],
@@ -419,6 +425,21 @@ def test_speechocean762_with_statistics_of_speakers(run, small, tmp_path):
     again = run(recipe, *options)
     assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
     assert again.stderr.count("already done") == len(stamps)
+
+
+@pytest.mark.slow
+def test_a_framewise_network_of_speechocean762(run, trained, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(trained / "toy", work / "data")
+    shutil.copytree(trained / "ctc", work / "exp" / "ctc")
+    (work / "lstmp.toml").write_text(
+        "[encoder]\ninput_dim = 6\nlayers = 1\ncells = 8\nprojection = 4\nbidirectional = false\n"
+    )
+    (work / "train_framewise.conf").write_text("--epochs=2\n")
+    script = ROOT / "egs" / "speechocean762" / "local" / "run_framewise.sh"
+    done = run(script, "--work", "work", "--model", "work/lstmp.toml", "--regime", "work")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("%PER ")
 
 
 @pytest.mark.slow

@@ -35,4 +35,4 @@ mkdir -p "$exp/framewise/decode_dev"
 make_ngram_lm.py --order=2 "$data/train/text" "$exp/framewise/bigram.arpa"
 decode_framewise.py --device="$device" --lm="$exp/framewise/bigram.arpa" --lm-weight="$lm_weight" \
   "$exp/framewise" "scp:$data/dev/feats.scp" "ark,t:$exp/framewise/decode_dev/hyp.txt"
-compute_wer.py "ark:$data/dev/text" "ark:$exp/framewise/decode_dev/hyp.txt"
+compute_wer.py --name=PER "ark:$data/dev/text" "ark:$exp/framewise/decode_dev/hyp.txt"
