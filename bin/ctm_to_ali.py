@@ -56,6 +56,8 @@ def main(
     with IntegersWriter(wspecifier) as writer:
         for utt_id, count in read_map(frames).items():
             try:
+                if not count.isdecimal():
+                    raise DataError(f"{frames}: {shown(count)!r} is not a number of frames")
                 if utt_id not in spoken:
                     raise DataError(f"{ctm} lacks its phones")
                 phones = spoken[utt_id]

@@ -32,7 +32,10 @@ from pipeline.errors import DataError
 
 
 def main(
-    model_dir: Annotated[Path, Argument(help="directory of a CTC model or a transducer")],
+    model_dir: Annotated[
+        Path,
+        Argument(help="directory of a CTC model, a transducer or a frame-wise model"),
+    ],
     recordings: Annotated[list[str], Argument(metavar="RECORDING…", help="audio files")],
     options: AnySearchOptions,
     streaming: StreamOptions,

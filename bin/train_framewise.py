@@ -6,14 +6,14 @@ Usage: train_framewise.py [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR MODEL_
 e.g.: train_framewise.py --streams=8 conf/framewise/lstmp.toml data/tokens.txt \\
         data/train data/dev exp/framewise
 
-The method is that of H. Sak, A. Senior and F. Beaufays, Long Short-Term Memory Recurrent Neural
-Network Architectures for Large Scale Acoustic Modeling, 2014: cross-entropy of the labels of
-frames, which come --delay frames late, by truncated backpropagation over subsequences of --bptt
-frames of --streams utterances, whose states are carried. --bptt=0 reads whole utterances, which a
-bidirectional encoder needs. TRAIN_DIR and DEV_DIR are data directories with feats.scp and ali.scp,
-the ids of the labels of all frames, as align_tokens.py and ctm_to_ali.py write them. The error rate
-on DEV_DIR is the share of frames with a wrong label. Features, several processes and interrupted
-trainings are as with train_ctc.py.
+The method is that of H. Sak, A. Senior and F. Beaufays, Long Short-Term Memory Based Recurrent
+Neural Network Architectures for Large Vocabulary Speech Recognition (arXiv 1402.1128), 2014:
+cross-entropy of the labels of frames, which come --delay frames late, by truncated backpropagation
+over subsequences of --bptt frames of --streams utterances, whose states are carried. --bptt=0 reads
+whole utterances, which a bidirectional encoder needs. TRAIN_DIR and DEV_DIR are data directories
+with feats.scp and ali.scp, the ids of the labels of all frames, as align_tokens.py and
+ctm_to_ali.py write them. The error rate on DEV_DIR is the share of frames with a wrong label.
+Features, several processes and interrupted trainings are as with train_ctc.py.
 
 See also: align_tokens.py, ctm_to_ali.py, decode_framewise.py, train_ctc.py, show_model.py
 """

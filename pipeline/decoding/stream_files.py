@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.decoding.recogniser import Recognition
 from pipeline.decoding.stream_options import StreamOptions
 from pipeline.decoding.streaming import StreamingRecogniser
+from pipeline.errors import DataError
 from pipeline.frontend.sample_source import sample_chunks
 
 SHOWN = 40  # tokens of a partial result that are printed, from the last one back
@@ -37,15 +38,22 @@ class _Interrupts:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Ctrl-C interrupts what is done within."""
+        try:
+            self.is_reading = True
+            yield
+        finally:
+            self.is_reading = False
+
     def next(self, chunks: Iterator[np.ndarray]) -> np.ndarray | None:
         """The next chunk; None at the end and after Ctrl-C."""
         try:
-            self.is_reading = True
-            return None if self.has_come else next(chunks, None)
+            with self.reading():
+                return None if self.has_come else next(chunks, None)
         except KeyboardInterrupt:
             return None
-        finally:
-            self.is_reading = False
 
 
 def recognise_stream(
@@ -75,12 +83,14 @@ def recognise_stream(
 
     Raises:
         AudioError, FeatureError: the recording cannot be read, or is shorter than a frame.
+        KeyboardInterrupt: Ctrl-C came before a frame was heard.
     """
     report, interrupts = report or sys.stderr, _Interrupts()
     with interrupts.handled():
-        rate, chunks = sample_chunks(
-            source, chunk_ms=options.chunk_ms, raw_rate=options.raw_rate, channel=channel
-        )
+        with interrupts.reading():  # of the header, which may never come
+            rate, chunks = sample_chunks(
+                source, chunk_ms=options.chunk_ms, raw_rate=options.raw_rate, channel=channel
+            )
         stream = recogniser.start(rate, resampled=resampled, name=source)
         before: tuple[int, ...] = ()
         while (samples := interrupts.next(chunks)) is not None:
@@ -92,4 +102,9 @@ def recognise_stream(
                 last = partial._replace(tokens=before[-SHOWN:])
                 more = "… " if len(before) > SHOWN else ""
                 print("PARTIAL", source, more + recogniser.symbols(last), sep="\t", file=report)
-        return stream.finish(), interrupts.has_come
+        try:
+            return stream.finish(), interrupts.has_come
+        except DataError:
+            if interrupts.has_come:
+                raise KeyboardInterrupt from None
+            raise

@@ -23,7 +23,7 @@ from pipeline.kernels.search.hypotheses import Partial
 from pipeline.kernels.search.transducer_streams import TransducerBeamStreams
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.normalise import normalise_features
-from pipeline.nn.models import TransducerModel
+from pipeline.nn.models import FramewiseModel, TransducerModel
 
 CAN = (
     "models with bidirectional = false, with or without projection, and Deep Speech 2 with row "
@@ -153,6 +153,11 @@ class StreamingRecogniser(Recogniser):
     ) -> None:
         super().__init__(directory, device, options)
         where = self.directory.path
+        if isinstance(self.model, FramewiseModel):
+            raise ModelError(
+                f"{where}: cannot read a stream: a frame-wise model is searched from the end of an "
+                "utterance back; a CTC model or a transducer reads streams"
+            )
         if why := self.model.encoder.whole_only():
             raise ModelError(f"{where}: cannot read a stream: {why}; {CAN}")
         if self.directory.by_speaker:
@@ -193,9 +198,14 @@ class StreamingRecogniser(Recogniser):
         """Recognise what streams have got since the last call, all in one batch.
 
         Raises:
+            UsageError: a stream was made by another recogniser.
             DataError: the network gives something that is not a number.
         """
-        ready = [stream for stream in streams if stream.is_ready]
+        for stream in streams:
+            if stream._recogniser is not self:
+                name = stream._features.name
+                raise UsageError(f"{name}: another recogniser made this stream; let it advance it")
+        ready = [stream for stream in dict.fromkeys(streams) if stream.is_ready]
         if not ready:
             return
         names = ", ".join(stream._features.name for stream in ready)

@@ -125,8 +125,7 @@ def _from_stream(
         if sound.getsampwidth() != 2:
             raise wave.Error("decoded as a whole")
     except (wave.Error, EOFError):
-        data = bytes(noted.data) + stream.read()
-        samples, rate = decode_audio(data, "-", sample_rate=None, channel=channel)
+        samples, rate = _decoded(bytes(noted.data) + stream.read(), channel)
         return rate, _cut(samples, _size(rate, chunk_ms))
     noted.read, noted.data = lambda size: _read(stream, size), bytearray()
     rate, channels = sound.getframerate(), sound.getnchannels()
@@ -136,12 +135,23 @@ def _from_stream(
         )
     if channel >= channels:
         raise AudioError(f"-: has {channels} channel(s), so there is no --channel={channel}")
-    return rate, _wave_chunks(sound, _size(rate, chunk_ms), max(channel, 0))
+    return rate, _wave_chunks(sound, noted.read, _size(rate, chunk_ms), max(channel, 0))
 
 
-def _wave_chunks(sound: wave.Wave_read, size: int, channel: int) -> Iterator["Samples"]:
+def _decoded(data: bytes, channel: int) -> tuple["Samples", int]:
+    try:
+        return decode_audio(data, "-", sample_rate=None, channel=channel)
+    except AudioError as error:
+        if not data or data.startswith(tuple(MAGIC)):
+            raise
+        raise AudioError(f"{error}; or --raw-rate, if these are raw 16-bit samples") from error
+
+
+def _wave_chunks(
+    sound: wave.Wave_read, read: Callable[[int], bytes], size: int, channel: int
+) -> Iterator["Samples"]:
     channels, stated, count = sound.getnchannels(), sound.getnframes(), 0
-    while data := sound.readframes(size):
+    while data := sound.readframes(size) if stated else read(2 * channels * size):
         samples = _samples(data[: len(data) // (2 * channels) * 2 * channels], channels, channel)
         count += len(samples)
         yield samples

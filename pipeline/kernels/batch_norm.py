@@ -1,7 +1,7 @@
 """Batch normalisation of rows, with sums that may be added up over several processes.
 
 [DS2] D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin",
-ICML 2016, eq. 3: B(x) = γ (x - E[x]) / (Var[x] + ε)^½ + β, with mean and variance over all items of
+ICML 2016: B(x) = γ (x - E[x]) / (Var[x] + ε)^½ + β, with mean and variance over all items of
 a minibatch and all of their frames. The rows of a batch (`ragged.py`) are just these frames.
 """
 

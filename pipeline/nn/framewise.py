@@ -1,7 +1,7 @@
 """A network that names the label of every frame, trained with given alignments.
 
-[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
-for Large Scale Acoustic Modeling", 2014.
+[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Based Recurrent Neural Network
+Architectures for Large Vocabulary Speech Recognition", arXiv 1402.1128, 2014.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Sequence-wise batch normalisation as a module.
 
 [DS2] D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin",
-ICML 2016, section 3.2.
+ICML 2016.
 """
 
 import torch
@@ -13,7 +13,7 @@ MOMENTUM = 0.1  # weight of the newest minibatch in the running averages
 
 
 class SequenceNorm(nn.Module):
-    """B of [DS2] eq. 3 and 4, over the rows of a batch, which are its frames without padding.
+    """B of [DS2] eq. 4, over the rows of a batch, which are its frames without padding.
 
     In training the moments are those of the whole minibatch, of all of its parts where several
     processes train; in evaluation they are running averages over the minibatches of the training,

@@ -141,11 +141,16 @@ def load_model(directory: ModelDir) -> CtcModel | TransducerModel:
     """The network in float64.
 
     Raises:
-        ModelError: the model is only a predictor, or its weights are not finite.
+        ModelError: the model is a predictor or frame-wise, or its weights are not finite.
     """
     if directory.kind == "predictor":
         raise ModelError(
             f"{directory.path}: a predictor alone recognises nothing; give another model"
+        )
+    if directory.kind == "framewise":
+        raise ModelError(
+            f"{directory.path}: a frame-wise model, of which there are no pictures; give a CTC "
+            "model or a transducer"
         )
     model = directory.load_model(torch.device("cpu")).double()
     assert isinstance(model, CtcModel | TransducerModel)

@@ -1,8 +1,9 @@
 """Utterances cut into subsequences, which several streams read side by side.
 
-In H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
-for Large Scale Acoustic Modeling", 2014, an update reads the next 20 frames of 4 or 8 utterances;
-the state is carried from one subsequence to the next, and reset where an utterance begins.
+In H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Based Recurrent Neural Network
+Architectures for Large Vocabulary Speech Recognition", arXiv 1402.1128, 2014, an update reads the
+next 20 frames of 4 or 8 utterances; the state is carried from one subsequence to the next, and
+reset where an utterance begins.
 """
 
 from collections.abc import Callable, Iterator, Sequence

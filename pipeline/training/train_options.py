@@ -140,8 +140,8 @@ class TransducerTrainOptions(AcousticTrainOptions):
 class FramewiseTrainOptions(AcousticTrainOptions):
     """Options of the training of a frame-wise network.
 
-    [S14] is H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network
-    Architectures for Large Scale Acoustic Modeling", 2014.
+    [S14] is H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Based Recurrent Neural Network
+    Architectures for Large Vocabulary Speech Recognition", arXiv 1402.1128, 2014.
     """
 
     delay: int = option(
@@ -171,6 +171,11 @@ class FramewiseTrainOptions(AcousticTrainOptions):
             not (self.bptt and self.speed),
             "speed",
             "0 with --bptt, which cuts by numbers of frames",
+        )
+        require(
+            not (self.bptt and self.sortagrad),
+            "sortagrad",
+            "false with --bptt, whose updates are not batches of utterances",
         )
 
 

@@ -115,7 +115,7 @@ def test_texts_that_cannot_be_aligned(trained: Path, execute: Callable, tmp_path
 def test_times_become_labels(execute: Callable, tmp_path: Path) -> None:
     (tmp_path / "tokens.txt").write_text("<blk> 0\na 1\nb 2\n")
     (tmp_path / "ctm").write_text("u 1 0.05 0.05 b\nu 1 0.00 0.05 a\nv 1 0 1 a\n")
-    (tmp_path / "frames").write_text("u 8\nv 2\nw 3\n")
+    (tmp_path / "frames").write_text("u 8\nv 2\nw 3\nx many\n")
     files = (tmp_path / "tokens.txt", tmp_path / "ctm", tmp_path / "frames")
     found = {}
     for option in ("--snip-edges", "--no-snip-edges"):
@@ -123,6 +123,7 @@ def test_times_become_labels(execute: Callable, tmp_path: Path) -> None:
         assert done.status == 1
         assert "w: " in done.err
         assert "lacks its phones" in done.err
+        assert "frames: 'many' is not a number of frames" in done.err
         found[option] = dict(VectorReader(f"ark:{tmp_path}/ali"))["u"].tolist()
     # The middle of frame t is at 12.5 + 10 t ms, or at 5 + 10 t ms.
     assert found["--snip-edges"] == [1, 1, 1, 1, 2, 2, 2, 2]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,13 +189,15 @@ def pcm(path: Path) -> bytes:
     return soundfile.read(path, dtype="int16")[0].astype("<i2").tobytes()
 
 
-@pytest.mark.parametrize("kind", ["wav", "wav of a pipe", "raw", "float", "flac"])
+@pytest.mark.parametrize(
+    "kind", ["wav", "wav of a pipe", "wav of no length", "raw", "float", "flac"]
+)
 def test_standard_input_is_read_as_it_comes(forwards, execute, record, monkeypatch, kind, tmp_path):
     wav = record("a.wav", seconds=0.6)
     data, options = wav.read_bytes(), ["--stream", "--device=cpu"]
-    if kind == "wav of a pipe":
-        place = data.index(b"data") + 4
-        data = data[:4] + b"\xff" * 4 + data[8:place] + b"\xff" * 4 + data[place + 4 :]
+    if kind.startswith("wav of"):
+        place, size = data.index(b"data") + 4, (b"\xff" if kind == "wav of a pipe" else b"\0") * 4
+        data = data[:4] + size + data[8:place] + size + data[place + 4 :]
     elif kind == "raw":
         data, options = pcm(wav), [*options, "--raw-rate=16000"]
     elif kind == "float":
@@ -224,6 +227,13 @@ def test_a_header_in_raw_samples_and_half_a_sample(forwards, execute, record, tm
     fails(done, 1, "has a sample rate of 8000 Hz, but the model 16000")
 
 
+def test_raw_samples_without_their_rate(forwards, execute, record, monkeypatch):
+    data = pcm(record("a.wav"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    done = execute("recognize.py", "--stream", "--device=cpu", forwards, "-")
+    fails(done, 1, "-: ", "or --raw-rate, if these are raw 16-bit samples")
+
+
 def test_a_wav_that_ends_early_on_standard_input(forwards, execute, record, monkeypatch):
     data = record("a.wav").read_bytes()[:-100]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
@@ -237,25 +247,45 @@ def test_a_model_of_both_directions_cannot_stream(recognize, record):
     )
 
 
-def test_ctrl_c_prints_what_was_heard(forwards, execute, record):
-    wav = record("a.wav", seconds=2.0)
+def streaming(*arguments: object) -> subprocess.Popen[bytes]:
+    """`recognize.py --stream`, which reads standard input."""
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, root / "bin/recognize.py", "--stream", "--raw-rate=16000"]
-    process = subprocess.Popen(
-        [*command, "--device=cpu", forwards, "-"],
+    return subprocess.Popen(
+        [sys.executable, root / "bin/recognize.py", "--stream", "--device=cpu", *arguments],
         env={**os.environ, "PYTHONPATH": str(root)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    process.stdin.write(pcm(wav))  # and nothing tells the end
+
+
+def ctrl_c(process: subprocess.Popen[bytes]) -> bytes:
+    """What it prints after Ctrl-C, while nothing tells the end of its standard input."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    with process.stderr, process.stdout, process.stdin:
+        err = process.stderr.read()
+        assert b"interrupted" in err
+        assert b"Traceback" not in err
+        return process.stdout.read()
+
+
+def test_ctrl_c_prints_what_was_heard(forwards, record):
+    process = streaming("--raw-rate=16000", forwards, "-")
+    process.stdin.write(pcm(record("a.wav", seconds=2.0)))  # and nothing tells the end
     process.stdin.flush()
     while line := process.stderr.readline():  # after one on the kernels, if they are compiled
         if line.startswith(b"PARTIAL\t-\t"):
             break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert b"interrupted" in err
-    assert b"Traceback" not in err
-    assert re.fullmatch(r"-\t[abc ]+\n", out.decode())
+    assert re.fullmatch(r"-\t[abc ]+\n", ctrl_c(process).decode())
+
+
+@pytest.mark.parametrize("options", [[], ["--raw-rate=16000"]])
+def test_ctrl_c_before_anything_is_heard(forwards, record, options):
+    """Also while a header is waited for; recordings after it are not read."""
+    first, last = record("first.wav"), record("last.wav")
+    first.write_bytes(pcm(first)) if options else None
+    process = streaming(*options, forwards, first, "-", last)
+    assert process.stdout.readline().startswith(f"{first}\t".encode())
+    time.sleep(0.5)  # until standard input is waited for
+    assert ctrl_c(process) == b""

@@ -348,6 +348,26 @@ def test_samples_after_the_end(make_model) -> None:
         stream.accept_waveform(noise(400, seed=1))
 
 
+def test_a_stream_of_another_recogniser(make_model) -> None:
+    path = make_model()
+    stream = StreamingRecogniser(path).start(name="call 7")
+    with pytest.raises(UsageError, match="call 7: another recogniser made this stream"):
+        StreamingRecogniser(path).advance([stream])
+
+
+def test_a_stream_that_is_named_twice_is_advanced_once(make_model) -> None:
+    recogniser = StreamingRecogniser(make_model())
+    samples = np.random.default_rng(0).normal(0, 3000, 8000).astype(np.float32)
+    results = []
+    for times in (1, 2):
+        stream = recogniser.start()
+        for chunk in np.array_split(samples, 5):
+            stream.accept_waveform(chunk)
+            recogniser.advance([stream] * times)
+        results.append(stream.finish())
+    assert results[0] == results[1]
+
+
 def test_a_stream_shorter_than_a_frame(make_model) -> None:
     model = StreamingRecogniser(make_model())
     stream = model.start()

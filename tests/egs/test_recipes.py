@@ -21,8 +21,8 @@ from pipeline.text.phones import load_phone_map
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))
-ARCHITECTURES = sorted(ROOT.glob("egs/*/conf/*.toml"))
-TRAINING = sorted(ROOT.glob("egs/*/conf/*/train_*.conf"))
+ARCHITECTURES = sorted(ROOT.glob("egs/*/conf/**/*.toml"))
+TRAINING = sorted(ROOT.glob("egs/*/conf/**/train_*.conf"))
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -82,7 +82,9 @@ def test_options_of_a_training_are_understood(execute, path, tmp_path):
     assert "gone.txt: cannot read these tokens" in done.err  # what comes after the options
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in TRAINING}), ids=name)
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in ROOT.glob("egs/*/conf/*/train_*.conf")}), ids=name
+)
 def test_a_regime_has_all_three_networks(folder):
     assert {f"train_{kind}.conf" for kind in ("ctc", "predictor", "transducer")} <= {
         path.name for path in folder.iterdir()
@@ -96,6 +98,10 @@ def test_a_regime_has_all_three_networks(folder):
         ("timit", "mfcc", "delta_mfcc", "g12_transducer"),
         ("timit", "fbank", "delta", "demo"),
         ("speechocean762", "fbank", "delta", "model"),
+        ("speechocean762", "fbank", "delta", "lstmp_small"),
+        ("speechocean762", "fbank", "delta", "encoders/lstmp"),
+        ("speechocean762", "spectrogram", None, "deep_speech2/small"),
+        ("speechocean762", "spectrogram", None, "encoders/deep_speech2"),
         ("mandarin", "fbank", None, "demo"),
         ("mandarin", "fbank", None, "model"),
     ],
@@ -422,6 +428,21 @@ def test_speechocean762_with_statistics_of_speakers(run, small, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_framewise_network_of_speechocean762(run, trained, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(trained / "toy", work / "data")
+    shutil.copytree(trained / "ctc", work / "exp" / "ctc")
+    (work / "lstmp.toml").write_text(
+        "[encoder]\ninput_dim = 6\nlayers = 1\ncells = 8\nprojection = 4\nbidirectional = false\n"
+    )
+    (work / "train_framewise.conf").write_text("--epochs=2\n")
+    script = ROOT / "egs" / "speechocean762" / "local" / "run_framewise.sh"
+    done = run(script, "--work", "work", "--model", "work/lstmp.toml", "--regime", "work")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("%PER ")
+
+
+@pytest.mark.slow
 def test_words_of_speechocean762_stand_beside_its_phones(run, small, tmp_path):
     make_speechocean(tmp_path / "corpus")
     (tmp_path / "regime" / "train_ctc_noise.conf").unlink()
@@ -490,6 +511,22 @@ def test_wrong_options_of_comparisons(run, tmp_path, script, options, said):
 def test_speechocean762_names_its_units(run):
     done = run(ROOT / "egs" / "speechocean762", "--stage", "2", "--units", "letter")
     fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--units", "phone chr"],
+            "--units: 'chr' is none of phone, char, bigram, bpe",
+        ),
+        (["--encoders", "lstm gru"], "--encoders: no conf/encoders/gru.toml; there are blstm"),
+    ],
+)
+def test_a_comparison_knows_all_its_parts_before_it_begins(run, tmp_path, options, said):
+    script = ROOT / "egs" / "speechocean762" / "local" / "compare_encoders.sh"
+    fails(run(script, "--corpus", tmp_path, "--work", "work", *options), 2, said)
+    assert not (tmp_path / "work").exists()
 
 
 def make_mandarin(root: Path, numbers: str = "一二三四", items: int = 60) -> None:

@@ -214,6 +214,18 @@ def test_it_is_trained(aligned, execute: Callable, tmp_path: Path, bptt: int) ->
     assert config["model"]["framewise"] == {"delay": 1}
 
 
+def test_what_a_model_is_not_for(aligned, execute: Callable, tmp_path: Path) -> None:
+    model, feats = tmp_path / "model", f"scp:{aligned.dev}/feats.scp"
+    done = execute("train_framewise.py", *aligned.arguments(model, "--epochs=1"))
+    assert done.status == 0, done.err
+    done = execute("recognize.py", "--stream", "--device=cpu", model, "a.wav")
+    assert done.status == 1
+    assert "model: cannot read a stream: a frame-wise model is searched from the end" in done.err
+    done = execute("plot_posteriors.py", model, feats, "s0-u0", tmp_path / "picture.png")
+    assert done.status == 1
+    assert "model: a frame-wise model, of which there are no pictures" in done.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bptt", [0, 20])
 def test_two_utterances_are_learnt_by_heart(
@@ -347,4 +359,26 @@ def test_speed_changes_the_numbers_of_frames(aligned, execute: Callable, tmp_pat
     assert done.status == 2
     assert "--speed must be 0 with --bptt" in done.err
     arguments = aligned.arguments(tmp_path / "model", "--speed=0.3", "--bptt=0", "--epochs=1")
+    assert execute("train_framewise.py", *arguments).status == 0
+
+
+def test_subsequences_have_no_order_of_length(aligned, execute: Callable, tmp_path: Path) -> None:
+    done = execute("train_framewise.py", *aligned.arguments(tmp_path / "model", "--sortagrad"))
+    assert done.status == 2
+    assert "--sortagrad must be false with --bptt" in done.err
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_deep_speech2_learns_from_whole_utterances(
+    aligned, execute: Callable, tmp_path: Path, kernel: int
+) -> None:
+    (aligned.path / "model.toml").write_text(
+        f'[encoder]\nkind = "deep_speech2"\ninput_dim = 6\nchannels = [4]\nlayers = 1\ncells = 4\n'
+        f"time_kernels = [{kernel}]\ntime_strides = [1]\nbidirectional = false\n"
+    )
+    done = execute("train_framewise.py", *aligned.arguments(tmp_path / "model"))
+    assert done.status == 2
+    assert "this encoder learns from whole ones" in done.err
+    assert "give --bptt=0" in done.err
+    arguments = aligned.arguments(tmp_path / "model", "--bptt=0", "--epochs=1")
     assert execute("train_framewise.py", *arguments).status == 0

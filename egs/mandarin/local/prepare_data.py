@@ -116,7 +116,7 @@ def read_corpus(corpus: Path, *, allow_partial: bool) -> list[Item]:
     """
     tables = [part for part in PARTS if (corpus / f"{part}.tsv").exists()]
     if not tables:
-        named = " or ".join(f"{part}.tsv" for part in PARTS)
+        named = " nor ".join(f"{part}.tsv" for part in PARTS)
         raise DataDirError(f"{corpus}: has neither {named}; give a folder with one of these tables")
     speakers = read_speakers(corpus / "speakers.tsv")
     items, silent = [], []

@@ -46,6 +46,12 @@ for name in $encoders; do
     _usage_error "--encoders: no conf/encoders/$name.toml; there are $known"
   fi
 done
+for unit in $units; do # before hours of training
+  case $unit in
+    phone | char | bigram | bpe | unigram) ;;
+    *) _usage_error "--units: '$unit' is none of phone, char, bigram, bpe and unigram" ;;
+  esac
+done
 
 shared=(--corpus "$corpus" --regime conf/compare --beam "$beam" --nj "$nj" --cmd "$cmd"
   --train-cmd "$train_cmd" --train-launch "$train_launch" --device "$device"

@@ -1,7 +1,7 @@
 """A convolution over frequency and time as it is printed: NumPy float64, one output at a time.
 
 D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin", arXiv
-1512.02595, eq. 2: h_{t,i} = f(ω_i ∘ h_{t-c:t+c}), here without f and with a second axis.
+1512.02595: h_{t,i} = f(ω_i ∘ h_{t-c:t+c}), here without f and with a second axis.
 """
 
 import numpy as np

@@ -23,7 +23,7 @@ from pipeline.kernels.recurrent.plain import Recurrence, State, Sweep, put_state
 
 @part
 def _step(gates, g0, u, u0, h, h0, before0, has_before, before, kept, size, is_tanh):
-    """[DS2] eq. 11 for one sequence at one frame; the gates are activated in place."""
+    """The gated unit of [DS2] for one sequence at one frame; the gates are activated in place."""
     for j in range(0, size, lanes(gates)):
         left = size - j
         old, u_c = splat(h, 0.0), load(u, u0 + 2 * size + j, left)

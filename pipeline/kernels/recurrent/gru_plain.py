@@ -1,7 +1,7 @@
 """The sweep of a gated recurrent unit (GRU) in plain torch: any device, any floating dtype.
 
 Of D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin", arXiv
-1512.02595, eq. 11, after K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder
+1512.02595, after K. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder
 for Statistical Machine Translation", 2014. Gates stand in the order z (update), r (reset),
 candidate. The reset gate acts on U h_{t-1}, so one product with U serves all three, and the sweep
 keeps the candidate's share of it, as ``Sweep.cells``, for the way back.

@@ -5,7 +5,7 @@ Gate order in every stacked weight: input i, forget f, cell c, output o. The cel
 [G12] eq. 6 prints ``W_hs h_n``; it means h_{n-1}, as in [G13] eq. 5.
 
 [DS2] D. Amodei et al., "Deep Speech 2: End-to-End Speech Recognition in English and Mandarin",
-arXiv 1512.02595, whose numbers of equations are used here, and ICML 2016.
+arXiv 1512.02595 and ICML 2016.
 """
 
 from collections.abc import Callable
@@ -143,7 +143,7 @@ def gru(
     bias: Array,
     f: Callable[[Array], Array] = clipped_relu,
 ) -> Array:
-    """One direction of a layer of gated recurrent units over one sequence, [DS2] eq. 11.
+    """One direction of a layer of gated recurrent units over one sequence, [DS2].
 
     Args:
         x: input, (T, F).

@@ -1,5 +1,8 @@
-"""Pruning of a frame's tokens before a search: D. Amodei et al., "Deep Speech 2", 2015, section 3.8
-(arXiv 1512.02595): only the fewest characters whose probabilities add up to 0.99, at most 40."""
+"""Pruning of a frame's tokens before a search.
+
+In the deployed system of D. Amodei et al., "Deep Speech 2", 2015 (arXiv 1512.02595), only the
+fewest characters whose probabilities add up to 0.99 are kept, at most 40.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -10,7 +10,7 @@ options that derives from `EncoderConfig`, and a ``case`` in `kinds.encoder_conf
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,13 @@ class Encoder(nn.Module):
     Attributes:
         output_dim: the size E of the output vectors.
         stride: the number of input frames from one output vector to the next.
+        learns_in_parts: whether `advance` trains as `forward` does, with dropout and without
+            statistics of the batch, and gives a vector for each frame as soon as it is read.
     """
 
     output_dim: int
     stride: int = 1
+    learns_in_parts: ClassVar[bool] = False
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """The number of output vectors, (N,), for these numbers of input frames, (N,).

@@ -8,7 +8,7 @@ for Large Scale Acoustic Modeling", 2014.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,8 @@ class StreamState(NamedTuple):
 
 class RecurrentEncoder(Encoder):
     """Recurrent layers over the frames, [G13] eq. 11."""
+
+    learns_in_parts: ClassVar[bool] = True
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Frame-wise cross-entropy as an objective: the label of every frame is given.
 
-[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures
-for Large Scale Acoustic Modeling", 2014.
+[S14] H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Based Recurrent Neural Network
+Architectures for Large Vocabulary Speech Recognition", arXiv 1402.1128, 2014.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,6 +37,12 @@ class FramewiseObjective(Objective):
                 raise UsageError(
                     f"--bptt cuts utterances, but this encoder cannot read parts: {reason}, or "
                     "give --bptt=0 to train with whole utterances"
+                )
+            if not model.encoder.learns_in_parts:
+                raise UsageError(
+                    "--bptt cuts utterances, but this encoder learns from whole ones (Deep Speech "
+                    "2: its batch normalisation and its convolutions read all frames of a batch); "
+                    "give --bptt=0"
                 )
             self.carried = CarriedStates(model, streams)
             self.auxiliary = self.carried

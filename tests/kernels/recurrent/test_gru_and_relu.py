@@ -129,7 +129,7 @@ def test_outputs_are_clipped_at_20_and_gradients_stop_there() -> None:
 
 
 def test_a_gru_by_hand() -> None:
-    """One unit with z = 3/4 and r = 1/2: h_t = h_{t-1}/4 + 3/4 f(x + U h_{t-1}/2), [DS2] eq. 11."""
+    """One unit with z = 3/4 and r = 1/2: h_t = h_{t-1}/4 + 3/4 f(x + U h_{t-1}/2), [DS2]."""
     ln3 = torch.tensor(3.0, dtype=torch.float64).log().item()
     one = Recurrence("gru", torch.tensor([[0.0], [0.0], [5.0]], dtype=torch.float64))
     h = torch.tensor([[2.0]], dtype=torch.float64)

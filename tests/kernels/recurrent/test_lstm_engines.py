@@ -190,7 +190,7 @@ def one_direction(gates: Tensor, recurrence: Recurrence, d: int) -> list[list[Te
 def gru_step(
     projected: Tensor, recurrent: Tensor, h: Tensor, cell: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """h_t, the candidate's share of U h_{t-1}, and the activated gates: [DS2] eq. 11."""
+    """h_t, the candidate's share of U h_{t-1}, and the activated gates, [DS2]."""
     (x_z, x_r, x_c), (u_z, u_r, u_c) = projected.chunk(3), recurrent.chunk(3)
     z, r = torch.sigmoid(x_z + u_z), torch.sigmoid(x_r + u_r)
     total = x_c + r * u_c
