@@ -98,7 +98,7 @@ def test_a_regime_has_all_three_networks(folder):
         ("timit", "mfcc", "delta_mfcc", "g12_transducer"),
         ("timit", "fbank", "delta", "demo"),
         ("speechocean762", "fbank", "delta", "model"),
-        ("speechocean762", "fbank", "delta", "lstmp_small"),
+        ("speechocean762", "fbank", "delta", "framewise/lstmp"),
         ("speechocean762", "fbank", "delta", "encoders/lstmp"),
         ("speechocean762", "spectrogram", None, "deep_speech2/small"),
         ("speechocean762", "spectrogram", None, "encoders/deep_speech2"),
@@ -428,21 +428,6 @@ def test_speechocean762_with_statistics_of_speakers(run, small, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_framewise_network_of_speechocean762(run, trained, tmp_path):
-    work = tmp_path / "work"
-    shutil.copytree(trained / "toy", work / "data")
-    shutil.copytree(trained / "ctc", work / "exp" / "ctc")
-    (work / "lstmp.toml").write_text(
-        "[encoder]\ninput_dim = 6\nlayers = 1\ncells = 8\nprojection = 4\nbidirectional = false\n"
-    )
-    (work / "train_framewise.conf").write_text("--epochs=2\n")
-    script = ROOT / "egs" / "speechocean762" / "local" / "run_framewise.sh"
-    done = run(script, "--work", "work", "--model", "work/lstmp.toml", "--regime", "work")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("%PER ")
-
-
-@pytest.mark.slow
 def test_words_of_speechocean762_stand_beside_its_phones(run, small, tmp_path):
     make_speechocean(tmp_path / "corpus")
     (tmp_path / "regime" / "train_ctc_noise.conf").unlink()
@@ -496,9 +481,8 @@ def test_speechocean762_compares_encoders_and_asks_more(run, tmp_path):
 @pytest.mark.parametrize(
     ("script", "options", "said"),
     [
-        ("compare_encoders.sh", ["--encoders", "none"], "--encoders: no conf/encoders/none.toml"),
+        ("ask_deep_speech2.sh", ["--epoch", "1"], "--epoch"),
         ("run_framewise.sh", ["--networks", "none"], "no conf/framewise/none.toml"),
-        ("compare_encoders.sh", ["--units", "letter"], "--units is phone, char, bigram"),
     ],
 )
 def test_wrong_options_of_comparisons(run, tmp_path, script, options, said):
