@@ -53,7 +53,7 @@ for unit in $units; do # before hours of training
   esac
 done
 
-shared=(--corpus "$corpus" --regime conf/compare --beam "$beam" --nj "$nj" --cmd "$cmd"
+shared=(--corpus "$corpus" --beam "$beam" --nj "$nj" --cmd "$cmd"
   --train-cmd "$train_cmd" --train-launch "$train_launch" --device "$device"
   --allow-partial "$allow_partial")
 rows=()
@@ -61,10 +61,12 @@ for unit in $units; do
   for name in $encoders; do
     features=fbank
     if grep -q '^input_dim = 161' "conf/encoders/$name.toml"; then features=spectrogram; fi
+    regime=conf/compare
+    if [ -d "conf/compare/$name" ]; then regime=conf/compare/$name; fi
     to=$work/$features part=_$unit
     if [ "$unit" = phone ]; then part=; fi
-    one=(--units "$unit" --features "$features" --model "conf/encoders/$name.toml" --work "$to"
-      --tag "$name" "${shared[@]}")
+    one=(--units "$unit" --features "$features" --model "conf/encoders/$name.toml"
+      --regime "$regime" --work "$to" --tag "$name" "${shared[@]}")
     ./run.sh "${one[@]}" --stop-stage 8 >&2
     if [ "$unit" != phone ]; then ./run.sh "${one[@]}" --stage 11 --stop-stage 11 >&2; fi
     rows+=("$unit:$name=$to/exp${part}_$name")
