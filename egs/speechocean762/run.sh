@@ -59,7 +59,6 @@ fi
 partial=()
 if [ "$allow_partial" = true ]; then partial=(--allow-partial); fi
 data=$work/data exp=$work/exp${tag:+_$tag}
-mkdir -p "$data" "$exp/log"
 
 # What the units are called, how their tokens are made and their hypotheses scored, and how a
 # language model is searched with: over phones, or over words as in [DS2].
@@ -77,6 +76,15 @@ case $units in
 esac
 lm_beam=${lm_beam:-$wide}
 
+# 40 mel filter-bank coefficients and energy, Δ and ΔΔ, or 161 columns of a log spectrum; mean 0 and
+# variance 1 over the training set.
+case $features in
+  fbank) columns=123 delta=conf/delta.conf ;;
+  spectrogram) columns=161 delta= ;;
+  *) _usage_error "--features is fbank or spectrogram, not '$features'" ;;
+esac
+mkdir -p "$data" "$exp/log"
+
 # Features are normalised by the statistics of each speaker or, as in [G13], of the training set.
 by_speaker=false cmvn=$data/train/cmvn.ark
 if grep -qs '^--cmvn=speaker' "$regime"/train_*.conf; then
@@ -93,13 +101,6 @@ fi
 sets=(dev)
 if [ -d "$data/test" ]; then sets+=(test); fi
 
-# 40 mel filter-bank coefficients and energy, Δ and ΔΔ, or 161 columns of a log spectrum; mean 0 and
-# variance 1 over the training set.
-case $features in
-  fbank) columns=123 delta=conf/delta.conf ;;
-  spectrogram) columns=161 delta= ;;
-  *) _usage_error "--features is fbank or spectrogram, not '$features'" ;;
-esac
 if runs 2; then
   begin 2 "features: $columns a frame"
   for set in train "${sets[@]}"; do

@@ -492,9 +492,18 @@ def test_wrong_options_of_comparisons(run, tmp_path, script, options, said):
     fails(done, 2, said)
 
 
-def test_speechocean762_names_its_units(run):
-    done = run(ROOT / "egs" / "speechocean762", "--stage", "2", "--units", "letter")
-    fails(done, 2, "--units is phone, char, bigram, bpe or unigram, not 'letter'")
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("units", "--units is phone, char, bigram, bpe or unigram, not 'letter'"),
+        ("features", "--features is fbank or spectrogram, not 'letter'"),
+    ],
+)
+def test_speechocean762_knows_its_choices_before_it_begins(run, tmp_path, option, said):
+    (tmp_path / "corpus").mkdir()
+    options = ["--corpus", "corpus", "--work", "work", f"--{option}", "letter"]
+    fails(run(ROOT / "egs" / "speechocean762", *options), 2, said)
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def gru_step(
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
     SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """[DS2] eq. 11 for a tile, from h of the step read before to the gates, U h and h."""
+    """A step of [DS2]'s GRU for a tile, from h of the step read before to the gates, U h and h."""
     d = tl.program_id(2)
     row, here, row_before, known, count = forward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:
@@ -106,7 +106,7 @@ def gru_step_back(
     D: tl.constexpr, H: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
     SEQUENCES: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, CLIP: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of eq. 11 for a tile; HIDDEN is h_{t-1} in the rows of h_t."""
+    """The gradients of `gru_step` for a tile; HIDDEN is h_{t-1} in the rows of h_t."""
     d = tl.program_id(2)
     n, row, here, row_after, after, _, _, count = backward_place(table, step, d, SEQUENCES)
     if tl.program_id(1) * SEQUENCES >= count:

@@ -1,7 +1,7 @@
 """A language model over words in a search over the tokens that spell them.
 
 Q(y) = log Pr(y|x) + α log P(y) + β wc(y), where P is over words, and wc counts them: D. Amodei et
-al., "Deep Speech 2", 2015, section 3.8 (arXiv 1512.02595). A word adds its share α log P(w|h) + β
+al., "Deep Speech 2", 2015 (arXiv 1512.02595). A word adds its share α log P(w|h) + β
 when it ends: with the token that separates it from the next one, or at the end of the utterance.
 
 A state is a history h of the n-gram and what is spelt of a word since: h · (L + 1) + n, where n is
