@@ -29,7 +29,7 @@ import typer
 from pipeline.environment import lacks
 from pipeline.errors import ConfigError, DataError, PipelineError, UsageError
 from pipeline.notations import expand_config, take_standard_options
-from pipeline.options import placed
+from pipeline.options import flag, placed
 
 log = logging.getLogger("pipeline")
 
@@ -298,7 +298,7 @@ def options_from_fields(main: Callable[..., int | None]) -> Callable[..., int | 
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[type(field.default), typer.Option(help=field.metadata["help"])],
+            annotation=Annotated[type(field.default), _declared(field)],
         )
         for kind in groups.values()
         for field in fields(kind)
@@ -306,3 +306,15 @@ def options_from_fields(main: Callable[..., int | None]) -> Callable[..., int | 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__module__, command.__doc__ = main.__module__, main.__doc__
     return command
+
+
+def _declared(field: Any) -> Any:
+    """The option of a field. One that is "false" by default may be given without a value: true."""
+    names, choices = (flag(field.name),), ()
+    if field.default == "false":
+        choices = field.metadata["bounds"].choices
+    return typer.Option(
+        *(names if field.name.endswith("_") else ()),
+        help=field.metadata["help"],
+        metavar="|".join(choices) or None,
+    )

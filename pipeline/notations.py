@@ -125,6 +125,12 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
         n for p in command.params for n in p.opts if n.startswith("--") and n not in flags
     } - {"--help"}
     paths = {n for n in valued for p in command.params if n in p.opts and _takes_path(p)}
+    switches = {
+        n: str(p.metavar).split("|")
+        for p in command.params
+        for n in p.opts
+        if n in valued and p.default == "false" and p.metavar
+    }
     negated = {off: p.opts[0] for p in flags.values() for off in p.secondary_opts}
     out: list[str] = []
     queue = list(tokens)
@@ -147,6 +153,9 @@ def to_click(command: Any, tokens: list[str], *, whole: bool = False) -> list[st
                 out.append(off[0])
         elif name in negated and has_value:  # --no-use-energy=false
             out.append(negated[name] if not _boolean(name, value) else name)
+        elif name in switches and not has_value:
+            value = queue.pop(0) if queue and queue[0] in switches[name] else "true"
+            out.append(f"{name}={value}")
         else:
             out.append(f"{name}={value}" if has_value else name)
             if name in valued and not has_value and whole:

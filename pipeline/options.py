@@ -112,8 +112,11 @@ def fault(field: "dataclasses.Field[Any]", value: Any) -> str:
 
 
 def flag(name: str) -> str:
-    """The command-line name of a field: ``batch_size`` -> ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+    """The command-line name of a field: ``batch_size`` -> ``--batch-size``.
+
+    A field whose name would be a word of Python ends with ``_``: ``async_`` -> ``--async``.
+    """
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)

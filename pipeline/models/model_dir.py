@@ -9,6 +9,7 @@
       front_end/           options of the features: fbank.conf, delta.conf …
       final.safetensors    the weights
       checkpoints/         last.pt, previous.pt: weights, optimiser, position in the training;
+                           sets/000001/ …: the same of an asynchronous training, by shard;
                            best.safetensors, epoch-0001.safetensors …
       metrics.jsonl        losses and error rates, one line per epoch
       provenance.json      command, commit, seed, versions, hashes of the data
@@ -79,9 +80,15 @@ class ModelDir:
         return self.path / "checkpoints" / "previous.pt"
 
     @property
+    def sets_path(self) -> Path:
+        """The folder of the states of an asynchronous training, each a set of files."""
+        return self.path / "checkpoints" / "sets"
+
+    @property
     def has_state(self) -> bool:
         """Whether there is a state, so that the training can be continued."""
-        return self.last_path.exists() or self.previous_path.exists()
+        states = [self.last_path, self.previous_path, *self.sets_path.glob("*/whole.pt")]
+        return any(path.exists() for path in states)
 
     def epoch_path(self, epoch: int) -> Path:
         """The file of the weights after an epoch, if they are kept."""
@@ -119,6 +126,7 @@ class ModelDir:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         for old in (directory.best_path, path / "metrics.jsonl", *directory.epoch_paths()):
             old.unlink(missing_ok=True)
+        shutil.rmtree(directory.sets_path, ignore_errors=True)
         (path / "config.json").unlink(missing_ok=True)
         tokens.save(path / "tokens.txt")
         if isinstance(cmvn, CmvnStats):
@@ -244,8 +252,9 @@ class ModelDir:
 
 def is_trained(path: Path) -> bool:
     """Whether a directory holds a finished training or one that can be continued."""
-    states = path / "checkpoints" / "last.pt", path / "checkpoints" / "previous.pt"
-    return any(p.exists() for p in (*states, path / "final.safetensors"))
+    names = ("checkpoints/last.pt", "checkpoints/previous.pt", "final.safetensors")
+    states = [*(path / name for name in names), *path.glob("checkpoints/sets/*/whole.pt")]
+    return any(p.exists() for p in states)
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, dict[str, Any], bool | str, str]:

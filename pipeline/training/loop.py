@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -37,11 +38,15 @@ from pipeline.training.distributed.processes import World
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.metrics import append_metrics
 from pipeline.training.objectives.objective import DevScores, Objective
-from pipeline.training.optimizer import make_optimizer, set_learning_rate
+from pipeline.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from pipeline.training.randomness import generator, seed_of
 from pipeline.training.step import Counts, GradientSum
 from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
-from pipeline.training.weight_average import WeightAverage, floating_buffers
+from pipeline.training.weight_average import (
+    WeightAverage,
+    averaged_tensors,
+    floating_buffers,
+)
 from pipeline.training.weight_noise import weight_noise
 
 log = logging.getLogger("pipeline")
@@ -81,7 +86,7 @@ class Trainer:
         norms = NormSums(model, self.world)
         self.gradients = GradientSum(objective, self.parameters, device, options.precision, norms)
         self.optimizer = make_optimizer(self.parameters, options)
-        self.average = WeightAverage(model, options.average)
+        self.average = WeightAverage(averaged_tensors(model), options.average)
         self.position = Position()
         self.display = Display(options.epochs)
         self.interrupts, self.stopping = Interrupts(), False
@@ -200,13 +205,8 @@ class Trainer:
         """Make an update from a batch of ``utterances``; ``batch`` is this process's part."""
         position, seed = self.position, self.options.seed
         number = epoch, position.updates
-        set_learning_rate(
-            self.optimizer,
-            self.options,
-            epochs=position.epoch,
-            done=(position.epoch + position.utterances / len(self.train)) / self.options.epochs,
-            share=self._finished(utterances) / len(self.train) / self.options.epochs,
-        )
+        rate = self._rate(position.epoch, position.utterances, self._finished(utterances))
+        set_learning_rate(self.optimizer, rate)
         torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
         counts = self._update(batch, generator(seed, "noise", *number))
         position.updates += 1
@@ -216,16 +216,28 @@ class Trainer:
         position.frames += counts.frames
         position.skipped += counts.skipped
 
+    def _rate(self, epochs: int, before: int, now: int) -> float:
+        """The learning rate of an update that reads ``now`` utterances to their ends.
+
+        Args:
+            epochs: the number of finished epochs.
+            before: the number of utterances that earlier updates of the epoch have read.
+            now: the number of this update.
+        """
+        return learning_rate(
+            self.options,
+            epochs=epochs,
+            done=(epochs + before / len(self.train)) / self.options.epochs,
+            share=now / len(self.train) / self.options.epochs,
+        )
+
     def _finished(self, utterances: Sequence[Any]) -> int:
         """How many utterances an update has read to their end."""
         return len(utterances)
 
     def _update(self, batch: Batch | None, noise: torch.Generator) -> Counts:
         """One step of gradient descent on the loss summed over the batch."""
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with weight_noise(self.model, self.options.weight_noise, noise):
-            counts, wrong = self.gradients.add(batch)
+        counts, wrong = self._gradient(batch, noise)
         *sums, interrupted, terminated = self.world.sum([*counts, *self.interrupts.noted])
         counts = Counts(sums[0], *map(int, sums[1:]))
         self.stopping = self.interrupts.agree(interrupted, terminated)
@@ -243,16 +255,28 @@ class Trainer:
         self.average.update()
         return counts
 
+    def _gradient(self, batch: Batch | None, noise: torch.Generator) -> tuple[Counts, str]:
+        """Compute the gradients of a batch; returns what `GradientSum.add` does."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with weight_noise(self.model, self.options.weight_noise, noise):
+            return self.gradients.add(batch)
+
     def _stop_on_infinite(self, what: str) -> NoReturn:
-        epoch, path = self.position.epoch, self.directory.last_path
+        epoch, path = self.position.epoch, self._kept_in()
         kept, again = "nothing is kept", ""
-        if path.exists():
+        if path is not None:
             kept = f"{f'epoch {epoch}' if epoch else 'the previous state'} is kept in {path}"
             again = " in another directory"
         raise ModelError(
             f"{self.directory.path}: {what} is not finite; {kept}; check the features, or "
             f"train{again} with a lower --learning-rate or --weight-noise, or with --clip-norm"
         )
+
+    def _kept_in(self) -> Path | None:
+        """Where the last state is, if there is one."""
+        path = self.directory.last_path
+        return path if path.exists() else None
 
     # ---- dev scores ------------------------------------------------------------------------------
 
@@ -283,7 +307,7 @@ class Trainer:
 
     # ---- files -----------------------------------------------------------------------------------
 
-    def _record(self, epoch: int, scores: DevScores) -> None:
+    def _record(self, epoch: int, scores: DevScores, **more: Any) -> None:
         position = self.position
         score = scores.loss if self.options.stop_on == "loss" else scores.error_rate
         better = score < position.best_score
@@ -302,6 +326,7 @@ class Trainer:
             "frames_per_second": round(position.frames / max(position.seconds, 1e-9), 1),
             "skipped": position.skipped,
             "seconds": round(position.seconds, 2),
+            **more,
         }
         position.next_epoch()
         if self.world.is_first:

@@ -25,22 +25,21 @@ def make_optimizer(parameters: Sequence[Tensor], options: TrainOptions) -> torch
             weight_decay=options.weight_decay,
             fused=True,
         ),
+        "adagrad": lambda: torch.optim.Adagrad(parameters, lr=options.learning_rate),
     }
     return make[options.optimizer]()
 
 
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer,
-    options: TrainOptions,
-    *,
-    epochs: int,
-    done: float,
-    share: float,
-) -> None:
-    """Set the learning rate of the next update.
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def learning_rate(options: TrainOptions, *, epochs: int, done: float, share: float) -> float:
+    """The learning rate of an update.
 
     Args:
-        optimizer: the optimiser whose rate is set.
         options: the schedule, its warm-up and the highest rate.
         epochs: the number of finished epochs.
         done: the share of the whole training before this update, 0 … 1.
@@ -52,5 +51,4 @@ def set_learning_rate(
         rate *= min(rising, (1.0 - done) / (1.0 - options.warm_up), 1.0)
     if options.schedule == "annealed":
         rate /= options.anneal**epochs
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    return rate

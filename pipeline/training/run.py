@@ -2,13 +2,14 @@
 
 import dataclasses
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, UsageError
 from pipeline.kernels.compiler.memory import keep_freed_memory
 from pipeline.models.device import choose_device
 from pipeline.models.model_dir import ModelDir, load_part
@@ -20,8 +21,13 @@ from pipeline.nn.layers import count_weights, initialise
 from pipeline.nn.models import build_model, require_room
 from pipeline.text.tokens import Tokens
 from pipeline.training.alignments import load_aligned
+from pipeline.training.asynchronous.guard import protect
+from pipeline.training.asynchronous.hogwild import run as run_hogwild
+from pipeline.training.asynchronous.roles import Parts, Roles
+from pipeline.training.asynchronous.roles import run as run_roles
 from pipeline.training.augment import Streams
 from pipeline.training.dataset import Utterance, load_dataset
+from pipeline.training.distributed.launcher import find_process
 from pipeline.training.distributed.processes import World
 from pipeline.training.loop import Trainer
 from pipeline.training.objectives.kinds import make_objective
@@ -51,20 +57,25 @@ def train(arguments: TrainArguments, options: TrainOptions) -> tuple[int, int]:
         PipelineError: an error that the user can correct, raised before training where possible.
         SystemExit: the same error, in the processes other than rank 0.
     """
-    world = World(options.timeout)
+    process = find_process(os.environ)
+    roles = Roles(process.rank, process.size, options.shards)
+    if options.async_ == "true":
+        protect(os.environ, is_worker=roles.is_worker)
+    world = World(options.timeout, process)
     try:
         with world.together():
-            return _train(arguments, options, world)
+            return _train(arguments, options, world, roles)
     finally:
         world.leave()
 
 
-def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tuple[int, int]:
+def _train(
+    arguments: TrainArguments, options: TrainOptions, world: World, roles: Roles
+) -> tuple[int, int]:
     if not world.is_first:
         log.setLevel(logging.ERROR)  # all read the same files, and rank 0 logs the warnings
     options.check()
-    device = choose_device(options.device)
-    world.use(device)
+    device = _choose_device(options, world, roles)
     _set_up_torch(options)
     tokens = Tokens.from_file(arguments.tokens)
     config = _load_config(arguments, tokens, options)
@@ -88,13 +99,29 @@ def _train(arguments: TrainArguments, options: TrainOptions, world: World) -> tu
             _load_pretrained(model, objective, arguments, tokens)
         objective.prepare(train_set)
         _log_start(config, model, device, options, world)
-        made = TruncatedTrainer if _streams(options) else Trainer
-        trainer = made(
-            model.to(device), objective, directory, options, train=train_set, dev=dev_set,
-            device=device, streams=_feature_streams(directory), world=world,
+        parts = Parts(
+            model=model, objective=objective, directory=directory, options=options,
+            train=train_set, dev=dev_set, device=device, streams=_feature_streams(directory),
         )  # fmt: skip
-        _run(trainer)
+        _run(parts, world, roles)
     return len(train_set), total - len(train_set)
+
+
+def _choose_device(options: TrainOptions, world: World, roles: Roles) -> torch.device:
+    """The device of this process. Of an asynchronous training only workers use a GPU."""
+    if options.async_ == "false":
+        device = choose_device(options.device)
+        world.use(device)
+        return device
+    if options.async_ == "true":
+        roles.require_enough()
+    elif world.size > 1:
+        raise UsageError(
+            "--async=hogwild makes its own processes, --workers of them, so start it as one; "
+            "several processes are for --async"
+        )
+    on_cpu = options.async_ == "hogwild" or not roles.is_worker
+    return choose_device("cpu" if on_cpu else options.device)
 
 
 def _load_data(
@@ -192,10 +219,16 @@ def _streams(options: TrainOptions) -> int:
     return options.used_streams if isinstance(options, FramewiseTrainOptions) else 0
 
 
-def _run(trainer: Trainer) -> None:
+def _run(parts: Parts, world: World, roles: Roles) -> None:
     started = time.monotonic()
     try:
-        trainer.run()
+        match parts.options.async_:
+            case "true":
+                run_roles(parts, roles, world)
+            case "hogwild":
+                run_hogwild(parts)
+            case _:
+                parts.make(TruncatedTrainer if parts.by_streams else Trainer, world).run()
     except torch.OutOfMemoryError as error:
         raise MemoryError from error
     log.info("training took %.0f s", time.monotonic() - started)

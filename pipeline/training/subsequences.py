@@ -71,16 +71,21 @@ def cut(
 
     def read(stream: int) -> Iterator[Subsequence]:
         for utterance in left:
-            frames = utterance.num_frames + delay
-            for first in range(0, frames, size):
-                last = min(first + size, frames)
-                yield Subsequence(utterance, stream, first, last, last == frames)
+            yield from parts_of(utterance, stream, size, delay)
 
     readers = [read(stream) for stream in range(streams)]
     updates = []
     while any(update := [next(reader, None) for reader in readers]):
         updates.append(update)
     return updates
+
+
+def parts_of(utterance: Utterance, stream: int, size: int, delay: int) -> Iterator[Subsequence]:
+    """The subsequences of an utterance that a stream reads; see `cut`."""
+    frames = utterance.num_frames + delay
+    for first in range(0, frames, size):
+        last = min(first + size, frames)
+        yield Subsequence(utterance, stream, first, last, last == frames)
 
 
 def make_subsequences(

@@ -25,6 +25,16 @@ class TrainOptions(Options):
         require(
             plain or not self.nesterov, "nesterov", "false without --optimizer=sgd and --momentum"
         )
+        downpour, hogwild = self.async_ == "true", self.async_ == "hogwild"
+        for name, acts in (
+            *((name, downpour) for name in ("shards", "fetch_every")),
+            *((name, downpour or hogwild) for name in ("push_every", "divide_by_staleness")),
+            ("workers", hogwild),
+        ):
+            given = getattr(self, name) != getattr(TrainOptions, name)
+            how = {"workers": "--async=hogwild", "shards": "--async", "fetch_every": "--async"}
+            require(acts or not given, name, f"left out without {how.get(name, '--async')}")
+        require(not (hogwild and self.device == "cuda"), "device", "cpu with --async=hogwild")
 
     epochs: int = option(150, "maximum number of passes through the training data", low=1)
     patience: int = option(
@@ -42,8 +52,8 @@ class TrainOptions(Options):
     batch_frames: int = option(0, "maximum number of frames per update; 0: no limit", low=0)
     optimizer: str = option(
         "sgd",
-        "optimiser: sgd (with --momentum), adam or adamw (with --weight-decay)",
-        choices=("sgd", "adam", "adamw"),
+        "optimiser: sgd (with --momentum), adam, adamw (with --weight-decay) or adagrad",
+        choices=("sgd", "adam", "adamw", "adagrad"),
     )
     learning_rate: float = option(1e-4, "step size for the loss summed over a batch", above=0)
     schedule: str = option(
@@ -82,6 +92,18 @@ class TrainOptions(Options):
         "precision of matrix products: float32, or tf32 or bf16 on a GPU",
         choices=("float32", "tf32", "bf16"),
     )
+    async_: str = option(
+        "false",
+        "asynchronous SGD: true (workers and shards of the weights), or hogwild (shared memory)",
+        choices=("false", "true", "hogwild"),
+    )
+    shards: int = option(1, "processes of --async among which the weights are split", low=1)
+    fetch_every: int = option(1, "a worker of --async pulls weights before every Nth batch", low=1)
+    push_every: int = option(1, "a worker of --async pushes gradients after N batches", low=1)
+    divide_by_staleness: bool = option(
+        False, "divide a step of --async by 1 + the updates since the weights were pulled"
+    )
+    workers: int = option(2, "processes of --async=hogwild", low=1, most=10000)
     save_every: float = option(300.0, "time between checkpoints within an epoch, in s", low=0)
     timeout: float = option(
         10.0, "time to wait for another process under torchrun or srun, in minutes", above=0
@@ -181,6 +203,6 @@ class FramewiseTrainOptions(AcousticTrainOptions):
 
 # Options that may differ between the runs of a training; others would make it another experiment.
 RESUMABLE_CHANGES = frozenset(
-    {"epochs", "patience", "device", "threads", "allow_pipes"}
+    {"epochs", "patience", "device", "threads", "allow_pipes", "workers"}
     | {"save_every", "timeout", "keep_epochs", "tensorboard"}
 )

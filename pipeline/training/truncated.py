@@ -38,6 +38,11 @@ class TruncatedTrainer(Trainer):
     def _batches(self, epoch: int) -> list[list[Any]]:
         """The subsequences of the updates, always in the order of their streams."""
         self._read.clear()
+        delay = self.objective.model.delay
+        return list(cut(self._order(epoch), self.options.streams, self.options.bptt, delay))
+
+    def _order(self, epoch: int) -> list[Utterance]:
+        """The utterances as the streams of an epoch take them."""
         order = torch.randperm(
             len(self.train), generator=generator(self.options.seed, "order", epoch)
         )
@@ -45,8 +50,7 @@ class TruncatedTrainer(Trainer):
         # Short ones last: updates of few streams alone would bias the weights to them.
         tail = LAST * self.options.streams
         utterances[-tail:] = sorted(utterances[-tail:], key=lambda u: -u.num_frames)
-        delay = self.objective.model.delay
-        return list(cut(utterances, self.options.streams, self.options.bptt, delay))
+        return utterances
 
     def _finished(self, utterances: Sequence[Any]) -> int:
         return sum(part.is_end for part in utterances if part is not None)

@@ -4,7 +4,7 @@ The method is that of B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic 
 Averaging", 1992, with exponentially decaying averages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,26 +17,23 @@ class WeightAverage:
     Floating-point buffers, such as the running means of a norm, are averaged like weights.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay, self.updates = model, decay, 0
-        self.weights = [w.detach().clone() for w in self._own()] if decay > 0.0 else []
-
-    def _own(self) -> list[Tensor]:
-        return [*self.model.parameters(), *floating_buffers(self.model)]
+    def __init__(self, tensors: Sequence[Tensor], decay: float) -> None:
+        self.tensors, self.decay, self.updates = list(tensors), decay, 0
+        self.weights = [w.detach().clone() for w in self.tensors] if decay > 0.0 else []
 
     def update(self) -> None:
-        """Update the average with the model's weights after an update of the training."""
+        """Update the average with the weights after an update of the training."""
         if not self.weights:
             return
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 9.0))
-        now = [w.detach() for w in self._own()]
+        now = [w.detach() for w in self.tensors]
         torch._foreach_lerp_(self.weights, now, 1.0 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within the block the model has the averaged weights; after it, its own again."""
-        own = [w.detach().clone() for w in self._own()] if self.weights else []
+        own = [w.detach().clone() for w in self.tensors] if self.weights else []
         self._put(self.weights)
         try:
             yield
@@ -45,7 +42,7 @@ class WeightAverage:
 
     def _put(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
-            for mine, value in zip(self._own(), weights, strict=False):
+            for mine, value in zip(self.tensors, weights, strict=False):
                 mine.copy_(value)
 
     def state(self) -> dict[str, object]:
@@ -60,6 +57,11 @@ class WeightAverage:
         for mine, theirs in zip(self.weights, weights, strict=True):
             mine.copy_(theirs)
         self.updates = int(str(updates))
+
+
+def averaged_tensors(model: nn.Module) -> list[Tensor]:
+    """What is averaged of a network: its weights and its floating-point buffers."""
+    return [*model.parameters(), *floating_buffers(model)]
 
 
 def floating_buffers(model: nn.Module) -> list[Tensor]:

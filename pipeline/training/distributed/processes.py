@@ -38,25 +38,32 @@ class World:
     exchange begins with `sum`, which reports the failure of one process to all.
     """
 
-    def __init__(self, minutes: float = MINUTES) -> None:
+    def __init__(self, minutes: float = MINUTES, process: ProcessInfo | None = None) -> None:
         """Connect to the other processes.
 
         Args:
             minutes: the longest time to wait for another process, now and later.
+            process: which process this is; None: as the environment says.
 
         Raises:
             UsageError: the environment does not state the rank and the number of processes.
             PipelineError: the other processes do not come in time.
         """
-        process = find_process(os.environ)
+        process = process or find_process(os.environ)
         self.rank, self.size, self.local_rank = process.rank, process.size, process.local_rank
         self.device = torch.device("cpu")  # of the gradients
         self.ended = False
         self._gradients: Any = None  # the process group for gradients; None: the default group
+        self._address = process.address
         self._wait = timedelta(minutes=min(minutes, LONGEST) if minutes > 0.0 else MINUTES)
         self._who = f"rank {self.rank} of {self.size} on {socket.gethostname()}"
         if self.size > 1:
             self._connect(process)
+
+    @classmethod
+    def alone(cls) -> "World":
+        """One process, whatever the environment says."""
+        return cls(process=ProcessInfo())
 
     @property
     def is_first(self) -> bool:
@@ -151,7 +158,7 @@ class World:
             self.wait()
         except Exception as error:
             if self.size > 1 and not self.ended:
-                self._exchange([], _portable(error, self._who))
+                self._exchange([], portable(error, self._who))
             raise
 
     def require_same(self, facts: Mapping[str, object]) -> None:
@@ -193,6 +200,22 @@ class World:
         if self.size > 1 and device.type == "cuda":
             with self._connected():
                 self._gradients = dist.new_group(backend="nccl", timeout=self._wait)
+
+    def meeting_place(self) -> tuple[str, int]:
+        """Address and free port of rank 0, for connections of another kind."""
+
+        def find() -> tuple[str, int]:
+            with socket.socket() as found:
+                found.bind(("", 0))
+                return self._address, int(found.getsockname()[1])
+
+        return self.from_first(find)
+
+    def part(self) -> None:
+        """Let each process go on alone: errors stay where they are."""
+        self.wait()
+        self.leave()
+        self.rank, self.size = 0, 1
 
     def leave(self) -> None:
         """Close the connection to the other processes."""
@@ -261,7 +284,7 @@ class World:
             ) from error
 
 
-def _portable(error: Exception, who: str) -> Exception:
+def portable(error: Exception, who: str) -> Exception:
     """An error that can be sent to rank 0; a programming error gets its rank and traceback."""
     if isinstance(error, PipelineError | OSError | MemoryError):
         return error

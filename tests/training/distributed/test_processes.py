@@ -18,7 +18,7 @@ from pipeline.models.model_dir import ModelDir
 from pipeline.models.weights import read_weights
 from pipeline.tables import IntegersWriter, MatrixReader, read_matrix
 from pipeline.training import provenance
-from pipeline.training.distributed.processes import World, _portable
+from pipeline.training.distributed.processes import World, portable
 
 OPTIONS = (
     *("--epochs=3", "--patience=0", "--batch-size=3", "--optimizer=sgd", "--learning-rate=0.01"),
@@ -283,11 +283,11 @@ def test_a_programming_error_is_sent_with_its_rank_and_traceback() -> None:
     try:
         raise KeyError("here")
     except KeyError as error:
-        sent = _portable(error, "rank 1 of 2 on n2")
+        sent = portable(error, "rank 1 of 2 on n2")
     assert str(sent) == "rank 1 of 2 on n2: KeyError: 'here'"
     assert 'raise KeyError("here")' in sent.__notes__[0]
     mended = PipelineError("a")
-    assert _portable(mended, "rank 1 of 2 on n2") is mended
+    assert portable(mended, "rank 1 of 2 on n2") is mended
 
 
 # ---- the lock ------------------------------------------------------------------------------------
