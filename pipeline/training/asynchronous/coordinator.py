@@ -117,6 +117,13 @@ class Coordinator(Trainer):
         self._ready = threading.Event()  # until the checkpoints are loaded
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def run(self) -> Position:
+        """Train from the last set of checkpoints to the end; see `Trainer.run`."""
+        try:
+            return super().run()
+        except Lost as error:
+            raise self._of_lost(error) from error
+
     def leave(self) -> None:
         """Tell the workers that ask for items to end."""
         self._leaving = True

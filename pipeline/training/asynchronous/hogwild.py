@@ -145,8 +145,10 @@ class Forks:
         for number, (here, there) in enumerate(ends, start=1):
             pid = os.fork()
             if pid == 0:
-                for other, _ in ends:
-                    other.close()
+                for n, (theirs, other) in enumerate(ends, start=1):
+                    theirs.close()
+                    if n != number:  # else an end that this fork has would hide its death
+                        other.close()
                 _become_worker(parts, names, number, ForkEngine(there, self.shard))
             self.pids[worker_name(number)] = pid
             self.pipes[here] = worker_name(number)

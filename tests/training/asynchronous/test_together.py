@@ -91,17 +91,13 @@ def test_two_shards_and_other_optimisers(
     compare("train_ctc.py", options, toy, together, tmp_path, shards=2)
 
 
-def test_running_averages_of_batch_norm(
-    toy: object, together: Together, tmp_path: Path
-) -> None:
+def test_running_averages_of_batch_norm(toy: object, together: Together, tmp_path: Path) -> None:
     (toy.path / "model.toml").write_text(DEEP_SPEECH_2)
     compare("train_ctc.py", (*ADAM, "--average=0.9"), toy, together, tmp_path)
 
 
 @pytest.mark.parametrize("bptt", [5, 0])
-def test_streams(
-    bptt: int, toy: object, together: Together, tmp_path: Path
-) -> None:
+def test_streams(bptt: int, toy: object, together: Together, tmp_path: Path) -> None:
     """The streams of one worker take the utterances in the order of the synchronous trainer."""
     add_alignments(toy)
     options = tuple(o for o in OPTIONS if not o.startswith("--speed"))
