@@ -51,5 +51,6 @@ if sys.version_info < OLDEST:
     _report(f"{_this_python()} is older than {OLDEST[0]}.{OLDEST[1]}; {remedy()}")
     sys.exit(1)
 sys.excepthook = _explain
-if any(word.startswith("--async") for word in sys.argv):  # torch warns when processes just end
+if any(word.startswith(("--async", "--config")) for word in sys.argv):
+    # Processes of an asynchronous training just end, and torch warns about each.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -4,6 +4,7 @@ Everything goes through one function, ``call(to, method, *args)``, so another li
 place of torch.distributed.rpc by another class with this function.
 """
 
+import os
 import threading
 import warnings
 from collections.abc import Mapping
@@ -113,6 +114,7 @@ class RpcEngine:
             rpc_timeout=self.seconds,
             init_method=f"tcp://{address}:{port}",
         )
+        hosted = os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # rank 0 hosts this store
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it is in maintenance mode
@@ -124,6 +126,9 @@ class RpcEngine:
                 f"{self.name}: no connection to the others at {address}:{port} ({reason}); "
                 "TP_SOCKET_IFNAME names the network interface to use"
             ) from error
+        finally:
+            if hosted is not None:
+                os.environ["TORCHELASTIC_USE_AGENT_STORE"] = hosted
 
     def call(self, to: str, method: str, *args: Any) -> Answer:
         """See `Engine.call`."""

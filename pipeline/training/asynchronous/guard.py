@@ -1,35 +1,54 @@
 """Lets torchrun go on when a worker is killed.
 
-torchrun ends all processes when one of them fails. A worker that it starts is therefore a fork of
-the process that it watches; if the fork is killed by a signal, the watched process ends well.
+torchrun ends all processes when one of them fails. A worker that it starts therefore goes on in a
+fork, and the process that torchrun watches becomes this small program, which waits for the fork; if
+a signal kills a worker, the watched process ends well.
 """
 
-import logging
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Mapping
 
-from pipeline.training.asynchronous.hogwild import die_with_parent
+PR_SET_PDEATHSIG = 1
+FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
-log = logging.getLogger("pipeline")
+
+def die_with_parent() -> None:
+    """Let this process be killed when its parent ends, whatever ends it (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def protect(environ: Mapping[str, str], *, is_worker: bool) -> None:
     """Under torchrun, go on in a fork; the watched process never returns from here."""
     if "TORCHELASTIC_RUN_ID" not in environ:
         return
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     pid = os.fork()
     if pid == 0:
         die_with_parent()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         return
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    program = os.path.basename(sys.argv[0])
+    words = [sys.executable, "-S", __file__, program, str(pid), "worker" if is_worker else "other"]
+    os.execv(sys.executable, words)
+
+
+def main(program: str, pid: int, role: str) -> int:
+    """Wait for a process; returns the exit status of this one."""
+    for signum in FORWARDED:
         signal.signal(signum, lambda number, frame: _forward(pid, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    if code < 0 and is_worker:
-        log.error("process %d of this training was killed by signal %d", pid, -code)
-        os._exit(0)
-    os._exit(128 - code if code < 0 else code)
+    if code >= 0:
+        return code
+    print(
+        f"WARNING ({program}) process {pid} of this training was killed by signal {-code}",
+        file=sys.stderr,
+    )
+    return 0 if role == "worker" else 128 - code
 
 
 def _forward(pid: int, signum: int) -> None:
@@ -37,3 +56,7 @@ def _forward(pid: int, signum: int) -> None:
         os.kill(pid, signum)
     except ProcessLookupError:
         return  # it has just ended
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

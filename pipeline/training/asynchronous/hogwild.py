@@ -6,7 +6,6 @@ process hands out examples and evaluates; the workers are its forks.
 """
 
 import copy
-import ctypes
 import dataclasses
 import logging
 import os
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from pipeline.training.asynchronous.coordinator import Coordinator
 from pipeline.training.asynchronous.engine import Answer, Given, LocalEngine, Lost
+from pipeline.training.asynchronous.guard import die_with_parent
 from pipeline.training.asynchronous.link import Link
 from pipeline.training.asynchronous.roles import (
     COORDINATOR,
@@ -38,14 +38,8 @@ from pipeline.training.asynchronous.shards import Shards, shard_name
 
 log = logging.getLogger("pipeline")
 
-PR_SET_PDEATHSIG = 1
 LAST = 10.0  # seconds for the workers to end by themselves
 SHARD = shard_name(1)
-
-
-def die_with_parent() -> None:
-    """Let this process be killed when its parent ends, whatever ends it (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _shared(tensor: Any) -> Tensor:
