@@ -4,6 +4,7 @@ The random numbers of an update depend only on the seed, the epoch and the numbe
 an interrupted training can be continued with the same result.
 """
 
+import functools
 import logging
 import math
 import time
@@ -15,33 +16,32 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from pipeline.errors import FeatureError, ModelError
-from pipeline.frontend.cmvn import CmvnStats
+from pipeline.errors import ModelError
 from pipeline.models.model_dir import ModelDir
 from pipeline.models.weights import load_weights, read_weights, save_weights
 from pipeline.nn.models import Model
 from pipeline.training import checkpoint
-from pipeline.training.augment import Streams, augment
+from pipeline.training.augment import Streams
 from pipeline.training.checkpoint import Position
 from pipeline.training.dataset import (
     Batch,
     Utterance,
     batches_by_length,
     by_longest,
-    load_features,
     make_batch,
     shuffled_batches,
 )
 from pipeline.training.display import Display, Events
 from pipeline.training.distributed.norms import NormSums
 from pipeline.training.distributed.processes import World
+from pipeline.training.feature_reader import FeatureReader
 from pipeline.training.interrupts import Interrupts
 from pipeline.training.metrics import append_metrics
 from pipeline.training.objectives.objective import DevScores, Objective
 from pipeline.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from pipeline.training.randomness import generator, seed_of
 from pipeline.training.step import Counts, GradientSum
-from pipeline.training.train_options import AcousticTrainOptions, TrainOptions
+from pipeline.training.train_options import TrainOptions
 from pipeline.training.weight_average import (
     WeightAverage,
     averaged_tensors,
@@ -70,28 +70,29 @@ class Trainer:
         streams: Streams | None = None,
         world: World | None = None,
     ) -> None:
-        self.model, self.objective, self.directory, self.options = (
-            model,
-            objective,
-            directory,
-            options,
-        )
-        self.device, self.streams = device, streams or Streams()
+        self.model, self.objective = model, objective
+        self.directory, self.options = directory, options
+        self.device = device
+        self.reader = FeatureReader(directory, objective, options, streams or Streams())
         self.reads_ahead = device.type != "cpu"  # in a thread, while the GPU computes
         self.world = world or World()
-        self.cmvn: CmvnStats | None = directory.cmvn()
         self.train, self.dev = train, dev
         objective.auxiliary.to(device)
         self.parameters = [*model.parameters(), *objective.auxiliary.parameters()]
         norms = NormSums(model, self.world)
         self.gradients = GradientSum(objective, self.parameters, device, options.precision, norms)
-        self.optimizer = make_optimizer(self.parameters, options)
+        self.rate = options.learning_rate  # of the last update
         self.average = WeightAverage(averaged_tensors(model), options.average)
         self.position = Position()
         self.display = Display(options.epochs)
         self.interrupts, self.stopping = Interrupts(), False
         self.events: Events | None = None
         self.saved = time.monotonic()
+
+    @functools.cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, made when it is first used: what it imports is slow."""
+        return make_optimizer(self.parameters, self.options)
 
     def run(self) -> Position:
         """Train from the last checkpoint to the end, and write the final weights.
@@ -166,38 +167,9 @@ class Trainer:
     def _batch(self, epoch: int, utterances: Sequence[Utterance]) -> Batch | None:
         if not utterances:
             return None
-        return make_batch(utterances, lambda u: self._augmented(epoch, u), self.objective.targets)
-
-    def _augmented(self, epoch: int, utterance: Utterance) -> Any:
-        features = self._load(utterance)
-        if not isinstance(self.options, AcousticTrainOptions):
-            return features
-        random = generator(self.options.seed, "augment", epoch, utterance.utt_id)
-        return augment(
-            torch.from_numpy(features),
-            self.options,
-            self.streams,
-            random,
-            least_frames=self.objective.frames_needed(utterance),
-        ).numpy()
-
-    def _load(self, utterance: Utterance) -> Any:
-        config = self.directory.config.encoder
-        if config is None or not self.objective.reads_features:
-            return torch.zeros(1, 0).numpy()
-        features = load_features(
-            utterance.features,
-            utterance.utt_id,
-            config.input_dim,
-            utterance.cmvn or self.cmvn,
-            allow_pipes=isinstance(self.options, AcousticTrainOptions) and self.options.allow_pipes,
+        return make_batch(
+            utterances, lambda u: self.reader.augmented(epoch, u), self.objective.targets
         )
-        if len(features) != utterance.num_frames:
-            raise FeatureError(
-                f"{utterance.utt_id}: {len(features)} frames, but utt2num_frames says "
-                f"{utterance.num_frames}; make it again with feat_to_len.py"
-            )
-        return features
 
     # ---- one update ------------------------------------------------------------------------------
 
@@ -205,8 +177,8 @@ class Trainer:
         """Make an update from a batch of ``utterances``; ``batch`` is this process's part."""
         position, seed = self.position, self.options.seed
         number = epoch, position.updates
-        rate = self._rate(position.epoch, position.utterances, self._finished(utterances))
-        set_learning_rate(self.optimizer, rate)
+        self.rate = self._rate(position.epoch, position.utterances, self._finished(utterances))
+        set_learning_rate(self.optimizer, self.rate)
         torch.manual_seed(seed_of(seed, "dropout", *number, self.world.rank))
         counts = self._update(batch, generator(seed, "noise", *number))
         position.updates += 1
@@ -258,7 +230,8 @@ class Trainer:
     def _gradient(self, batch: Batch | None, noise: torch.Generator) -> tuple[Counts, str]:
         """Compute the gradients of a batch; returns what `GradientSum.add` does."""
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         with weight_noise(self.model, self.options.weight_noise, noise):
             return self.gradients.add(batch)
 
@@ -302,7 +275,7 @@ class Trainer:
         for utterances in self.world.share([*batches_by_length(self.dev, size)]):
             if self.world.size == 1 and self.interrupts.signum:
                 raise _Interrupted
-            batch = make_batch(utterances, self._load, self.objective.targets)
+            batch = make_batch(utterances, self.reader.load, self.objective.targets)
             yield batch.to(self.device)
 
     # ---- files -----------------------------------------------------------------------------------
@@ -322,8 +295,9 @@ class Trainer:
             "metric": self.objective.metric,
             **({"dev_other_error_rates": dict(scores.others)} if scores.others else {}),
             "best": better,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.rate,
             "frames_per_second": round(position.frames / max(position.seconds, 1e-9), 1),
+            "updates": position.updates,
             "skipped": position.skipped,
             "seconds": round(position.seconds, 2),
             **more,
@@ -414,7 +388,7 @@ class Trainer:
                 epoch,
                 share,
                 loss=position.loss,
-                rate=self.optimizer.param_groups[0]["lr"],
+                rate=self.rate,
                 speed=position.frames / max(position.seconds, 1e-9),
                 left=an_epoch * (self.options.epochs - position.epoch - share),
             )

@@ -205,7 +205,7 @@ def _log_start(
     name, size = "batch-size", options.batch_size
     if streams := _streams(options):
         name, size = "streams", streams
-    if size < world.size and world.is_first:
+    if size < world.size and world.is_first and options.async_ == "false":
         log.warning(
             "batches of at most %d utterances leave some of %d processes idle; raise --%s",
             size,

@@ -98,8 +98,12 @@ class TrainOptions(Options):
         choices=("false", "true", "hogwild"),
     )
     shards: int = option(1, "processes of --async among which the weights are split", low=1)
-    fetch_every: int = option(1, "a worker of --async pulls weights before every Nth batch", low=1)
-    push_every: int = option(1, "a worker of --async pushes gradients after N batches", low=1)
+    fetch_every: int = option(
+        1, "number of batches between two pulls of the weights by a worker of --async", low=1
+    )
+    push_every: int = option(
+        1, "number of batches whose gradients a worker of --async pushes as one sum", low=1
+    )
     divide_by_staleness: bool = option(
         False, "divide a step of --async by 1 + the updates since the weights were pulled"
     )

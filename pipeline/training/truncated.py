@@ -62,7 +62,7 @@ class TruncatedTrainer(Trainer):
 
         def frames_of(utterance: Utterance) -> Frames:
             if utterance.utt_id not in self._read:
-                features = torch.from_numpy(self._augmented(epoch, utterance))
+                features = torch.from_numpy(self.reader.augmented(epoch, utterance))
                 labels = self.objective.targets(utterance, len(features))
                 self._read[utterance.utt_id] = with_delay(
                     features, labels, self.objective.model.delay

@@ -240,3 +240,56 @@ def cluster_job(job: Job, *words: str) -> str:
 
 def state_of(cluster: object, number: str) -> str:
     return cluster.call("squeue", "-h", "-t", "all", "-j", number, "-o", "%T").strip()
+
+
+# ---- asynchronous SGD ----------------------------------------------------------------------------
+
+ELEVEN = ("-N2", "-n11", "--overcommit")  # coordinator, 2 shards, 8 workers
+ASYNC = (
+    *("--async", "--shards=2", "--patience=0", "--batch-size=1", "--optimizer=adam"),
+    *("--learning-rate=0.01", "--weight-noise=0.02", "--save-every=0.01"),
+)
+
+
+@pytest.fixture
+def big(job: Job, make_toy: Callable[..., object]) -> Job:
+    job.toy = make_toy(job.path / "big", utterances=20)
+    return job
+
+
+def counts(job: Job, name: str) -> list[int]:
+    """The numbers of utterances trained in the epochs."""
+    lines = (job.path / name / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["asynchronous"]["utterances"] for line in lines]
+
+
+def test_eight_workers_and_two_shards_go_on_without_a_killed_worker(big: Job) -> None:
+    command = big.command("model", (*ASYNC, "--epochs=20"))
+    step = big.start("srun", *ELEVEN, "--kill-on-bad-exit=0", sys.executable, *command)
+    wait_until((big.path / "model" / "metrics.jsonl").exists, 180.0)
+    os.kill(trainers("SLURM_PROCID")[10], signal.SIGKILL)
+    said = step.communicate(timeout=170)[1]
+    assert "asynchronous: 8 workers, 2 shards" in said
+    assert "worker8 is lost" in said
+    assert "7 workers go on" in said
+    assert "best epoch" in said
+    assert counts(big, "model") == [20] * 20
+    assert (big.path / "model" / "final.safetensors").exists()
+
+
+def test_a_requeued_job_goes_on_from_the_last_whole_set(big: Job, cluster: object) -> None:
+    script, log = big.path / "script", big.path / "log"
+    command = big.command("model", (*ASYNC, "--epochs=40"))
+    words = " ".join(["srun", *ELEVEN, "--kill-on-bad-exit=0", sys.executable, *command])
+    script.write_text(f"#!/bin/sh\n{words}\n")
+    flags = ("-N2", "-n2", "--requeue", "--open-mode=append", f"--output={log}")
+    number = cluster_job(big, *flags, str(script))
+    wait_until((big.path / "model" / "metrics.jsonl").exists, 180.0)
+    cluster.call("scontrol", "requeue", number)
+    wait_until(lambda: state_of(cluster, number) == "PENDING")
+    time.sleep(2.0)  # while it still ends, Slurm does not take the next line well
+    cluster.call("scontrol", "update", f"jobid={number}", "StartTime=now")
+    wait_until(lambda: state_of(cluster, number) in ("COMPLETED", "FAILED"), 180.0)
+    assert "continuing after epoch" in log.read_text()
+    assert state_of(cluster, number) == "COMPLETED", log.read_text()
+    assert counts(big, "model") == [20] * 40

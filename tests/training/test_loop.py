@@ -23,7 +23,7 @@ from pipeline.nn.layers import initialise
 from pipeline.nn.models import build_model
 from pipeline.nn.sequence_norm import SequenceNorm
 from pipeline.text.tokens import Tokens
-from pipeline.training import interrupts, loop
+from pipeline.training import feature_reader, interrupts, loop
 from pipeline.training.dataset import Utterance, load_dataset
 from pipeline.training.distributed.norms import NormSums
 from pipeline.training.loop import Trainer
@@ -220,8 +220,8 @@ def test_gradients_are_scaled_down_to_the_norm(make_trainer):
 
 def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
     calls = []
-    real = loop.augment
-    monkeypatch.setattr(loop, "augment", lambda *a, **k: calls.append(a) or real(*a, **k))
+    real = feature_reader.augment
+    monkeypatch.setattr(feature_reader, "augment", lambda *a, **k: calls.append(a) or real(*a, **k))
     options = dataclasses.replace(SMALL, epochs=1, input_noise=0.6, time_masks=2, freq_masks=2)
     trainer = make_trainer(options)
     seen = []
@@ -236,7 +236,7 @@ def test_features_are_augmented_in_training_only(make_trainer, monkeypatch):
     trainer.run()
     assert len(calls) == len(trainer.train)
     by_length = sorted(trainer.dev, key=lambda u: (-u.num_frames, u.utt_id))
-    clean = [trainer._load(u) for u in by_length]
+    clean = [trainer.reader.load(u) for u in by_length]
     for batch, features in zip(seen, clean, strict=True):
         np.testing.assert_array_equal(batch[0, : len(features)].numpy(), features)
 
@@ -370,7 +370,8 @@ def test_metrics_have_a_line_for_each_epoch(make_trainer):
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert set(lines[0]) == {
         *("epoch", "train_loss", "dev_loss", "dev_bits", "dev_error_rate", "metric"),
-        *("best", "learning_rate", "frames_per_second", "skipped", "seconds", "sha256"),
+        *("best", "learning_rate", "frames_per_second", "updates", "skipped"),
+        *("seconds", "sha256"),
     }
     for line in lines:
         assert line["dev_bits"] == pytest.approx(line["dev_loss"] / math.log(2))

@@ -10,6 +10,7 @@
     link.py          a worker's exchanges: pull, push, next
     worker.py        computes gradients
     coordinator.py   hands out examples, evaluates, writes the files
+    counts.py        what it counts of an epoch
     roles.py         which process does what
     hogwild.py       the same within one machine, on shared memory
     guard.py         lets torchrun go on when a worker is killed

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import ModelError, PipelineError
 from pipeline.models.weights import load_weights
+from pipeline.training.asynchronous.counts import Closed, Open, Share
 from pipeline.training.asynchronous.engine import Answer, Engine, Lost
 from pipeline.training.asynchronous.messages import Item, Report, Work
 from pipeline.training.asynchronous.shards import Shards
@@ -27,50 +28,6 @@ log = logging.getLogger("pipeline")
 TICK = 0.05  # seconds between looks at what has happened
 BEAT = 1.0  # seconds between pings
 VERSION = 1  # of the form of the coordinator's state
-
-
-@dataclass
-class Share:
-    """What one worker did in an epoch."""
-
-    steps: int = 0
-    utterances: int = 0
-    megabytes: float = 0.0
-    waiting: float = 0.0
-    seconds: float = 0.0
-
-    def facts(self) -> dict[str, float]:
-        """For ``metrics.jsonl``."""
-        return {
-            "steps": self.steps,
-            "utterances": self.utterances,
-            "steps_per_second": round(self.steps / max(self.seconds, 1e-9), 3),
-            "megabytes": round(self.megabytes, 3),
-            "waiting_seconds": round(self.waiting, 3),
-        }
-
-
-@dataclass
-class Open:
-    """The counts of an epoch that is not closed."""
-
-    counts: Counts = field(default_factory=Counts)
-    utterances: int = 0
-    updates: int = 0
-    refused: int = 0
-    shares: dict[int, Share] = field(default_factory=dict)
-
-
-@dataclass
-class Closed:
-    """An epoch all of whose items are done, before it is evaluated."""
-
-    epoch: int
-    weights: dict[str, Tensor]
-    counts: Open
-    staleness: list[dict[int, int]]
-    given_back: int
-    done: dict[int, list[int]]
 
 
 class Coordinator(Trainer):
@@ -320,37 +277,14 @@ class Coordinator(Trainer):
         self.objective.auxiliary.load_state_dict(
             {**auxiliary, **_of_auxiliary(closed.weights, auxiliary)}
         )
+        self.rate = self._rate(epoch - 1, len(self.train), 0)
         scores = self._dev_scores(epoch)
         if self._failure:
             raise self._failure
-        self._record(epoch, scores, asynchronous=self._facts(closed))
+        facts = closed.facts(self._names, self._lost)
+        self._record(epoch, scores, asynchronous=facts)
         with self._lock:
             self._closed = None
-
-    def _facts(self, closed: Closed) -> dict[str, Any]:
-        shares = {self._names[n]: s.facts() for n, s in sorted(closed.counts.shares.items())}
-        facts = {
-            "updates": closed.counts.updates,
-            "utterances": closed.counts.utterances,
-            "staleness": [
-                {str(late): count for late, count in sorted(seen.items())}
-                for seen in closed.staleness
-            ],
-            "workers": shares,
-            "items_given_back": closed.given_back,
-            "refused": closed.counts.refused,
-            "lost": list(self._lost),
-        }
-        log.info(
-            "epoch %d: %d utterances trained, %s; staleness %s",
-            closed.epoch,
-            closed.counts.utterances,
-            ", ".join(
-                f"{name} {share['steps_per_second']:.1f} steps/s" for name, share in shares.items()
-            ),
-            "; ".join(_mean(seen) for seen in closed.staleness),
-        )
-        return facts
 
     def _look(self, epoch: int) -> None:
         """Stop after an error or a signal, save if it is time to, show the progress."""
@@ -430,9 +364,3 @@ def _of_auxiliary(weights: dict[str, Tensor], own: dict[str, Any]) -> dict[str, 
     """The weights of the layers that are trained with the model but are no part of it."""
     found = {f"auxiliary.{name}": name for name in own}
     return {found[name]: tensor for name, tensor in weights.items() if name in found}
-
-
-def _mean(seen: dict[int, int]) -> str:
-    """The mean of a histogram in words."""
-    total = sum(seen.values())
-    return f"{sum(late * n for late, n in seen.items()) / total:.2f}" if total else "none"

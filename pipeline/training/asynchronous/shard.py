@@ -158,10 +158,13 @@ class Shard:
         """Take those waiting pushes that other shards have taken; False if one is not here yet."""
         with self._lock:
             assert self._held is not None
-            due = [pair for pair in self._held if pair[0].serial <= serials.get(pair[0].worker, -1)]
-            self._held = [pair for pair in self._held if pair not in due]
-            for push, future in due:
-                future.set_result(self._take(push))
+            still: list[tuple[Push, Any]] = []
+            for push, future in self._held:
+                if push.serial <= serials.get(push.worker, -1):
+                    future.set_result(self._take(push))
+                else:
+                    still.append((push, future))
+            self._held = still
             return all(self._serials.get(w, -1) >= serial for w, serial in serials.items())
 
     def release(self) -> None:
