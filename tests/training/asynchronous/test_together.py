@@ -70,7 +70,13 @@ def compare(
         assert [set(seen) for seen in other["asynchronous"]["staleness"]] == [{"0"}] * shards
 
 
-@pytest.mark.parametrize("kind", ["ctc", "predictor", "transducer"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["ctc", pytest.param("predictor", marks=SLOW), pytest.param("transducer", marks=SLOW)],
+)
 def test_one_worker_and_one_shard_give_what_one_process_gives(
     kind: str, toy: object, together: Together, tmp_path: Path
 ) -> None:
@@ -82,6 +88,7 @@ def test_one_worker_and_one_shard_give_what_one_process_gives(
     compare(f"train_{kind}.py", options, toy, together, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adagrad"])
 def test_two_shards_and_other_optimisers(
     optimizer: str, toy: object, together: Together, tmp_path: Path
@@ -91,12 +98,13 @@ def test_two_shards_and_other_optimisers(
     compare("train_ctc.py", options, toy, together, tmp_path, shards=2)
 
 
+@pytest.mark.slow
 def test_running_averages_of_batch_norm(toy: object, together: Together, tmp_path: Path) -> None:
     (toy.path / "model.toml").write_text(DEEP_SPEECH_2)
     compare("train_ctc.py", (*ADAM, "--average=0.9"), toy, together, tmp_path)
 
 
-@pytest.mark.parametrize("bptt", [5, 0])
+@pytest.mark.parametrize("bptt", [5, pytest.param(0, marks=SLOW)])
 def test_streams(bptt: int, toy: object, together: Together, tmp_path: Path) -> None:
     """The streams of one worker take the utterances in the order of the synchronous trainer."""
     add_alignments(toy)
@@ -108,8 +116,12 @@ def test_streams(bptt: int, toy: object, together: Together, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("program", "more"),
     [
-        ("train_ctc.py", ("--shards=2",)),
-        ("train_ctc.py", ("--push-every=2", "--fetch-every=3", "--divide-by-staleness")),
+        pytest.param("train_ctc.py", ("--shards=2",), marks=SLOW),
+        pytest.param(
+            "train_ctc.py",
+            ("--push-every=2", "--fetch-every=3", "--divide-by-staleness"),
+            marks=SLOW,
+        ),
         ("train_framewise.py", ("--bptt=4", "--streams=2", "--push-every=3", "--fetch-every=2")),
     ],
 )
@@ -138,6 +150,7 @@ def test_two_workers_train_each_utterance_once_an_epoch(
 # ---- Hogwild -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "adagrad"])
 def test_one_hogwild_worker_gives_what_one_process_gives(
     optimizer: str, toy: object, together: Together, tmp_path: Path
