@@ -11,8 +11,9 @@ to the training data, solid curves to the development data; a dot marks the best
 a predictor is in bits per token, and its error rate is the share of next tokens that it predicts
 wrongly. PICTURE ends in .png or .svg.
 
-With --what=staleness the picture is of one model that was trained with --async: above, how many
-updates a shard made between a XX, and the share of its time in which it waited for others.
+With --what=staleness the picture shows one model that was trained with --async. Above, for each
+epoch, how many updates a shard made between a worker's pull of the weights and its push. Below, the
+speed of each worker, and the share of its time in which it waited for others.
 
 See also: train_ctc.py, train_predictor.py, train_transducer.py, plot_sweep.py
 """
