@@ -8,9 +8,10 @@ e.g.: make_report.py exp/ctc exp/transducer -o report.html
 
 The report covers every decode_NAME in a MODEL_DIR that score.py has scored. It shows error rates
 with confidence intervals and significance tests, speakers, confusions, the worst and the best
-utterances with their recordings, learning curves, the beam sweeps in sweep_*/sweep.tsv, and for a
-few utterances the pictures of the papers. The page needs no network. Run the command in the folder
-of the recipe, because the paths in its data directories are relative to that folder.
+utterances with their recordings, learning curves, the workers and the staleness of an asynchronous
+training, the beam sweeps in sweep_*/sweep.tsv, and for a few utterances the pictures of the papers.
+The page needs no network. Run the command in the folder of the recipe, because the paths in its
+data directories are relative to that folder.
 
 See also: score.py, plot_lattice.py, plot_sensitivity.py, plot_posteriors.py, plot_training.py
 """

@@ -213,3 +213,28 @@ def trained(
         assert done.status == 0, done.err
         (path / f"{kind}.err").write_text(done.err)
     return path
+
+
+@pytest.fixture
+def asynchronous_epoch() -> Callable[..., dict[str, object]]:
+    """A line of ``metrics.jsonl`` of an asynchronous training: two shards, a team of two."""
+
+    def make(epoch: int, *, team: int = 2, **changes: object) -> dict[str, object]:
+        share = {"steps": 4, "utterances": 8, "steps_per_second": 2.0}
+        entry = {
+            "updates": 8,
+            "utterances": 16,
+            "staleness": [{"0": 6, "1": 2}, {"0": 4, "3": 4}],
+            "workers": {
+                f"worker{n}": {**share, "megabytes": 1.5, "waiting_seconds": 0.5 * n}
+                for n in range(1, team + 1)
+            },
+            "items_given_back": 0,
+            "refused": 0,
+            "lost": [],
+            **changes,
+        }
+        scores = {"train_loss": 2.0, "dev_loss": 1.0, "dev_error_rate": 30.0, "metric": "PER"}
+        return {"epoch": epoch, **scores, "best": True, "asynchronous": entry}
+
+    return make

@@ -20,6 +20,7 @@ from pipeline.tables import open_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
@@ -154,7 +155,7 @@ def show_matrix(
 
 def colour_bar(
     axes: "Axes",
-    image: "AxesImage",
+    image: "ScalarMappable",
     label: str,
     *,
     below: bool = False,

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.report.model_facts import ModelFacts
 from pipeline.report.pictures import Found
 from pipeline.report.views import TestSet
+from pipeline.report.workers import Teamwork
 from pipeline.scoring.results import SavedScore
 
 HERE = Path(__file__).parent
@@ -35,6 +36,7 @@ def render(
     title: str,
     curves: Found,
     sweeps: Found,
+    teamwork: Sequence[Teamwork],
     audio_notes: list[str],
     with_pictures: bool,
 ) -> str:
@@ -46,6 +48,7 @@ def render(
         title: at the head; empty: one that names the models.
         curves: the learning curves.
         sweeps: error rates against the width of the beam.
+        teamwork: of the models that were trained asynchronously.
         audio_notes: why recordings are not there.
         with_pictures: whether pictures were asked for.
     """
@@ -82,6 +85,7 @@ def render(
         listed=LISTED,
         curves=curves,
         sweeps=sweeps,
+        teamwork=teamwork,
         audio_notes=audio_notes,
         with_pictures=with_pictures,
     )

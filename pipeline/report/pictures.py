@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.report.scores import EPS, Decoding
+from pipeline.scoring.asynchronous import Asynchronous, together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +21,9 @@ TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 CAPTIONS = {
     "curves": "Dashed: loss on the training data; solid: on the development data. The dot is the "
     "epoch whose weights are kept.",
+    "staleness": "Above, how many updates a shard made between a worker’s pull of the weights and "
+    "its push, in percent of the pushes of each epoch. Below, each worker over the whole training: "
+    "its speed, and the share of its time in which it waited for shards and coordinator.",
     "sweep": "Above, error rate with its insertions and deletions; below, the time of encoder and "
     "search as a share of the duration of the speech.",
     "confusions": "Rows are what was said, columns what was recognised, in percent of the row; the "
@@ -106,6 +110,26 @@ class Gallery:
         alt = "Loss and error rate over the epochs of " + ", ".join(runs)
         caption, table = CAPTIONS["curves"], Table(columns, rows)
         return [picture(draw_training(runs), "svg", alt, caption, table)], notes
+
+    def staleness(self, model: Path, epochs: Mapping[int, Asynchronous]) -> Picture:
+        """How stale gradients were in an asynchronous training, and what its workers did."""
+        from pipeline.plots.staleness import draw_staleness
+
+        seen = {number: together(epoch.staleness) for number, epoch in epochs.items()}
+        columns = ("Epoch", "Updates", "Utterances", "Mean staleness", "Largest staleness")
+        rows = [
+            (
+                str(number),
+                f"{epoch.updates:,}",
+                f"{epoch.utterances:,}",
+                f"{seen[number].mean:.2f}" if seen[number].pushes else "–",
+                f"{seen[number].largest:,}",
+            )
+            for number, epoch in epochs.items()
+        ]
+        alt = f"Staleness and workers of {self.names[model]}"
+        caption, table = CAPTIONS["staleness"], Table(columns, rows)
+        return picture(draw_staleness(epochs), "svg", alt, caption, table)
 
     def sweeps(self, models: Sequence[Path]) -> Found:
         """Error rate against the width of the beam, a picture a ``sweep_NAME`` of any model."""

@@ -24,6 +24,7 @@ from pipeline.report.views import (
     make_groups,
     make_systems,
 )
+from pipeline.report.workers import read_teamwork
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def make_report(models: Sequence[Path], options: ReportOptions) -> str:
         title=options.title,
         curves=gallery.curves(models) if gallery else ([], []),
         sweeps=gallery.sweeps(models) if gallery else ([], []),
+        teamwork=read_teamwork(models, names, gallery),
         audio_notes=audio_notes,
         with_pictures=options.pictures,
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.errors import DataError, ModelError
 from pipeline.files import file_digest
+from pipeline.scoring.asynchronous import Asynchronous, asynchronous_of
 from pipeline.scoring.counts import ErrorCounts
 from pipeline.scoring.kaldi_forms import wer_lines
 from pipeline.scoring.summary import FORMAT_VERSION, Confusions, Groups
@@ -290,6 +291,7 @@ class Epoch:
     best: bool  # whether it is better than all epochs before
     others: Mapping[str, float] = field(default_factory=dict)  # more error rates, by their names
     seconds: float = 0.0  # that the epoch took
+    asynchronous: Asynchronous | None = None  # of an asynchronous training
 
     @property
     def dev_bits(self) -> float:
@@ -330,6 +332,7 @@ def read_metrics(model_dir: Path) -> list[Epoch]:
 
 def _epoch(row: Mapping[str, Any]) -> Epoch:
     named = "dev_per" not in row  # older lines have no name of the metric
+    asynchronous = row.get("asynchronous")
     return Epoch(
         int(row["epoch"]),
         float(row["train_loss"]),
@@ -339,6 +342,7 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
         bool(row["best"]),
         {str(name): float(rate) for name, rate in row.get("dev_other_error_rates", {}).items()},
         float(row.get("seconds", 0.0)),
+        None if asynchronous is None else asynchronous_of(asynchronous),
     )
 
 

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.scoring.asynchronous import Asynchronous, Staleness, asynchronous_of
+
 log = logging.getLogger("pipeline")
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -77,15 +79,60 @@ class Events:
         self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def write(self, epoch: int, values: dict[str, Any]) -> None:
-        """Write those values of an epoch that are floating-point numbers."""
+        """Write those values of an epoch that are floating-point numbers, and ``asynchronous``."""
         if self.writer is None:
             return
         for name, value in values.items():
             if isinstance(value, float):
                 self.writer.add_scalar(name, value, epoch)
+        if "asynchronous" in values:
+            self._write_asynchronous(epoch, asynchronous_of(values["asynchronous"]))
         self.writer.flush()
+
+    def _write_asynchronous(self, epoch: int, found: Asynchronous) -> None:
+        """Write the staleness of each shard, and what each worker did."""
+        for number, seen in enumerate(found.staleness, start=1):
+            if seen.pushes:
+                buckets = _buckets(seen)
+                self.writer.add_histogram_raw(
+                    f"staleness/shard{number}", **buckets, global_step=epoch
+                )
+                self.writer.add_scalar(f"mean_staleness/shard{number}", seen.mean, epoch)
+        for name, share in found.workers.items():
+            for what, value in (
+                ("steps_per_second", share.speed),
+                ("megabytes", share.megabytes),
+                ("waiting_seconds", share.waiting),
+                ("utterances", share.utterances),
+            ):
+                self.writer.add_scalar(f"workers/{what}/{name}", value, epoch)
 
     def close(self) -> None:
         """Close the file."""
         if self.writer is not None:
             self.writer.close()
+
+
+def _buckets(seen: Staleness) -> dict[str, Any]:
+    """A histogram for TensorBoard: a bucket of width 1 around each staleness, empty ones between.
+
+    A bucket reaches from the limit of the one before, the first from ``min``; hence ``min`` and
+    ``max`` are those of the buckets.
+    """
+    limits: list[float] = []
+    counts: list[int] = []
+    for late, count in sorted(seen.counts.items()):
+        if limits and limits[-1] < late - 0.5:
+            limits.append(late - 0.5)
+            counts.append(0)
+        limits.append(late + 0.5)
+        counts.append(count)
+    return {
+        "min": min(seen.counts) - 0.5,
+        "max": limits[-1],
+        "num": seen.pushes,
+        "sum": seen.sum(),
+        "sum_squares": seen.sum(power=2),
+        "bucket_limits": limits,
+        "bucket_counts": counts,
+    }

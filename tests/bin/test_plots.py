@@ -175,6 +175,19 @@ def test_training(trained, execute, tmp_path) -> None:
     fails(execute("plot_training.py", models[0], models[0], tmp_path / "x.png"), 2, "names for 2")
 
 
+def test_staleness(trained, execute, asynchronous_epoch, tmp_path) -> None:
+    lines = [json.dumps(asynchronous_epoch(epoch)) for epoch in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    draw = ("plot_training.py", "--what=staleness")
+    done = execute(*draw, "--title=toy", tmp_path, tmp_path / "a.png")
+    assert done.status == 0, done.err
+    assert is_picture(tmp_path / "a.png")
+    fails(execute(*draw, trained / "ctc", tmp_path / "x.png"), 1, "has no staleness")
+    for more in ([tmp_path], ["--name=a"]):
+        fails(execute(*draw, *more, tmp_path, tmp_path / "x.png"), 2, "draws one model, without")
+    fails(execute("plot_training.py", "--what=all", tmp_path, tmp_path / "x.png"), 2, "--what")
+
+
 def test_confusions(execute, tmp_path) -> None:
     (tmp_path / "al").write_text("u iy iy ; s z ; <eps> t ; n <eps> \n")
     for name in ("a.svg", "b.png"):

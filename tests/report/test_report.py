@@ -28,6 +28,7 @@ from pipeline.report.selection import recognised_by_all, typical, worst_and_best
 from pipeline.report.views import make_systems, rivals_of
 
 PLAIN = ReportOptions(pictures=False)
+BAD = "<script>alert(1)</script>"  # in names
 
 
 def models(scored: Path) -> list[Path]:
@@ -394,6 +395,38 @@ def test_damaged_curves_are_told_in_plain_words(scored: Path) -> None:
         in text
     )
     assert "Error(" not in text
+
+
+def test_an_asynchronous_training_shows_its_workers(
+    scored: Path, asynchronous_epoch: Callable[..., dict[str, object]]
+) -> None:
+    one = models(scored)[0]
+    assert "Asynchronous training" not in make_report(models(scored), PLAIN)
+    entries = [{}, {"lost": [BAD, "worker2"], "refused": 1, "items_given_back": 2}]
+    lines = [json.dumps(asynchronous_epoch(n, **e)) for n, e in enumerate(entries, start=1)]
+    (one / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (one / "config.json").write_text('{"kind": "ctc"}')
+    page = make_report(models(scored), PLAIN)
+    text = text_of(page)
+    assert page.count("Asynchronous training of one") == 1
+    assert "weights were 0.88 updates newer, on average, than those" in text
+    assert "computed with; at most 3." in text
+    assert f"In the training {BAD} and worker2 were lost, 1 gradient was refused" in text
+    assert "2 batches were given back" in text
+    assert BAD not in page
+    assert "worker1 2.00 16 3.00 1.0 25.0 worker2 lost 2.00 16 3.00 2.0 50.0" in text
+    assert "<img" not in page
+    drawn = make_report(models(scored), ReportOptions())
+    assert 'alt="Staleness and workers of one"' in drawn
+    assert "1 8 16 0.88 3" in text_of(drawn)  # the numbers of the picture
+
+
+def test_a_training_without_trouble_says_so(
+    scored: Path, asynchronous_epoch: Callable[..., dict[str, object]]
+) -> None:
+    (models(scored)[0] / "metrics.jsonl").write_text(json.dumps(asynchronous_epoch(1)) + "\n")
+    text = text_of(make_report(models(scored), PLAIN))
+    assert "no worker was lost, no gradient was refused by a shard as not finite, and no" in text
 
 
 def test_tokens_written_from_the_right_keep_their_order(scored: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import logging
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,41 @@ def test_events_are_what_tensorboard_reads(tmp_path: Path) -> None:
     read = [event_pb2.Event.FromString(data) for data in events_in(tmp_path)]
     values = [(e.step, v.tag, v.simple_value) for e in read for v in e.summary.value]
     assert values == [(1, "dev_loss", 2.5), (2, "dev_loss", 1.5)]
+
+
+def test_events_of_an_asynchronous_training(
+    tmp_path: Path, asynchronous_epoch: Callable[..., dict[str, object]]
+) -> None:
+    from tensorboardX.proto import event_pb2
+
+    events = Events(tmp_path, first_epoch=1)
+    line = asynchronous_epoch(3, staleness=[{"0": 6, "1": 2, "4": 1}, {"2": 3}, {}])
+    events.write(3, line)
+    events.close()
+    read = [event_pb2.Event.FromString(data) for data in events_in(tmp_path)]
+    values = {v.tag: v for e in read for v in e.summary.value if e.step == 3}
+    seen = values["staleness/shard1"].histo
+    # A bucket reaches from the limit of the one before: 2 and 3 are empty.
+    assert list(zip(seen.bucket_limit, seen.bucket, strict=True)) == [
+        (0.5, 6),
+        (1.5, 2),
+        (3.5, 0),
+        (4.5, 1),
+    ]
+    assert (seen.min, seen.max, seen.num, seen.sum, seen.sum_squares) == (-0.5, 4.5, 9, 6, 18)
+    only = values["staleness/shard2"].histo
+    assert (only.min, list(only.bucket_limit), list(only.bucket)) == (1.5, [2.5], [3])
+    assert "staleness/shard3" not in values  # which got nothing
+    scalars = {
+        "mean_staleness/shard1": 6 / 9,
+        "mean_staleness/shard2": 2.0,
+        "workers/steps_per_second/worker1": 2.0,
+        "workers/megabytes/worker1": 1.5,
+        "workers/waiting_seconds/worker2": 1.0,
+        "workers/utterances/worker2": 8.0,
+    }
+    for tag, value in scalars.items():
+        assert values[tag].simple_value == pytest.approx(value)
 
 
 def test_a_missing_tensorboardx_is_logged(
