@@ -54,7 +54,8 @@ def cases() -> list[object]:
 
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="this is that process")
-@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["not slow", "slow"])
 def test_in_the_interpreter(which: str) -> None:
     """Floating-point exceptions, which GPUs do not raise, are warnings of NumPy's there."""
     options = ["-v", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning", "-m", which]

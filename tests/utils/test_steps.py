@@ -385,6 +385,7 @@ def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
         fails(run("plot_sweep.py", table, picture), status, said)
 
 
+@pytest.mark.slow
 def test_fusion_is_tuned(run, trained, data, tmp_path):
     done = run("make_ngram_lm.py", "--order=2", trained / "toy/train/text", "lm.arpa")
     assert done.returncode == 0, done.stderr
