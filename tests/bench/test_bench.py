@@ -59,6 +59,7 @@ def test_time_grows_no_faster_than_the_arithmetic() -> None:
         "bench_search.py",
         "bench_ctc_search.py",
         "bench_streaming.py",
+        "bench_async.py",
     ],
 )
 def test_a_measuring_program_explains_itself(program: str) -> None:
