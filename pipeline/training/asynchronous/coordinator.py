@@ -68,7 +68,7 @@ class Coordinator(Trainer):
         self._failure: Exception | None = None
         self._refused: Counter[Item] = Counter()
         self._lost: list[str] = []
-        self._leaving = False
+        self._leaving = self._is_writing = False
         self._begun = time.monotonic()
         self._lock = threading.RLock()
         self._ready = threading.Event()  # until the checkpoints are loaded
@@ -179,8 +179,10 @@ class Coordinator(Trainer):
     def _close_if_complete(self) -> None:
         """Take a copy of the weights when all of an epoch is done, if the last one is evaluated."""
         epoch = self.queue.epoch
-        if epoch > self.options.epochs or self._closed is not None or not self.queue.is_complete:
+        if epoch > self.options.epochs or not self.queue.is_complete:
             return
+        if self._closed is not None or self._is_writing:
+            return  # the shards' snapshots are still needed
         try:
             self.shards.snapshot(epoch + 1)
             staleness, applied = self.shards.seen()
@@ -292,8 +294,8 @@ class Coordinator(Trainer):
             raise self._failure
         if self.interrupts.signum:
             self.stopping = True
-        if not self._alive and not self.stopping:
-            raise PipelineError(f"all workers have ended; {self._kept()}")
+        elif not self._alive:  # each has got a signal
+            self.stopping = self.interrupts.agree(0.0, 1.0)
         with self._lock:
             counts, position = self._counts(epoch), self.position
             position.updates, position.utterances = counts.updates, counts.utterances
@@ -316,6 +318,7 @@ class Coordinator(Trainer):
                     counts[closed.epoch] = closed.counts
             position = self.position
             progress = Position(position.epoch, position.best_epoch, position.best_score)
+            self._is_writing = True
         self.shards.write(
             {
                 "version": VERSION,
@@ -324,6 +327,7 @@ class Coordinator(Trainer):
                 "counts": {e: list(c.counts) for e, c in counts.items() if e in done},
             }
         )
+        self._is_writing = False
         self.saved = time.monotonic()
 
     def _done(self, applied: dict[int, list[int]]) -> dict[int, list[int]]:

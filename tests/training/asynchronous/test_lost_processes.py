@@ -122,9 +122,9 @@ def test_all_end_and_the_command_continues_with_the_same_bytes(
     model = tmp_path / "model"
     ranks = start("train_ctc.py", toy.arguments(model, *options), 4)
     ranks[0].wait_until(lambda: "epoch 3:" in ranks[0].said)
-    for rank in ranks if kill == signal.SIGKILL else [ranks[0]]:
+    for rank in reversed(ranks):
         os.kill(rank.pid, kill)
-    assert ends(ranks) == [-9] * 4 if kill == signal.SIGKILL else [143] * 4
+    assert ends(ranks) == ([-9] * 4 if kill == signal.SIGKILL else [143] * 4)
     said = together("train_ctc.py", toy.arguments(model, *options), 4)
     assert "continuing after epoch" in said[0]
     together("train_ctc.py", toy.arguments(tmp_path / "whole", *options), 4)
