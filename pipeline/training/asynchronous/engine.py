@@ -112,6 +112,8 @@ class RpcEngine:
         options = rpc.TensorPipeRpcBackendOptions(
             num_worker_threads=size + EXTRA_THREADS,  # each of the others may wait for one
             rpc_timeout=self.seconds,
+            _transports=["uv"],  # that through shared memory never rests: it takes a core of each
+            _channels=["basic"],
             init_method=f"tcp://{address}:{port}",
         )
         hosted = os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # rank 0 hosts this store
