@@ -16,6 +16,7 @@ See also: align_tokens.py, train_framewise.py, compute_fbank_feats.py
 
 import pipeline.environment  # isort: skip  # noqa: F401
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,10 @@ from pipeline.errors import DataError, PipelineError, UsageError
 from pipeline.plain_text import read_lines, shown
 from pipeline.tables import IntegersWriter
 from pipeline.text.tokens import Tokens
+
+log = logging.getLogger("pipeline")
+
+FAR = 10.0  # frames
 
 Phones = list[tuple[float, float, str]]  # start and end in s
 
@@ -67,6 +72,7 @@ def main(
                     for start, end, _ in phones
                 ]
                 labels = labels_of_frames(ids, spans, int(count))
+                warn_of_another_length(utt_id, spans[-1][1], len(labels))
             except (PipelineError, ValueError) as error:
                 tally.fail(utt_id, error)
                 continue
@@ -74,6 +80,18 @@ def main(
             tally.ok()
         tally.require_some()
     return tally.finish()
+
+
+def warn_of_another_length(utt_id: str, end: float, frames: int) -> None:
+    """Warn if the last phone's end, in frames, is far from the end of the utterance."""
+    if abs(end - frames) > FAR + frames / 10.0:
+        log.warning(
+            "%s: the phones end at frame %.0f, but there are %d frames; are --frame-shift and the "
+            "recording the right ones?",
+            utt_id,
+            end,
+            frames,
+        )
 
 
 def read_phones(path: Path) -> dict[str, Phones]:

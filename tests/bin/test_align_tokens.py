@@ -140,3 +140,18 @@ def test_a_ctm_of_another_form(execute: Callable, tmp_path: Path, line: str) -> 
     assert done.status == 1
     assert "ctm:2: expected UTT CHANNEL START DURATION PHONE" in done.err
     assert execute("ctm_to_ali.py", "--frame-shift=0", *files, "ark:-").status == 2
+
+
+def test_times_of_another_length_are_told(execute: Callable, tmp_path: Path) -> None:
+    """Half the frames, as with features of twice the frame shift."""
+    (tmp_path / "tokens.txt").write_text("<blk> 0\na 1\n")
+    (tmp_path / "ctm").write_text("u 1 0 1 a\n")
+    files = (tmp_path / "tokens.txt", tmp_path / "ctm", tmp_path / "frames")
+    (tmp_path / "frames").write_text("u 98\n")
+    assert "WARNING" not in execute("ctm_to_ali.py", *files, f"ark:{tmp_path}/ali").err
+    (tmp_path / "frames").write_text("u 50\n")
+    done = execute("ctm_to_ali.py", *files, f"ark:{tmp_path}/ali")
+    assert done.status == 0
+    assert "u: the phones end at frame 99, but there are 50 frames" in done.err
+    done = execute("ctm_to_ali.py", "--frame-shift=20", *files, f"ark:{tmp_path}/ali")
+    assert "WARNING" not in done.err
