@@ -269,8 +269,12 @@ def check_call(call: list[str], parse: Callable[[str, list[str]], None]) -> None
     if program == "python3":
         script = ROOT / words[0]
         text = script.read_text() + (ROOT / "tests" / "bench" / "measure.py").read_text()
-        for word in words[1:]:
+        place = next((n for n, w in enumerate(words) if n and "/" in w), len(words))
+        for word in words[1:place]:
             assert f'"{word.partition("=")[0]}"' in text, word
+        if place < len(words):  # of bench_sgd.py: the files and options of a training
+            rest = [word.replace("--config=", f"--config={ROOT}/") for word in words[place:]]
+            parse("train_ctc.py", [*rest, "model"])
     elif program in ("torchrun", "srun"):
         while words[0].startswith("--"):
             words.pop(0)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Synchronous, asynchronous and Hogwild training on the same data: loss against updates and time.
 
-Usage: bench_sgd.py --work DIR [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR [TRAINING_OPTION …]
+Usage: bench_sgd.py --work=DIR [options] ARCHITECTURE TOKENS TRAIN_DIR DEV_DIR [TRAINING_OPTION …]
 
-e.g.: python3 tests/bench/bench_sgd.py --work exp/sgd --picture exp/sgd.png conf/demo.toml \\
+e.g.: python3 tests/bench/bench_sgd.py --work=exp/sgd --picture=exp/sgd.png conf/demo.toml \\
         data/tokens.txt data/train data/dev --config=conf/demo/train_ctc.conf --epochs=8
 
 Each way of training has two processes that compute gradients, and each seed is a training of its
