@@ -38,6 +38,7 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_each_part_runs_whatever_became_of_the_others(tmp_path: Path) -> None:
     root = SCRIPT.parents[2]
     text = SCRIPT.read_text().replace("part fast 130", "part fast 1")

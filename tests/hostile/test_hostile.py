@@ -10,7 +10,7 @@ DRIVE = Path(__file__).with_name("drive.py")
 
 
 @pytest.mark.parametrize(
-    "count", [300, pytest.param(10_000, marks=[pytest.mark.slow])], ids=["sample", "whole"]
+    "count", [150, pytest.param(10_000, marks=[pytest.mark.slow])], ids=["sample", "whole"]
 )
 def test_no_command_ends_badly(count: int) -> None:
     """Each works, or refuses with a message that names the file or the option."""

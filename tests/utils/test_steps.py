@@ -356,6 +356,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     return [dict(zip(head, line, strict=True)) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_picture(run, trained, data, tmp_path):
     options = ("sweep_beam.sh", "--beams", "1 3", "--name", "PER", "--options", "--device=cpu")
     done = run(*options, "decode_ctc.py", trained / "ctc", data, "sweep")
@@ -415,6 +416,7 @@ def test_fusion_is_tuned(run, trained, data, tmp_path):
     assert (tmp_path / "tune" / "best.conf").read_text().splitlines() == chosen
 
 
+@pytest.mark.slow
 def test_fusion_with_words_is_tuned(run, trained, data, tmp_path):
     """What a network over characters would get: this one of phones is kept from it."""
     real, program = Path(__file__).resolve().parents[2] / "bin", tmp_path / "bin" / "decode_ctc.py"
