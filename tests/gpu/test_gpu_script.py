@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("run.sh")
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
