@@ -131,7 +131,10 @@ class Coordinator(Trainer):
                 self._refused[item] += 1
                 self._counts(item.epoch).refused += 1
             if any(self._refused[item] > 1 for item in items):
-                self._fail(lambda: self._stop_on_infinite(f"{what}, for the second time: it"))
+                try:
+                    self._stop_on_infinite(f"{what}, for the second time: it")
+                except ModelError as error:
+                    self._failure = self._failure or error
             log.warning("%s: it is not finite; these utterances are tried once more", what)
 
     def failed(self, worker: int, error: Exception) -> None:
@@ -252,12 +255,6 @@ class Coordinator(Trainer):
         if self.shards.number:
             return "the last whole set of checkpoints is kept; the same command continues from it"
         return "no checkpoint was written yet; the same command begins again"
-
-    def _fail(self, stop: Callable[[], Any]) -> None:
-        try:
-            stop()
-        except ModelError as error:
-            self._failure = self._failure or error
 
     # ---- the training ----------------------------------------------------------------------------
 

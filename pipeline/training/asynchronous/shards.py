@@ -93,7 +93,7 @@ class Shards:
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         answers = [
-            self.engine.call(name, "write", str(path / f"{_file_of(name)}")) for name in self.names
+            self.engine.call(name, "write", str(path / _file_of(name))) for name in self.names
         ]
         for answer in answers:
             answer.wait()
@@ -134,7 +134,7 @@ class Shards:
         if state["shards"] != len(self.names):
             raise ValueError(f"it is of {state['shards']} shards, not {len(self.names)}")
         for name, answer in [
-            (name, self.engine.call(name, "load", str(path / f"{_file_of(name)}")))
+            (name, self.engine.call(name, "load", str(path / _file_of(name))))
             for name in self.names
         ]:
             try:
